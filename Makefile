@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# One Makefile for kbuild (the first part) and for people (the second).
+
+ifneq ($(KERNELRELEASE),)
+
+obj-$(CONFIG_VFIO_PCI_RS) += vfio-pci-rs.o
+vfio-pci-rs-y := vfio_pci_rs.o bindings/helpers.o
+
+# bindgen reads the vfio headers with the flags and parameters that the kernel
+# crate's own bindings were made with: types must come out the same in both.
+export VFIO_PCI_RS_OBJ := $(abspath $(obj))
+
+# Flags of gcc that bindgen's libclang does not know (rust/Makefile has the
+# same list, but kbuild cannot be asked for it).
+bindgen_skip_c_flags := -mno-fp-ret-in-387 -mpreferred-stack-boundary=% \
+	-mskip-rax-setup -mgeneral-regs-only -msign-return-address=% \
+	-mindirect-branch=thunk-extern -mindirect-branch-register \
+	-mfunction-return=thunk-extern -mrecord-mcount -mabi=lp64 \
+	-mindirect-branch-cs-prefix -mstack-protector-guard% \
+	-mno-pointers-to-nested-functions -mno-strict-align -mstrict-align \
+	-mdirect-extern-access -fconserve-stack -falign-jumps=% \
+	-falign-loops=% -femit-struct-debug-baseonly -fno-ipa-cp-clone \
+	-fno-ipa-sra -fno-partial-inlining -fno-reorder-blocks \
+	-fno-allow-store-data-races -fasan-shadow-offset=% \
+	-fzero-call-used-regs=% -fno-stack-clash-protection \
+	-fno-inline-functions-called-once -fsanitize=bounds-strict \
+	-fstrict-flex-arrays=% -fmin-function-alignment=% \
+	-fzero-init-padding-bits=% -fdiagnostics-show-context% \
+	--param=% --param asan-% -fno-isolate-erroneous-paths-dereference \
+	-fplugin-arg-arm_ssp_per_task_plugin-% $(CC_FLAGS_LTO)
+
+bindgen_target := $(if $(filter x86,$(SRCARCH)),x86_64-linux-gnu,$(if $(filter arm64,$(SRCARCH)),aarch64-linux-gnu))
+
+quiet_cmd_vfio_bindgen = BINDGEN $@
+      cmd_vfio_bindgen = \
+	$(BINDGEN) $< $(shell grep -Ev '^\#|^$$' $(srctree)/rust/bindgen_parameters) \
+		--rust-target 1.85 --use-core --with-derive-default \
+		--ctypes-prefix ffi --no-layout-tests --no-debug '.*' \
+		--enable-function-attribute-detection \
+		--allowlist-file '.*/linux/vfio(_pci_core)?\.h' \
+		--allowlist-file '(.*/)?bindings/helpers\.h' \
+		--no-recursive-allowlist \
+		-o $@ -- $(filter-out $(bindgen_skip_c_flags),$(c_flags)) \
+		-w $(addprefix --target=,$(bindgen_target)) \
+		-fno-builtin -D__BINDGEN__ -DMODULE
+
+$(obj)/bindings/bindings_generated.rs: $(src)/bindings/bindings_helper.h \
+    $(srctree)/rust/bindgen_parameters FORCE
+	$(call if_changed_dep,vfio_bindgen)
+targets += bindings/bindings_generated.rs
+
+$(obj)/vfio_pci_rs.o: $(obj)/bindings/bindings_generated.rs
+
+endif

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * C helpers for what Rust cannot call or express itself.  Owns the module
+ * parameters: the kernel crate's module! macro knows neither strings nor
+ * parameters that appear in sysfs, and users of vfio-pci expect both.
+ */
+
+#include <linux/device.h>
+#include <linux/moduleparam.h>
+#include <linux/pci.h>
+#include <linux/pm_runtime.h>
+#include <linux/string.h>
+
+#include "helpers.h"
+
+static char ids[1024];
+module_param_string(ids, ids, sizeof(ids), 0);
+MODULE_PARM_DESC(ids, "Initial PCI IDs to add to the vfio driver, format is \"vendor:device[:subvendor[:subdevice[:class[:class_mask]]]]\" and multiple comma separated entries can be specified");
+
+static bool nointxmask;
+module_param(nointxmask, bool, 0644);
+MODULE_PARM_DESC(nointxmask, "Disable support for PCI 2.3 style INTx masking.  If this resolves problems for specific devices, report lspci -vvvxxx to linux-pci@vger.kernel.org so the device can be fixed automatically via the broken_intx_masking flag.");
+
+static bool disable_idle_d3;
+module_param(disable_idle_d3, bool, 0644);
+MODULE_PARM_DESC(disable_idle_d3, "Disable using the PCI D3 low power state for idle, unused devices");
+
+static bool disable_denylist;
+module_param(disable_denylist, bool, 0444);
+MODULE_PARM_DESC(disable_denylist, "Disable use of device denylist. Disabling the denylist allows binding to devices with known errata that may lead to exploitable stability or security issues when accessed by untrusted users.");
+
+const char *vfio_rs_param_ids(void)
+{
+	return ids;
+}
+
+bool vfio_rs_param_nointxmask(void)
+{
+	return READ_ONCE(nointxmask);
+}
+
+bool vfio_rs_param_disable_idle_d3(void)
+{
+	return READ_ONCE(disable_idle_d3);
+}
+
+bool vfio_rs_param_disable_denylist(void)
+{
+	return disable_denylist;
+}
+
+bool vfio_rs_pci_is_root_bus(struct pci_dev *pdev)
+{
+	return pci_is_root_bus(pdev->bus);
+}
+
+int vfio_rs_pci_domain_nr(struct pci_dev *pdev)
+{
+	return pci_domain_nr(pdev->bus);
+}
+
+int vfio_rs_pm_runtime_resume_and_get(struct pci_dev *pdev)
+{
+	return pm_runtime_resume_and_get(&pdev->dev);
+}
+
+void vfio_rs_pm_runtime_put(struct pci_dev *pdev)
+{
+	pm_runtime_put(&pdev->dev);
+}
+
+/*
+ * Copies the name of the driver that @pdev is bound to.  A driver can be
+ * unbound and its name freed at any time unless the device lock is held; it is
+ * only tried, because callers hold locks that are taken below it.
+ *
+ * Returns 1 if the device is bound, 0 if it is not, -EBUSY if the device lock
+ * is held elsewhere.
+ */
+int vfio_rs_driver_name(struct pci_dev *pdev, char *buf, size_t len)
+{
+	const struct device_driver *drv;
+
+	if (!device_trylock(&pdev->dev))
+		return -EBUSY;
+
+	drv = pdev->dev.driver;
+	if (drv)
+		strscpy(buf, drv->name, len);
+	device_unlock(&pdev->dev);
+
+	return drv ? 1 : 0;
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * C helpers for what Rust cannot call or express itself: inline functions, and
+ * module parameters that can be written at run time or hold a string.
+ */
+#ifndef VFIO_PCI_RS_HELPERS_H
+#define VFIO_PCI_RS_HELPERS_H
+
+#include <linux/pci.h>
+#include <linux/types.h>
+
+bool vfio_rs_pci_is_root_bus(struct pci_dev *pdev);
+int vfio_rs_pci_domain_nr(struct pci_dev *pdev);
+int vfio_rs_pm_runtime_resume_and_get(struct pci_dev *pdev);
+void vfio_rs_pm_runtime_put(struct pci_dev *pdev);
+int vfio_rs_driver_name(struct pci_dev *pdev, char *buf, size_t len);
+
+bool vfio_rs_param_nointxmask(void);
+bool vfio_rs_param_disable_idle_d3(void);
+bool vfio_rs_param_disable_denylist(void);
+const char *vfio_rs_param_ids(void);
+
+#endif /* VFIO_PCI_RS_HELPERS_H */

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The resets: of one function that is released, and of a whole slot or bus.
+//!
+//! Decides nothing about who may reset when: `reflck.rs` does, and calls [`Hardware::reset`] here
+//! with the reflck held and the proof that nothing in the domain is in use.
+
+use crate::{
+    reflck::{
+        Hardware,
+        Unused, //
+    },
+    vfio::{
+        Address,
+        BoundTo,
+        Driver,
+        Function,
+        Quiesced,
+        ResetScope, //
+    },
+};
+use core::ops::ControlFlow;
+use kernel::{
+    prelude::*,
+    time::{
+        Instant,
+        Monotonic, //
+    }, //
+};
+
+/// Resets a function at its release, if that is still owed and can be done. Returns whether it is
+/// dirty after all.
+///
+/// vfio-pci-core resets the function itself if it can take the lock of the bridge above; it only
+/// tries to, and loses against siblings that are being reset at the same time. That lock protects
+/// the bridge from a reset method that goes through it, and only a function that is alone on its bus
+/// or slot has such a method. Every other function is reset under its own device lock alone, just as
+/// when it is opened. The device lock in turn is only tried, because whoever unbinds the device
+/// holds it and waits for this release.
+pub(crate) fn reset_function<T: Driver>(function: &Function, quiesced: &Quiesced<'_, T>) -> bool {
+    if !quiesced.needs_reset() {
+        return false;
+    }
+    if !quiesced.reset_works() || is_alone(function) {
+        return true;
+    }
+
+    function.try_reset().is_err()
+}
+
+/// Returns whether a slot or bus reset would reset this function only.
+fn is_alone(function: &Function) -> bool {
+    if matches!(function.reset_scope(), ResetScope::Private(_)) {
+        return false;
+    }
+
+    let mut affected = 0;
+    function.for_each_affected(|_| {
+        affected += 1;
+        ControlFlow::Continue(())
+    });
+
+    affected == 1
+}
+
+impl Hardware for Function {
+    fn address(&self) -> Address {
+        Function::address(self)
+    }
+
+    /// Resets the slot or bus if that affects members of the domain only.
+    ///
+    /// One that is bound to another driver, or to none, is not ours to reset, and nothing would keep
+    /// it from being used meanwhile. Members can not be unbound during the reset, as they would have
+    /// to leave the domain first, and that takes the reflck.
+    ///
+    /// Unused functions are in D3hot: they are brought to D0 for the reset, and when it is over,
+    /// runtime PM takes them back.
+    fn reset(&self, scope: &ResetScope, unused: &Unused<'_, Self>) -> Result {
+        let kind = scope.kind();
+
+        if !self.can_reset_affected() {
+            dev_info!(
+                self.dev(),
+                "{kind} reset of {scope} skipped: it has no such reset\n"
+            );
+            return Err(ENOTTY);
+        }
+        if let Some((address, bound_to)) = find_stranger(self, unused) {
+            dev_info!(
+                self.dev(),
+                "{kind} reset of {scope} skipped: {address} {bound_to}\n"
+            );
+            return Err(EBUSY);
+        }
+
+        let result = reset_all(self, unused);
+        match &result {
+            Ok(ms) => dev_info!(
+                self.dev(),
+                "{kind} reset of {scope} done: {} functions in {ms} ms\n",
+                unused.len()
+            ),
+            Err(error) => dev_warn!(
+                self.dev(),
+                "{kind} reset of {scope} failed with error {}, {} functions stay dirty\n",
+                error.to_errno(),
+                unused.len()
+            ),
+        }
+
+        result.map(|_| ())
+    }
+
+    fn reset_deferred(&self, scope: &ResetScope, user: Address) {
+        dev_info!(
+            self.dev(),
+            "{} reset of {scope} skipped: {user} is in use\n",
+            scope.kind()
+        );
+    }
+}
+
+/// Returns a function that a slot or bus reset would affect, but that is not a member of the domain.
+fn find_stranger(function: &Function, unused: &Unused<'_, Function>) -> Option<(Address, BoundTo)> {
+    let mut stranger = None;
+
+    function.for_each_affected(|affected| {
+        let address = affected.address();
+        if unused.contains(address) {
+            return ControlFlow::Continue(());
+        }
+        stranger = Some((address, affected.bound_to()));
+        ControlFlow::Break(())
+    });
+
+    stranger
+}
+
+/// Resets the slot or bus of `function`, with all its functions in D0 meanwhile. Returns the
+/// milliseconds that it took.
+fn reset_all(function: &Function, unused: &Unused<'_, Function>) -> Result<i64> {
+    let mut resumed = KVec::with_capacity(unused.len(), GFP_KERNEL)?;
+    for member in unused.iter() {
+        resumed.push(member.resume()?, GFP_KERNEL)?;
+    }
+
+    let start = Instant::<Monotonic>::now();
+    function.reset_affected()?;
+
+    Ok(start.elapsed().as_millis())
+}

@@ -1,0 +1,431 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A vfio-pci device: its allocation, its registration with vfio, and the callbacks of its ops.
+//!
+//! C headers: [`include/linux/vfio.h`](srctree/include/linux/vfio.h),
+//! [`include/linux/vfio_pci_core.h`](srctree/include/linux/vfio_pci_core.h)
+
+use super::{
+    function::as_raw,
+    Driver, //
+};
+use crate::bindings;
+use core::{
+    alloc::Layout,
+    cell::UnsafeCell,
+    marker::PhantomData,
+    mem::{
+        ManuallyDrop,
+        MaybeUninit, //
+    },
+    ptr::NonNull, //
+};
+use kernel::{
+    device,
+    error::{
+        from_err_ptr,
+        from_result,
+        to_result, //
+    },
+    ffi::{
+        c_int,
+        c_void, //
+    },
+    pci,
+    prelude::*,
+    str::as_char_ptr_in_const_context,
+    types::Opaque, //
+};
+
+/// How vfio-pci-core shall treat a device. Fixed from probe to remove.
+#[derive(Clone, Copy)]
+pub(crate) struct Options {
+    /// Do not use PCI 2.3 style INTx masking.
+    pub(crate) nointxmask: bool,
+    /// Leave the function in D0 while it is unused.
+    pub(crate) disable_idle_d3: bool,
+}
+
+/// A device of a vfio-pci variant driver.
+///
+/// # Invariants
+///
+/// - `core` is at offset 0, its `struct vfio_device` is at offset 0 of that, and it was initialised
+///   by vfio core and vfio-pci-core. vfio core's reference count owns the allocation.
+/// - `data` is initialised from before the device is registered with vfio until after it is
+///   unregistered, and so whenever a callback of [`VTable`] that uses it can run.
+/// - `settle` is accessed only with `dev_set->lock` held. If it is not `None`, it points to what
+///   its `call` expects.
+#[repr(C)]
+pub(crate) struct Device<T: Driver> {
+    core: Opaque<bindings::vfio_pci_core_device>,
+    settle: UnsafeCell<Option<Settle<T>>>,
+    data: UnsafeCell<MaybeUninit<T::Data>>,
+}
+
+// SAFETY: The C part can be used from any thread; `T::Data` is `Send`, and `settle` is accessed
+// under a lock.
+unsafe impl<T: Driver> Send for Device<T> {}
+
+// SAFETY: The C part does its own locking; `T::Data` is `Sync`, and `settle` is accessed under a
+// lock.
+unsafe impl<T: Driver> Sync for Device<T> {}
+
+impl<T: Driver> Device<T> {
+    /// Returns the driver's data of the device.
+    pub(crate) fn data(&self) -> &T::Data {
+        // SAFETY: References to a `Device` are handed out by callbacks only, during which `data` is
+        // initialised by the type invariants.
+        unsafe { (*self.data.get()).assume_init_ref() }
+    }
+
+    /// # Safety
+    ///
+    /// `vdev` must be the `struct vfio_device` of a `Device<T>` that is registered with vfio, and
+    /// stays so for `'a`.
+    unsafe fn from_vdev<'a>(vdev: *mut bindings::vfio_device) -> &'a Self {
+        // SAFETY: By the type invariants, the `struct vfio_device` is at offset 0.
+        unsafe { &*vdev.cast() }
+    }
+
+    fn core(&self) -> *mut bindings::vfio_pci_core_device {
+        self.core.get()
+    }
+
+    fn vdev(&self) -> *mut bindings::vfio_device {
+        self.core.get().cast()
+    }
+}
+
+/// A device that is registered with vfio: user space can open it.
+///
+/// Dropping it waits until no user has the device open, unregisters it, and drops the driver's
+/// data.
+pub(crate) struct Registered<T: Driver>(NonNull<Device<T>>);
+
+impl<T: Driver> Registered<T> {
+    /// Allocates a device for `pdev` with the driver's `data` in it, and registers it with vfio.
+    ///
+    /// Sets the driver data of `pdev`, as vfio-pci-core wants it to point to the device. Gives the
+    /// errors of `data`, and those of `vfio_pci_core_register_device()`: [`EINVAL`] for a bridge,
+    /// [`EBUSY`] for a PF whose VFs are enabled.
+    pub(super) fn new(
+        pdev: &pci::Device<device::Core<'_>>,
+        data: impl PinInit<T::Data, Error>,
+    ) -> Result<Self> {
+        const {
+            assert!(core::mem::offset_of!(Device<T>, core) == 0);
+            assert!(core::mem::offset_of!(bindings::vfio_pci_core_device, vdev) == 0);
+        }
+
+        // SAFETY: `pdev` is valid.
+        let dev = unsafe { &raw mut (*as_raw(pdev)).dev };
+
+        // SAFETY: `dev` is valid, the ops are static and their `init` knows the layout. The size is
+        // padded to the alignment, which kmalloc follows for such a size.
+        let vdev = from_err_ptr(unsafe {
+            bindings::_vfio_alloc_device(
+                Layout::new::<Device<T>>().pad_to_align().size(),
+                dev,
+                VTable::<T>::OPS,
+            )
+        })?;
+        let this = vdev.cast::<Device<T>>();
+
+        let put = Put(vdev);
+
+        // SAFETY: The allocation is ours alone until the device is registered, and zeroed, which is
+        // `None` for nobody but the compiler: write it.
+        unsafe { (&raw mut (*this).settle).write(UnsafeCell::new(None)) };
+        // SAFETY: As above; `data` is pinned, because vfio core never moves a device.
+        unsafe { pin_init::raw_try_init((&raw mut (*this).data).cast::<T::Data>(), data)? };
+
+        let drop_data = DropData::<T>(this);
+
+        // SAFETY: `_vfio_alloc_device()` has called `init_callback()`, so that the core device is
+        // initialised, and nobody else knows of it yet.
+        to_result(unsafe {
+            (*this.cast::<bindings::vfio_pci_core_device>()).pci_ops = VTable::<T>::PCI_OPS;
+            bindings::dev_set_drvdata(dev, this.cast());
+            bindings::vfio_pci_core_register_device(this.cast())
+        })?;
+
+        core::mem::forget(drop_data);
+        core::mem::forget(put);
+
+        // INVARIANT: The device is registered and initialised.
+        // SAFETY: `from_err_ptr()` gave no error, and `_vfio_alloc_device()` does not return NULL.
+        Ok(Self(unsafe { NonNull::new_unchecked(this) }))
+    }
+
+    /// Leaves the device to the driver data of its `struct pci_dev`.
+    pub(super) fn into_drvdata(self) {
+        // `new()` has set it.
+        core::mem::forget(self);
+    }
+
+    /// Takes the device back from the driver data of `pdev`.
+    ///
+    /// # Safety
+    ///
+    /// Must be called once for each [`Registered::into_drvdata`], from the remove callback of the
+    /// same driver.
+    pub(super) unsafe fn from_drvdata(pdev: &pci::Device<device::Core<'_>>) -> Self {
+        // SAFETY: By the requirements of this function, the driver data is that of `into_drvdata()`
+        // and not NULL.
+        Self(unsafe {
+            let dev = &raw mut (*as_raw(pdev)).dev;
+            NonNull::new_unchecked(bindings::dev_get_drvdata(dev).cast())
+        })
+    }
+}
+
+impl<T: Driver> Drop for Registered<T> {
+    fn drop(&mut self) {
+        let this = self.0.as_ptr();
+
+        // SAFETY: The device is registered. When this returns, no callback runs or will run.
+        unsafe { bindings::vfio_pci_core_unregister_device(this.cast()) };
+        drop(DropData::<T>(this));
+        drop(Put(this.cast()));
+    }
+}
+
+/// Drops a reference to a device.
+struct Put(*mut bindings::vfio_device);
+
+impl Drop for Put {
+    fn drop(&mut self) {
+        // SAFETY: Whoever makes a `Put` owns a reference to the device.
+        unsafe { bindings::put_device(&raw mut (*self.0).device) };
+    }
+}
+
+/// Drops the driver's data of a device that is not registered (any more).
+struct DropData<T: Driver>(*mut Device<T>);
+
+impl<T: Driver> Drop for DropData<T> {
+    fn drop(&mut self) {
+        // SAFETY: Whoever makes a `DropData` holds a reference to the device, has initialised its
+        // data, and knows that no callback uses it.
+        unsafe { (*(*self.0).data.get()).assume_init_drop() };
+    }
+}
+
+/// A device that user space is about to open for the first time.
+///
+/// `dev_set->lock`, which serialises opening and closing of this device, is held for `'a`.
+pub(crate) struct ClosedDevice<'a, T: Driver>(&'a Device<T>);
+
+impl<'a, T: Driver> ClosedDevice<'a, T> {
+    /// Returns the driver's data of the device.
+    pub(crate) fn data(&self) -> &'a T::Data {
+        self.0.data()
+    }
+
+    /// Wakes, enables and resets the function, and prepares it for its user.
+    ///
+    /// Gives the errors of `vfio_pci_core_enable()`, and has undone everything then. May sleep; a
+    /// function level reset takes 100 ms.
+    pub(crate) fn enable(self) -> Result<EnabledDevice<'a, T>> {
+        // SAFETY: The device is registered, and closed by the type of `self`.
+        to_result(unsafe { bindings::vfio_pci_core_enable(self.0.core()) })?;
+        // SAFETY: It has just been enabled.
+        unsafe { bindings::vfio_pci_core_finish_enable(self.0.core()) };
+
+        Ok(EnabledDevice(self.0))
+    }
+}
+
+/// A device that user space has open. Dropping it disables it.
+///
+/// `dev_set->lock`, which serialises opening and closing of this device, is held for `'a`.
+pub(crate) struct EnabledDevice<'a, T: Driver>(&'a Device<T>);
+
+impl<'a, T: Driver> EnabledDevice<'a, T> {
+    /// Returns the driver's data of the device.
+    pub(crate) fn data(&self) -> &'a T::Data {
+        self.0.data()
+    }
+
+    /// Stops the function, restores the state that it had before it was enabled, resets it if it
+    /// can be, and lets runtime PM put it into D3hot, unless `disable_idle_d3`.
+    ///
+    /// In between, when all that is left to do is to let go of the power, calls `settle`. May
+    /// sleep; a function level reset takes 100 ms.
+    pub(crate) fn disable<F>(self, settle: F)
+    where
+        F: FnOnce(Quiesced<'_, T>),
+    {
+        let this = self.0;
+        let mut settle = Some(settle);
+
+        // INVARIANT: `data` points to `settle`, which lives until `None` is written below.
+        // SAFETY: `dev_set->lock` is held by the type of `self`.
+        unsafe {
+            *this.settle.get() = Some(Settle {
+                data: (&raw mut settle).cast(),
+                call: Settle::<T>::call::<F>,
+            })
+        };
+        drop(self);
+        // SAFETY: As above.
+        unsafe { *this.settle.get() = None };
+    }
+}
+
+impl<T: Driver> Drop for EnabledDevice<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: The device is enabled by the type of `self`, and `dev_set->lock` is held.
+        unsafe { bindings::vfio_pci_core_close_device(self.0.vdev()) };
+    }
+}
+
+/// What [`EnabledDevice::disable`] shall call in the middle: a closure without its type.
+struct Settle<T: Driver> {
+    data: *mut c_void,
+    call: unsafe fn(*mut c_void, Quiesced<'_, T>),
+}
+
+impl<T: Driver> Settle<T> {
+    /// # Safety
+    ///
+    /// `data` must point to an `Option<F>` to which there is no other reference.
+    unsafe fn call<F: FnOnce(Quiesced<'_, T>)>(data: *mut c_void, quiesced: Quiesced<'_, T>) {
+        // SAFETY: By the requirements of this function.
+        let settle = unsafe { &mut *data.cast::<Option<F>>() };
+
+        if let Some(settle) = settle.take() {
+            settle(quiesced);
+        }
+    }
+}
+
+/// A function that has been stopped and disabled, is still in D0, and whose own reset
+/// vfio-pci-core has tried.
+pub(crate) struct Quiesced<'a, T: Driver>(&'a Device<T>);
+
+impl<T: Driver> Quiesced<'_, T> {
+    /// Returns whether the function is still owed a reset since it was last open.
+    pub(crate) fn needs_reset(&self) -> bool {
+        // SAFETY: The field is written under `dev_set->lock` only, which is held.
+        unsafe { (*self.0.core()).needs_reset }
+    }
+
+    /// Returns whether resetting the function alone worked when it was opened.
+    pub(crate) fn reset_works(&self) -> bool {
+        // SAFETY: The field is written when the device is opened only, under `dev_set->lock`,
+        // which is held.
+        unsafe { (*self.0.core()).reset_works() }
+    }
+}
+
+/// The ops of a device. What only passes through to vfio-pci-core is the C function itself.
+struct VTable<T: Driver>(PhantomData<T>);
+
+impl<T: Driver> VTable<T> {
+    const OPS: &'static bindings::vfio_device_ops = &bindings::vfio_device_ops {
+        name: as_char_ptr_in_const_context(T::NAME).cast_mut(),
+        init: Some(Self::init_callback),
+        release: Some(bindings::vfio_pci_core_release_dev),
+        open_device: Some(Self::open_callback),
+        close_device: Some(Self::close_callback),
+        ioctl: Some(bindings::vfio_pci_core_ioctl),
+        get_region_info_caps: Some(bindings::vfio_pci_ioctl_get_region_info),
+        device_feature: Some(bindings::vfio_pci_core_ioctl_feature),
+        read: Some(bindings::vfio_pci_core_read),
+        write: Some(bindings::vfio_pci_core_write),
+        mmap: Some(bindings::vfio_pci_core_mmap),
+        request: Some(bindings::vfio_pci_core_request),
+        match_: Some(bindings::vfio_pci_core_match),
+        match_token_uuid: Some(bindings::vfio_pci_core_match_token_uuid),
+        #[cfg(CONFIG_IOMMUFD)]
+        bind_iommufd: Some(bindings::vfio_iommufd_physical_bind),
+        #[cfg(CONFIG_IOMMUFD)]
+        unbind_iommufd: Some(bindings::vfio_iommufd_physical_unbind),
+        #[cfg(CONFIG_IOMMUFD)]
+        attach_ioas: Some(bindings::vfio_iommufd_physical_attach_ioas),
+        #[cfg(CONFIG_IOMMUFD)]
+        detach_ioas: Some(bindings::vfio_iommufd_physical_detach_ioas),
+        #[cfg(CONFIG_IOMMUFD)]
+        pasid_attach_ioas: Some(bindings::vfio_iommufd_physical_pasid_attach_ioas),
+        #[cfg(CONFIG_IOMMUFD)]
+        pasid_detach_ioas: Some(bindings::vfio_iommufd_physical_pasid_detach_ioas),
+        ..pin_init::zeroed()
+    };
+
+    const PCI_OPS: &'static bindings::vfio_pci_device_ops = &bindings::vfio_pci_device_ops {
+        #[cfg(CONFIG_VFIO_PCI_DMABUF)]
+        get_dmabuf_phys: Some(bindings::vfio_pci_core_get_dmabuf_phys),
+        #[cfg(not(CONFIG_VFIO_PCI_DMABUF))]
+        get_dmabuf_phys: None,
+        try_reset: Some(Self::try_reset_callback),
+    };
+
+    /// Initialises a device that `_vfio_alloc_device()` has allocated.
+    ///
+    /// # Safety
+    ///
+    /// Called by vfio core with a zeroed device of this driver.
+    unsafe extern "C" fn init_callback(vdev: *mut bindings::vfio_device) -> c_int {
+        let core = vdev.cast::<bindings::vfio_pci_core_device>();
+        let options = T::options();
+
+        // SAFETY: The device is ours alone while it is initialised.
+        unsafe {
+            (*core).set_nointxmask(options.nointxmask);
+            (*core).set_disable_idle_d3(options.disable_idle_d3);
+        }
+
+        from_result(|| {
+            // A set for this device alone: `dev_set->lock` then serialises just its own opening and
+            // closing. vfio core undoes this if it is followed by an error.
+            //
+            // SAFETY: The device is not registered yet.
+            to_result(unsafe { bindings::vfio_pci_core_assign_device_set(core, vdev.cast()) })?;
+
+            // SAFETY: vfio core has set `vdev->dev`, the device of a `struct pci_dev`.
+            Ok(unsafe { bindings::vfio_pci_core_init_dev(vdev) })
+        })
+    }
+
+    /// # Safety
+    ///
+    /// Called by vfio core with a registered device of this driver, with `dev_set->lock` held,
+    /// when it is opened for the first time.
+    unsafe extern "C" fn open_callback(vdev: *mut bindings::vfio_device) -> c_int {
+        // SAFETY: By the requirements of this function.
+        let device = unsafe { Device::<T>::from_vdev(vdev) };
+
+        from_result(|| {
+            // It stays enabled until `close_callback()`.
+            let _ = ManuallyDrop::new(T::open(ClosedDevice(device))?);
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// Called by vfio core once for each success of `open_callback()`, with `dev_set->lock` held.
+    unsafe extern "C" fn close_callback(vdev: *mut bindings::vfio_device) {
+        // SAFETY: By the requirements of this function.
+        let device = unsafe { Device::<T>::from_vdev(vdev) };
+
+        T::close(EnabledDevice(device));
+    }
+
+    /// # Safety
+    ///
+    /// Called by `vfio_pci_core_disable()` with a registered device of this driver, with
+    /// `dev_set->lock` held.
+    unsafe extern "C" fn try_reset_callback(core: *mut bindings::vfio_pci_core_device) {
+        // SAFETY: By the requirements of this function; the `struct vfio_device` is at offset 0.
+        let device = unsafe { Device::<T>::from_vdev(core.cast()) };
+
+        // SAFETY: `dev_set->lock` is held.
+        if let Some(settle) = unsafe { (*device.settle.get()).take() } {
+            // SAFETY: By the type invariants.
+            unsafe { (settle.call)(settle.data, Quiesced(device)) };
+        }
+    }
+}

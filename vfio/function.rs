@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A PCI function, as far as resets and their side effects are concerned.
+//!
+//! C header: [`include/linux/pci.h`](srctree/include/linux/pci.h)
+
+use super::{
+    Address,
+    ResetScope, //
+};
+use crate::bindings;
+use core::ops::ControlFlow;
+use kernel::{
+    device,
+    error::to_result,
+    fmt,
+    pci,
+    prelude::*,
+    sync::aref::ARef, //
+};
+
+/// Returns the C device behind `pdev`.
+pub(super) fn as_raw<Ctx: device::DeviceContext>(
+    pdev: &pci::Device<Ctx>,
+) -> *mut bindings::pci_dev {
+    // `pci::Device` is a transparent wrapper of `struct pci_dev`.
+    core::ptr::from_ref(pdev).cast_mut().cast()
+}
+
+/// A reference to a PCI function.
+pub(crate) struct Function(ARef<pci::Device>);
+
+impl Function {
+    /// Takes a reference to `pdev`.
+    pub(crate) fn new(pdev: &pci::Device) -> Self {
+        Self(pdev.into())
+    }
+
+    /// Returns the generic device, for log messages.
+    pub(crate) fn dev(&self) -> &device::Device {
+        (*self.0).as_ref()
+    }
+
+    /// Returns the address of the function.
+    pub(crate) fn address(&self) -> Address {
+        // SAFETY: `self` holds a reference to the device.
+        unsafe { address(as_raw(&self.0)) }
+    }
+
+    /// Returns whether the function has a header of type 1 or 2, that is, whether it is a bridge.
+    pub(crate) fn is_bridge(&self) -> bool {
+        // SAFETY: `self` holds a reference to the device; `hdr_type` is set when the device is
+        // found and not changed after that.
+        let hdr_type = unsafe { (*as_raw(&self.0)).hdr_type };
+
+        u32::from(hdr_type) != bindings::PCI_HEADER_TYPE_NORMAL
+    }
+
+    /// Returns which functions a slot or bus reset of this one would affect.
+    ///
+    /// Call it from probe, remove, or while the function is bound to the caller's driver: the
+    /// function stays on its bus then.
+    pub(crate) fn reset_scope(&self) -> ResetScope {
+        let Address { segment, bus, .. } = self.address();
+        let pdev = as_raw(&self.0);
+
+        // SAFETY: `self` holds a reference to the device, which holds one to its bus.
+        let is_root_bus = unsafe { bindings::vfio_rs_pci_is_root_bus(pdev) };
+        // SAFETY: `self` holds a reference to the device. The bit is set when the device is found
+        // and not changed after that.
+        let is_virtfn = unsafe { (*pdev).is_virtfn() } != 0;
+        if is_root_bus || is_virtfn {
+            return ResetScope::Private(self.address());
+        }
+
+        // SAFETY: `self` holds a reference to the device. A slot goes away only with its hotplug
+        // driver, and clears the pointers of its devices before.
+        let slot = unsafe { (*pdev).slot };
+        // SAFETY: `pci_probe_reset_slot()` takes any slot of a device, and NULL.
+        if unsafe { bindings::pci_probe_reset_slot(slot) } == 0 {
+            // SAFETY: NULL would have given an error.
+            let number = unsafe { (*slot).number };
+            return ResetScope::Slot {
+                segment,
+                bus,
+                number: match u32::from(number) {
+                    bindings::PCI_SLOT_ALL_DEVICES => 0,
+                    _ => number,
+                },
+            };
+        }
+
+        ResetScope::Bus { segment, bus }
+    }
+
+    /// Returns whether [`Function::reset_affected`] can reset anything at all: some bridges and
+    /// functions must not see a bus reset.
+    pub(crate) fn can_reset_affected(&self) -> bool {
+        let pdev = as_raw(&self.0);
+
+        // SAFETY: `self` holds a reference to the device, which holds one to its bus. Both
+        // functions only look whether the reset is there.
+        unsafe {
+            bindings::pci_probe_reset_slot((*pdev).slot) == 0
+                || bindings::pci_probe_reset_bus((*pdev).bus) == 0
+        }
+    }
+
+    /// Calls `visit` for every function that a slot or bus reset of this one affects, itself and
+    /// bridges included, until it returns [`ControlFlow::Break`].
+    ///
+    /// Takes `pci_bus_sem` for reading around the calls, so `visit` must neither call this function
+    /// nor add or remove devices. May sleep.
+    pub(crate) fn for_each_affected<F>(&self, visit: F)
+    where
+        F: FnMut(&Affected<'_>) -> ControlFlow<()>,
+    {
+        let pdev = as_raw(&self.0);
+        // SAFETY: As in `reset_scope()`.
+        let slot = unsafe { (*pdev).slot };
+        // SAFETY: As in `reset_scope()`.
+        let by_slot = unsafe { bindings::pci_probe_reset_slot(slot) } == 0;
+
+        let mut walk = Walk {
+            slot: if by_slot { slot } else { core::ptr::null_mut() },
+            visit,
+        };
+
+        // SAFETY: The bus lives as long as the device, and `walk` is what the callback expects.
+        unsafe {
+            bindings::pci_walk_bus(
+                (*pdev).bus,
+                Some(Walk::<F>::callback),
+                (&raw mut walk).cast(),
+            )
+        };
+    }
+
+    /// Resets every function that [`Function::for_each_affected`] visits, by their slot if its
+    /// hotplug driver can do that, else by their bus. Saves and restores their config spaces.
+    ///
+    /// Only tries to take the lock of the bridge and the device lock of every function, and gives
+    /// [`EAGAIN`] if one of them is held elsewhere. May sleep, about a second.
+    pub(crate) fn reset_affected(&self) -> Result {
+        // SAFETY: `self` holds a reference to the device.
+        to_result(unsafe { bindings::pci_reset_bus(as_raw(&self.0)) })
+    }
+
+    /// Resets this function alone, with the first method that it has. Saves and restores its
+    /// config space.
+    ///
+    /// Only tries to take the device lock, and gives [`EAGAIN`] if it is held elsewhere. Does not
+    /// take the lock of the bridge: the caller knows that no reset method of the function goes
+    /// through the bridge, or that nothing else is below it. May sleep, about 100 ms.
+    pub(crate) fn try_reset(&self) -> Result {
+        // SAFETY: `self` holds a reference to the device.
+        to_result(unsafe { bindings::pci_try_reset_function(as_raw(&self.0)) })
+    }
+
+    /// Brings the function to D0 and keeps it there until the returned guard is dropped.
+    ///
+    /// May sleep.
+    pub(crate) fn resume(&self) -> Result<Resumed<'_>> {
+        // SAFETY: `self` holds a reference to the device.
+        to_result(unsafe { bindings::vfio_rs_pm_runtime_resume_and_get(as_raw(&self.0)) })?;
+
+        Ok(Resumed(self))
+    }
+}
+
+/// Keeps a function in D0. When it is dropped, runtime PM may put the function into D3hot again.
+pub(crate) struct Resumed<'a>(&'a Function);
+
+impl Drop for Resumed<'_> {
+    fn drop(&mut self) {
+        // SAFETY: `self` owns one count of the runtime PM usage counter.
+        unsafe { bindings::vfio_rs_pm_runtime_put(as_raw(&self.0 .0)) };
+    }
+}
+
+/// A function that [`Function::for_each_affected`] visits.
+pub(crate) struct Affected<'a>(&'a pci::Device);
+
+impl Affected<'_> {
+    /// Returns the address of the function.
+    pub(crate) fn address(&self) -> Address {
+        // SAFETY: The reference proves that the device is valid.
+        unsafe { address(as_raw(self.0)) }
+    }
+
+    /// Returns what the function is bound to at this moment. Only tries to take the device lock.
+    pub(crate) fn bound_to(&self) -> BoundTo {
+        let mut name = [0u8; BoundTo::MAX_NAME];
+
+        // SAFETY: The reference proves that the device is valid; the buffer has the length given.
+        let ret = unsafe {
+            bindings::vfio_rs_driver_name(as_raw(self.0), name.as_mut_ptr().cast(), name.len())
+        };
+        match ret {
+            0 => BoundTo::Nothing,
+            1.. => BoundTo::Driver(name),
+            _ => BoundTo::Changing,
+        }
+    }
+}
+
+/// What a function is bound to.
+pub(crate) enum BoundTo {
+    /// No driver.
+    Nothing,
+    /// The driver of this name, NUL-terminated.
+    Driver([u8; BoundTo::MAX_NAME]),
+    /// Its device lock is held elsewhere, as it is while it is bound or unbound.
+    Changing,
+}
+
+impl BoundTo {
+    /// Longest name of a driver that is told in full, with its terminator.
+    const MAX_NAME: usize = 32;
+}
+
+impl fmt::Display for BoundTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("is not bound to a driver"),
+            Self::Driver(name) => {
+                let name = CStr::from_bytes_until_nul(name).map_err(|_| fmt::Error)?;
+                f.write_fmt(fmt!("is bound to {name}"))
+            }
+            Self::Changing => f.write_str("is being bound, unbound or reset"),
+        }
+    }
+}
+
+/// State of a walk over affected functions.
+struct Walk<F> {
+    /// Visit only functions in this slot, or below it, unless it is NULL.
+    slot: *mut bindings::pci_slot,
+    visit: F,
+}
+
+impl<F: FnMut(&Affected<'_>) -> ControlFlow<()>> Walk<F> {
+    /// # Safety
+    ///
+    /// `data` must point to a `Walk<F>` to which there is no other reference.
+    unsafe extern "C" fn callback(
+        pdev: *mut bindings::pci_dev,
+        data: *mut kernel::ffi::c_void,
+    ) -> kernel::ffi::c_int {
+        // SAFETY: By the requirements of this function.
+        let walk = unsafe { &mut *data.cast::<Self>() };
+
+        // SAFETY: `pci_walk_bus()` passes valid devices and holds `pci_bus_sem`.
+        if !walk.slot.is_null() && !unsafe { is_below_slot(pdev, walk.slot) } {
+            return 0;
+        }
+
+        // SAFETY: `pci_walk_bus()` passes valid devices, and `pci::Device` is a transparent wrapper
+        // of `struct pci_dev`.
+        let affected = Affected(unsafe { &*pdev.cast::<pci::Device>() });
+
+        match (walk.visit)(&affected) {
+            ControlFlow::Continue(()) => 0,
+            ControlFlow::Break(()) => 1,
+        }
+    }
+}
+
+/// Returns whether `pdev` is in `slot`, or below a bridge that is.
+///
+/// # Safety
+///
+/// Both must be valid, and `pci_bus_sem` must be held.
+unsafe fn is_below_slot(mut pdev: *mut bindings::pci_dev, slot: *const bindings::pci_slot) -> bool {
+    while !pdev.is_null() {
+        // SAFETY: By the requirements of this function; a bridge outlives the bus below it.
+        unsafe {
+            if (*pdev).bus == (*slot).bus {
+                return core::ptr::eq((*pdev).slot, slot);
+            }
+            pdev = (*(*pdev).bus).self_;
+        }
+    }
+
+    false
+}
+
+/// Returns the address of a device.
+///
+/// # Safety
+///
+/// `pdev` must be valid.
+unsafe fn address(pdev: *mut bindings::pci_dev) -> Address {
+    // SAFETY: By the requirements of this function.
+    let segment = unsafe { bindings::vfio_rs_pci_domain_nr(pdev) };
+    // SAFETY: By the requirements of this function; a device holds a reference to its bus.
+    let (bus, devfn) = unsafe { ((*(*pdev).bus).number, (*pdev).devfn) };
+
+    Address {
+        // CAST: Segment numbers are not negative.
+        segment: segment as u32,
+        bus,
+        // CAST: `devfn` holds eight bits.
+        devfn: devfn as u8,
+    }
+}

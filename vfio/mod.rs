@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Abstractions for vfio-pci variant drivers, on vfio core and vfio-pci-core.
+//!
+//! All of the module's unsafe code is here and in the bindings. A driver implements [`Driver`] and
+//! keeps a [`Registration`] of it:
+//!
+//! - [`Registration`] registers the `struct pci_driver`. Probe asks the driver for the data of a
+//!   new device, puts it into the device's allocation and registers the device with vfio; remove
+//!   undoes that in reverse.
+//! - A device is what vfio calls the driver with. User space opens it in two steps that types
+//!   keep in order: a [`ClosedDevice`] can only be enabled, and an [`EnabledDevice`] can only be
+//!   disabled.
+//! - [`Function`] is a PCI function as far as resets are concerned. It is usable from the time of
+//!   probe on, by any thread.
+//!
+//! C headers: [`include/linux/vfio.h`](srctree/include/linux/vfio.h),
+//! [`include/linux/vfio_pci_core.h`](srctree/include/linux/vfio_pci_core.h)
+
+pub(crate) mod address;
+mod device;
+mod driver;
+mod function;
+pub(crate) mod params;
+
+pub(crate) use self::address::{
+    Address,
+    ResetScope, //
+};
+pub(crate) use self::device::{
+    ClosedDevice,
+    EnabledDevice,
+    Options,
+    Quiesced, //
+};
+pub(crate) use self::driver::{
+    Driver,
+    DynamicId,
+    Registration, //
+};
+pub(crate) use self::function::{
+    BoundTo,
+    Function, //
+};

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The module parameters, as they stand at the time of the call.
+//!
+//! They are defined in C (`bindings/helpers.c`) with the names, types and permissions that they
+//! have in vfio-pci.
+
+use crate::bindings;
+use kernel::prelude::*;
+
+/// `ids`: the PCI IDs to bind to from the start, separated by commas.
+///
+/// Can be set when the module is loaded only.
+pub(crate) fn ids() -> &'static CStr {
+    // SAFETY: The parameter is a static, NUL-terminated array that is not written after the
+    // module's init function has begun.
+    unsafe { CStr::from_char_ptr(bindings::vfio_rs_param_ids()) }
+}
+
+/// `nointxmask`: do not use PCI 2.3 style INTx masking. Can change at any time.
+pub(crate) fn nointxmask() -> bool {
+    // SAFETY: The function has no preconditions.
+    unsafe { bindings::vfio_rs_param_nointxmask() }
+}
+
+/// `disable_idle_d3`: leave unused functions in D0. Can change at any time.
+pub(crate) fn disable_idle_d3() -> bool {
+    // SAFETY: The function has no preconditions.
+    unsafe { bindings::vfio_rs_param_disable_idle_d3() }
+}
+
+/// `disable_denylist`: bind to functions on the denylist. Can be set when the module is loaded
+/// only.
+pub(crate) fn disable_denylist() -> bool {
+    // SAFETY: The function has no preconditions.
+    unsafe { bindings::vfio_rs_param_disable_denylist() }
+}

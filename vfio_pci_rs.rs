@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `vfio_pci_rs`: PCI functions for user space, as `vfio-pci` gives them, with the life cycle in
+//! Rust.
+//!
+//! `vfio-pci-core` does what is done to one function: config space, BARs, interrupts, power. This
+//! driver decides what involves several: who uses which function, and when a slot or bus is reset.
+//!
+//! - `reflck.rs`: the lock of a reset domain, and what it guards
+//! - `open_release.rs`: open and release
+//! - `reset.rs`: resets of functions, slots and buses
+//! - `vfio/`: the abstractions over C
+//!
+//! This file: the module, probe, and the files in debugfs.
+
+use kernel::{
+    bindings::{
+        PCI_DEVICE_ID_INTEL_DSA_SPR0,
+        PCI_DEVICE_ID_INTEL_IAX_SPR0,
+        PCI_DEVICE_ID_INTEL_QAT_C3XXX,
+        PCI_DEVICE_ID_INTEL_QAT_C3XXX_VF,
+        PCI_DEVICE_ID_INTEL_QAT_C62X,
+        PCI_DEVICE_ID_INTEL_QAT_C62X_VF,
+        PCI_DEVICE_ID_INTEL_QAT_DH895XCC,
+        PCI_DEVICE_ID_INTEL_QAT_DH895XCC_VF, //
+    },
+    debugfs,
+    device,
+    fmt,
+    pci,
+    prelude::*,
+    sync::Arc, //
+};
+
+mod bindings;
+mod open_release;
+mod reflck;
+mod reset;
+mod vfio;
+
+use reflck::{
+    Membership,
+    Registry, //
+};
+use vfio::{
+    params,
+    ClosedDevice,
+    DynamicId,
+    EnabledDevice,
+    Function,
+    Options, //
+};
+
+/// The driver.
+struct VfioPciRs;
+
+impl vfio::Driver for VfioPciRs {
+    const NAME: &'static CStr = c"vfio_pci_rs";
+
+    type Shared = Arc<Registry<Function>>;
+
+    /// A device is a member of its reset domain for as long as user space can open it.
+    type Data = Membership<Function>;
+
+    fn options() -> Options {
+        Options {
+            nointxmask: params::nointxmask(),
+            disable_idle_d3: params::disable_idle_d3(),
+        }
+    }
+
+    fn probe(
+        pdev: &pci::Device<device::Core<'_>>,
+        registry: &Self::Shared,
+    ) -> impl PinInit<Self::Data, Error> {
+        let function = Function::new(pdev);
+
+        if is_denylisted(pdev) {
+            return Err(EINVAL);
+        }
+        if function.is_bridge() {
+            dev_warn!(pdev, "bridges cannot be given to user space\n");
+            return Err(EINVAL);
+        }
+
+        registry.join(function.reset_scope(), function)
+    }
+
+    fn open(device: ClosedDevice<'_, Self>) -> Result<EnabledDevice<'_, Self>> {
+        open_release::open(device)
+    }
+
+    fn close(device: EnabledDevice<'_, Self>) {
+        open_release::release(device)
+    }
+}
+
+/// Returns whether a function must not be given to user space because of errata that would endanger
+/// the host, and says so in the log.
+fn is_denylisted(pdev: &pci::Device) -> bool {
+    let id = u32::from(pdev.device_id());
+
+    if pdev.vendor_id() != pci::Vendor::INTEL
+        || !matches!(
+            id,
+            PCI_DEVICE_ID_INTEL_QAT_C3XXX
+                | PCI_DEVICE_ID_INTEL_QAT_C3XXX_VF
+                | PCI_DEVICE_ID_INTEL_QAT_C62X
+                | PCI_DEVICE_ID_INTEL_QAT_C62X_VF
+                | PCI_DEVICE_ID_INTEL_QAT_DH895XCC
+                | PCI_DEVICE_ID_INTEL_QAT_DH895XCC_VF
+                | PCI_DEVICE_ID_INTEL_DSA_SPR0
+                | PCI_DEVICE_ID_INTEL_IAX_SPR0
+        )
+    {
+        return false;
+    }
+
+    let vendor = pdev.vendor_id().as_raw();
+    if params::disable_denylist() {
+        dev_warn!(
+            pdev,
+            "device denylist disabled - allowing device {vendor:04x}:{id:04x}.\n"
+        );
+        return false;
+    }
+
+    dev_warn!(
+        pdev,
+        "{vendor:04x}:{id:04x} exists in vfio-pci device denylist, driver probing disallowed.\n"
+    );
+    true
+}
+
+/// The module. Fields are dropped in the order they are declared: the driver goes first.
+#[pin_data]
+struct Module {
+    #[pin]
+    driver: vfio::Registration<VfioPciRs>,
+    #[pin]
+    _reset_domains: debugfs::File<Arc<Registry<Function>>>,
+    _debugfs: debugfs::Dir,
+}
+
+impl kernel::InPlaceModule for Module {
+    fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        pin_init::pin_init_scope(move || {
+            let registry = Registry::new()?;
+            let debugfs = debugfs::Dir::new(<VfioPciRs as vfio::Driver>::NAME);
+
+            Ok(try_pin_init!(Self {
+                _reset_domains <- debugfs.read_callback_file(
+                    c"reset_domains",
+                    registry.clone(),
+                    &|registry, f: &mut fmt::Formatter<'_>| f.write_fmt(fmt!("{}", **registry)),
+                ),
+                driver <- vfio::Registration::new(module, registry),
+                _: {
+                    add_ids(&driver);
+                    if params::disable_denylist() {
+                        pr_warn!("device denylist disabled.\n");
+                    }
+                },
+                _debugfs: debugfs.clone(),
+            }))
+        })
+    }
+}
+
+/// Adds the IDs of the parameter `ids` to the driver. One that cannot be read or added is reported,
+/// and the others are added all the same.
+fn add_ids(driver: &vfio::Registration<VfioPciRs>) {
+    let Ok(ids) = params::ids().to_str() else {
+        pr_warn!("ids is not valid UTF-8\n");
+        return;
+    };
+
+    for text in ids.split(',').filter(|text| !text.is_empty()) {
+        let Ok(id) = DynamicId::parse(text) else {
+            pr_warn!("invalid id string \"{text}\"\n");
+            continue;
+        };
+        match driver.add_dynid(&id) {
+            Ok(()) => pr_info!("add {id}\n"),
+            Err(error) => pr_warn!("failed to add dynamic id {id} ({})\n", error.to_errno()),
+        }
+    }
+}
+
+module! {
+    type: Module,
+    name: "vfio_pci_rs",
+    authors: ["vfio-pci-rs"],
+    description: "VFIO PCI - User Level meta-driver, life cycle in Rust",
+    license: "GPL v2",
+}
