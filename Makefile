@@ -52,4 +52,36 @@ targets += bindings/bindings_generated.rs
 
 $(obj)/vfio_pci_rs.o: $(obj)/bindings/bindings_generated.rs
 
+else
+
+# For people. Everything is built in the cache; what is missing there is made.
+.PHONY: all check demo install uninstall clean help
+
+all:
+	@modules=$$(tools/modules rs $(if $(CLIPPY),CLIPPY=$(CLIPPY))) && \
+		find "$$modules" -name 'vfio-pci*.ko' && \
+		echo "These are the modules for Debian's kernel $$(tools/enter sh -c 'ls /usr/lib/modules')."
+
+check:
+	@tools/testing/check
+
+demo:
+	@tools/testing/demo
+
+install uninstall:
+	@tools/$@
+
+clean:
+	@tools/clean
+
+help:
+	@echo "make              builds vfio-pci-rs.ko and the patched vfio-pci-core.ko for Debian's kernel"
+	@echo "make demo         shows the driver at work in a virtual machine, beside vfio-pci"
+	@echo "make check        runs every test"
+	@echo "make install      installs the modules for the running kernel, if it is the one they are for"
+	@echo "make uninstall    removes them again"
+	@echo "make clean        deletes the cache, with everything that was built"
+	@echo "make help         says this"
+	@echo "Variables: CLIPPY=1 builds with clippy."
+
 endif

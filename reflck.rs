@@ -109,10 +109,11 @@ impl<H: Hardware> Members<H> {
             .map(|member| &**member)
     }
 
-    fn any_dirty(&self) -> bool {
+    fn dirty(&self) -> usize {
         self.list
             .iter()
-            .any(|member| member.state.access(self).dirty)
+            .filter(|member| member.state.access(self).dirty)
+            .count()
     }
 
     fn clean_all(&mut self) {
@@ -130,6 +131,11 @@ impl<H: Hardware> Unused<'_, H> {
     /// Returns how many members there are.
     pub(crate) fn len(&self) -> usize {
         self.0.list.len()
+    }
+
+    /// Returns how many of the members are dirty.
+    pub(crate) fn dirty(&self) -> usize {
+        self.0.dirty()
     }
 
     /// Returns the hardware of each member.
@@ -195,7 +201,7 @@ impl<H: Hardware> Reflck<H> {
         }
 
         // Nothing but its own reset can clean a function in a domain of its own.
-        if matches!(self.scope, ResetScope::Private(_)) || !members.any_dirty() {
+        if matches!(self.scope, ResetScope::Private(_)) || members.dirty() == 0 {
             return;
         }
 

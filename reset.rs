@@ -105,7 +105,7 @@ impl Hardware for Function {
                 self.dev(),
                 "{kind} reset of {scope} failed with error {}, {} functions stay dirty\n",
                 error.to_errno(),
-                unused.len()
+                unused.dirty()
             ),
         }
 
