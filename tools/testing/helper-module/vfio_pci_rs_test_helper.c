@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Puts PCI devices into states that tests of vfio-pci drivers need and that
+ * cannot be had from user space. For test guests only.
+ *
+ * lock=BDF
+ *	takes the device_lock of that device and holds it, until an empty string
+ *	or another address is written, or the module is removed. A bus or slot
+ *	reset that has to lock the device fails with -EAGAIN in the meantime.
+ * identity="BDF VENDOR DEVICE" (hexadecimal)
+ *	gives a device that has no driver another vendor and device ID, which
+ *	is what the denylist and id tables look at.
+ */
+
+#include <linux/completion.h>
+#include <linux/kthread.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/pci.h>
+
+/* The device whose lock the kthread @holder holds; both NULL if there is none. */
+static struct pci_dev *held;
+static struct task_struct *holder;
+static DECLARE_COMPLETION(held_now);
+static DEFINE_MUTEX(held_mutex);
+
+/* The address that lock= had when the module was loaded, if any. */
+static char lock_at_load[sizeof("ffff:ff:1f.7")];
+
+static struct pci_dev *get_device_at(const char *address, int *consumed)
+{
+	unsigned int domain, bus, slot, func;
+
+	if (sscanf(address, "%x:%x:%x.%x%n", &domain, &bus, &slot, &func, consumed) != 4)
+		return NULL;
+	return pci_get_domain_bus_and_slot(domain, bus, PCI_DEVFN(slot, func));
+}
+
+/* A lock is released by the thread that took it: this thread does both. */
+static int hold_lock(void *data)
+{
+	struct pci_dev *pdev = data;
+
+	device_lock(&pdev->dev);
+	complete(&held_now);
+	while (!kthread_should_stop()) {
+		set_current_state(TASK_IDLE);
+		if (!kthread_should_stop())
+			schedule();
+		__set_current_state(TASK_RUNNING);
+	}
+	device_unlock(&pdev->dev);
+	return 0;
+}
+
+static void release_lock(void)
+{
+	lockdep_assert_held(&held_mutex);
+	if (!holder)
+		return;
+	kthread_stop(holder);
+	holder = NULL;
+	pci_info(held, "device lock released\n");
+	pci_dev_put(held);
+	held = NULL;
+}
+
+static int hold_lock_of(const char *address)
+{
+	struct task_struct *thread;
+	struct pci_dev *pdev;
+	int consumed;
+
+	guard(mutex)(&held_mutex);
+	release_lock();
+	if (!*address || *address == '\n')
+		return 0;
+
+	pdev = get_device_at(address, &consumed);
+	if (!pdev)
+		return -ENODEV;
+	reinit_completion(&held_now);
+	thread = kthread_run(hold_lock, pdev, "hold-device-lock");
+	if (IS_ERR(thread)) {
+		pci_dev_put(pdev);
+		return PTR_ERR(thread);
+	}
+	wait_for_completion(&held_now);
+	holder = thread;
+	held = pdev;
+	pci_info(held, "device lock held\n");
+	return 0;
+}
+
+/*
+ * While the module is being loaded, a later parameter may still be refused, and
+ * then the module goes away without its exit function having been called: the
+ * kthread is started by the init function, which nothing comes after.
+ */
+static int lock_set(const char *val, const struct kernel_param *kp)
+{
+	if (THIS_MODULE->state == MODULE_STATE_LIVE)
+		return hold_lock_of(val);
+	if (strscpy(lock_at_load, val) < 0)
+		return -EINVAL;
+	return 0;
+}
+
+static int lock_get(char *buffer, const struct kernel_param *kp)
+{
+	guard(mutex)(&held_mutex);
+	return sysfs_emit(buffer, "%s\n", held ? pci_name(held) : "");
+}
+
+static const struct kernel_param_ops lock_ops = {
+	.set = lock_set,
+	.get = lock_get,
+};
+module_param_cb(lock, &lock_ops, NULL, 0600);
+MODULE_PARM_DESC(lock, "PCI address of the device whose device_lock is held, empty for none");
+
+static int identity_set(const char *val, const struct kernel_param *kp)
+{
+	struct pci_dev *pdev;
+	unsigned int vendor, device;
+	int consumed;
+	int ret = 0;
+
+	pdev = get_device_at(val, &consumed);
+	if (!pdev)
+		return -ENODEV;
+
+	device_lock(&pdev->dev);
+	if (sscanf(val + consumed, " %x %x", &vendor, &device) != 2 ||
+	    vendor > U16_MAX || device > U16_MAX) {
+		ret = -EINVAL;
+	} else if (pdev->dev.driver) {
+		ret = -EBUSY;
+	} else {
+		pci_info(pdev, "identity [%04x:%04x] becomes [%04x:%04x]\n",
+			 pdev->vendor, pdev->device, vendor, device);
+		pdev->vendor = vendor;
+		pdev->device = device;
+	}
+	device_unlock(&pdev->dev);
+	pci_dev_put(pdev);
+	return ret;
+}
+
+static const struct kernel_param_ops identity_ops = {
+	.set = identity_set,
+};
+module_param_cb(identity, &identity_ops, NULL, 0200);
+MODULE_PARM_DESC(identity, "\"BDF VENDOR DEVICE\": gives an unbound device other IDs");
+
+static int __init vfio_pci_rs_test_helper_init(void)
+{
+	return hold_lock_of(lock_at_load);
+}
+module_init(vfio_pci_rs_test_helper_init);
+
+static void __exit vfio_pci_rs_test_helper_exit(void)
+{
+	guard(mutex)(&held_mutex);
+	release_lock();
+}
+module_exit(vfio_pci_rs_test_helper_exit);
+
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("Puts PCI devices into states that vfio-pci tests need");
