@@ -45,7 +45,17 @@ pub(crate) fn reset_function<T: Driver>(function: &Function, quiesced: &Quiesced
         return true;
     }
 
-    function.try_reset().is_err()
+    match function.try_reset() {
+        Ok(()) => false,
+        Err(error) => {
+            dev_warn!(
+                function.dev(),
+                "function reset failed with error {}, it stays dirty\n",
+                error.to_errno()
+            );
+            true
+        }
+    }
 }
 
 /// Returns whether a slot or bus reset would reset this function only.
