@@ -36,7 +36,7 @@ quiet_cmd_vfio_bindgen = BINDGEN $@
       cmd_vfio_bindgen = \
 	$(BINDGEN) $< $(shell grep -Ev '^\#|^$$' $(srctree)/rust/bindgen_parameters) \
 		--rust-target 1.85 --use-core --with-derive-default \
-		--ctypes-prefix ffi --no-layout-tests --no-debug '.*' \
+		--ctypes-prefix ffi --no-debug '.*' \
 		--enable-function-attribute-detection \
 		--allowlist-file '.*/linux/vfio(_pci_core)?\.h' \
 		--allowlist-file '(.*/)?bindings/helpers\.h' \

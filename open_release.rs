@@ -9,6 +9,7 @@ use crate::{
     reset,
     vfio::{
         ClosedDevice,
+        DisabledDevice,
         EnabledDevice, //
     },
     VfioPciRs, //
@@ -30,7 +31,7 @@ pub(crate) fn open(device: ClosedDevice<'_, VfioPciRs>) -> Result<EnabledDevice<
 
 /// Releases a function: quiesces and resets it, and resets its slot or bus if this was the last user
 /// there and something was left dirty.
-pub(crate) fn release(device: EnabledDevice<'_, VfioPciRs>) {
+pub(crate) fn release(device: EnabledDevice<'_, VfioPciRs>) -> DisabledDevice<'_, VfioPciRs> {
     let membership = device.data();
 
     let closing = match membership.close() {
@@ -38,11 +39,11 @@ pub(crate) fn release(device: EnabledDevice<'_, VfioPciRs>) {
         Err(_) => {
             // vfio core releases only what it has opened, and only once.
             kernel::warn_on!(true);
-            return;
+            return device.disable(|_| ());
         }
     };
 
     device.disable(|quiesced| {
         closing.settle(reset::reset_function(membership.hardware(), &quiesced));
-    });
+    })
 }

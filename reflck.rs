@@ -47,8 +47,8 @@ pub(crate) trait Hardware: Send + Sync + Sized + 'static {
     /// Attempts the slot or bus reset that `scope` stands for.
     ///
     /// Called on the member that has just become idle, with the reflck held. `unused` proves that
-    /// no member is in use. On success every member has been reset, and the unused ones are on
-    /// their way back to D3hot; on error nothing has changed.
+    /// no member is in use. On success every member has been reset and is on its way back to
+    /// D3hot; on error they count as dirty as before.
     fn reset(&self, scope: &ResetScope, unused: &Unused<'_, Self>) -> Result;
 
     /// Told, with the reflck held, that something in the domain is dirty, but cannot be reset

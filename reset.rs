@@ -33,15 +33,20 @@ use kernel::{
 ///
 /// vfio-pci-core resets the function itself if it can take the lock of the bridge above; it only
 /// tries to, and loses against siblings that are being reset at the same time. That lock protects
-/// the bridge from a reset method that goes through it, and only a function that is alone on its bus
-/// or slot has such a method. Every other function is reset under its own device lock alone, just as
-/// when it is opened. The device lock in turn is only tried, because whoever unbinds the device
-/// holds it and waits for this release.
+/// the bridge from a reset method that goes through it. So a function whose method does not is reset
+/// under its own device lock alone, just as when it is opened. The device lock in turn is only
+/// tried, because whoever unbinds the device holds it and waits for this release.
+///
+/// A function that is alone in its slot or on its bus has no siblings to lose against, and the reset
+/// of the slot or bus, if there is one, follows.
 pub(crate) fn reset_function<T: Driver>(function: &Function, quiesced: &Quiesced<'_, T>) -> bool {
     if !quiesced.needs_reset() {
         return false;
     }
-    if !quiesced.reset_works() || is_alone(function) {
+    if !quiesced.reset_works()
+        || function.reset_uses_bridge()
+        || (is_alone(function) && function.can_reset_affected())
+    {
         return true;
     }
 

@@ -45,6 +45,7 @@ use reflck::{
 use vfio::{
     params,
     ClosedDevice,
+    DisabledDevice,
     DynamicId,
     EnabledDevice,
     Function,
@@ -90,7 +91,7 @@ impl vfio::Driver for VfioPciRs {
         open_release::open(device)
     }
 
-    fn close(device: EnabledDevice<'_, Self>) {
+    fn close(device: EnabledDevice<'_, Self>) -> DisabledDevice<'_, Self> {
         open_release::release(device)
     }
 }

@@ -253,7 +253,7 @@ impl<'a, T: Driver> EnabledDevice<'a, T> {
     ///
     /// In between, when all that is left to do is to let go of the power, calls `settle`. May
     /// sleep; a function level reset takes 100 ms.
-    pub(crate) fn disable<F>(self, settle: F)
+    pub(crate) fn disable<F>(self, settle: F) -> DisabledDevice<'a, T>
     where
         F: FnOnce(Quiesced<'_, T>),
     {
@@ -271,6 +271,8 @@ impl<'a, T: Driver> EnabledDevice<'a, T> {
         drop(self);
         // SAFETY: As above.
         unsafe { *this.settle.get() = None };
+
+        DisabledDevice(PhantomData)
     }
 }
 
@@ -280,6 +282,9 @@ impl<T: Driver> Drop for EnabledDevice<'_, T> {
         unsafe { bindings::vfio_pci_core_close_device(self.0.vdev()) };
     }
 }
+
+/// The proof that a device has been disabled: nothing else makes one.
+pub(crate) struct DisabledDevice<'a, T: Driver>(PhantomData<&'a Device<T>>);
 
 /// What [`EnabledDevice::disable`] shall call in the middle: a closure without its type.
 struct Settle<T: Driver> {
@@ -316,7 +321,7 @@ impl<T: Driver> Quiesced<'_, T> {
     pub(crate) fn reset_works(&self) -> bool {
         // SAFETY: The field is written when the device is opened only, under `dev_set->lock`,
         // which is held.
-        unsafe { (*self.0.core()).reset_works() }
+        unsafe { bindings::vfio_pci_core_device::reset_works_raw(self.0.core()) }
     }
 }
 
@@ -411,7 +416,7 @@ impl<T: Driver> VTable<T> {
         // SAFETY: By the requirements of this function.
         let device = unsafe { Device::<T>::from_vdev(vdev) };
 
-        T::close(EnabledDevice(device));
+        let DisabledDevice(_) = T::close(EnabledDevice(device));
     }
 
     /// # Safety

@@ -11,6 +11,7 @@
 use super::{
     device::Registered,
     ClosedDevice,
+    DisabledDevice,
     EnabledDevice,
     Options, //
 };
@@ -59,7 +60,7 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     fn open(device: ClosedDevice<'_, Self>) -> Result<EnabledDevice<'_, Self>>;
 
     /// Called when the last user lets go of the device. May sleep.
-    fn close(device: EnabledDevice<'_, Self>);
+    fn close(device: EnabledDevice<'_, Self>) -> DisabledDevice<'_, Self>;
 }
 
 /// The registration of a [`Driver`] with the PCI bus.

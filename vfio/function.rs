@@ -68,15 +68,15 @@ impl Function {
         let is_root_bus = unsafe { bindings::vfio_rs_pci_is_root_bus(pdev) };
         // SAFETY: `self` holds a reference to the device. The bit is set when the device is found
         // and not changed after that.
-        let is_virtfn = unsafe { (*pdev).is_virtfn() } != 0;
+        let is_virtfn = unsafe { bindings::pci_dev::is_virtfn_raw(pdev) } != 0;
         if is_root_bus || is_virtfn {
             return ResetScope::Private(self.address());
         }
 
-        // SAFETY: `self` holds a reference to the device. A slot goes away only with its hotplug
-        // driver, and clears the pointers of its devices before.
+        // SAFETY: `self` holds a reference to the device.
         let slot = unsafe { (*pdev).slot };
-        // SAFETY: `pci_probe_reset_slot()` takes any slot of a device, and NULL.
+        // SAFETY: `pci_probe_reset_slot()` takes any slot of a device, and NULL. Nothing keeps the
+        // slot if root unbinds its hotplug driver at this moment, here as in vfio_pci_core.c.
         if unsafe { bindings::pci_probe_reset_slot(slot) } == 0 {
             // SAFETY: NULL would have given an error.
             let number = unsafe { (*slot).number };
@@ -99,7 +99,7 @@ impl Function {
         let pdev = as_raw(&self.0);
 
         // SAFETY: `self` holds a reference to the device, which holds one to its bus. Both
-        // functions only look whether the reset is there.
+        // functions only look whether the reset is there. For the slot, see `reset_scope()`.
         unsafe {
             bindings::pci_probe_reset_slot((*pdev).slot) == 0
                 || bindings::pci_probe_reset_bus((*pdev).bus) == 0
@@ -155,6 +155,20 @@ impl Function {
     pub(crate) fn try_reset(&self) -> Result {
         // SAFETY: `self` holds a reference to the device.
         to_result(unsafe { bindings::pci_try_reset_function(as_raw(&self.0)) })
+    }
+
+    /// Returns whether the first method by which [`Function::try_reset`] would reset the function
+    /// goes through the bridge above it.
+    pub(crate) fn reset_uses_bridge(&self) -> bool {
+        /// Index of the first such method, `bus`, in `pci_reset_fn_methods` in
+        /// `drivers/pci/pci.c`. It is followed by `cxl_bus`, which does so too.
+        const FIRST: u8 = 6;
+
+        // SAFETY: `self` holds a reference to the device. The methods are single bytes, which can
+        // be changed by root at any time.
+        let first = unsafe { (&raw const (*as_raw(&self.0)).reset_methods[0]).read_volatile() };
+
+        first >= FIRST
     }
 
     /// Brings the function to D0 and keeps it there until the returned guard is dropped.

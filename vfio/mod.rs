@@ -10,7 +10,7 @@
 //!   undoes that in reverse.
 //! - A device is what vfio calls the driver with. User space opens it in two steps that types
 //!   keep in order: a [`ClosedDevice`] can only be enabled, and an [`EnabledDevice`] can only be
-//!   disabled.
+//!   disabled. A [`DisabledDevice`] proves to vfio core that this has been done.
 //! - [`Function`] is a PCI function as far as resets are concerned. It is usable from the time of
 //!   probe on, by any thread.
 //!
@@ -29,6 +29,7 @@ pub(crate) use self::address::{
 };
 pub(crate) use self::device::{
     ClosedDevice,
+    DisabledDevice,
     EnabledDevice,
     Options,
     Quiesced, //
