@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The scenarios: what a vfio-pci driver has to do, each on a freshly loaded module and each
+//! leaving the machine as it found it.
+
+use std::panic::catch_unwind;
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use crate::ktap::Report;
+use crate::ktap::Test;
+use crate::lab::Lab;
+use crate::Result;
+
+mod bus_reset;
+mod killed;
+mod kinds;
+mod life_cycle;
+mod parallel;
+mod probe;
+
+/// One scenario.
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    /// Its number, by which it is chosen and by which its observations are known.
+    pub number: u32,
+    /// What it is about, in one word.
+    pub name: &'static str,
+    /// Whether every vfio-pci driver has to come to the same observations.
+    pub compared: bool,
+    run: fn(&Lab, &mut Test) -> Result<()>,
+}
+
+/// All scenarios, in the order of their numbers.
+pub const ALL: &[Scenario] = &[
+    Scenario {
+        number: 1,
+        name: "rebind",
+        compared: true,
+        run: life_cycle::rebind,
+    },
+    Scenario {
+        number: 2,
+        name: "probe",
+        compared: true,
+        run: probe::run,
+    },
+    Scenario {
+        number: 3,
+        name: "power_states",
+        compared: true,
+        run: life_cycle::power_states,
+    },
+    Scenario {
+        number: 4,
+        name: "last_release",
+        compared: true,
+        run: bus_reset::last_release,
+    },
+    Scenario {
+        number: 5,
+        name: "foreign_function",
+        compared: true,
+        run: bus_reset::foreign,
+    },
+    Scenario {
+        number: 6,
+        name: "failed_bus_reset",
+        compared: false,
+        run: bus_reset::failed,
+    },
+    Scenario {
+        number: 7,
+        name: "domain_kinds",
+        compared: false,
+        run: kinds::run,
+    },
+    Scenario {
+        number: 8,
+        name: "opened_twice",
+        compared: true,
+        run: life_cycle::opened_twice,
+    },
+    Scenario {
+        number: 9,
+        name: "unbind_while_open",
+        compared: true,
+        run: life_cycle::unbind_open,
+    },
+    Scenario {
+        number: 10,
+        name: "parallel",
+        compared: false,
+        run: parallel::run,
+    },
+    Scenario {
+        number: 11,
+        name: "killed_qemu",
+        compared: false,
+        run: killed::run,
+    },
+];
+
+impl Scenario {
+    /// Runs the scenario and records its result. Neither an error nor a panic in it keeps the
+    /// next one from running; the machine is brought back to its initial state in any case.
+    pub fn record(&self, lab: &Lab, report: &mut Report) -> Result<()> {
+        println!("# scenario {} {}", self.number, self.name);
+        let start = Instant::now();
+        let mut test = Test::default();
+        match catch_unwind(AssertUnwindSafe(|| (self.run)(lab, &mut test))) {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => test.fail(e),
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+                test.fail(format!("panicked: {}", text.unwrap_or("with no message")));
+            }
+        }
+        test.done("the machine is back in its initial state", lab.restore());
+        println!(
+            "# scenario {} took {:.1} s",
+            self.number,
+            start.elapsed().as_secs_f64()
+        );
+        report.finish(self.name, self.number, test, self.compared)
+    }
+}

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the stand-in takes its reference counts, locks and threads' own data from: std.
+//!
+//! Everything that threads of a test can race for, or are told apart by, goes through here, so that
+//! a model checker's can be put in the place of std's.
+
+pub(super) use std::{
+    sync::{
+        Arc,
+        Mutex,
+        MutexGuard, //
+    },
+    thread_local,
+};
+
+use std::sync::PoisonError;
+
+/// Takes the lock. The kernel knows no poisoned locks: a thread that has panicked fails its test,
+/// and what it still has to drop must be able to take the lock.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

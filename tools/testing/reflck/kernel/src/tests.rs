@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of what the stand-in sees on top of the kernel: were it blind, so would be the tests that
+//! rely on it.
+
+use crate::{
+    alloc::{
+        live,
+        with_failure,
+        AllocError,
+        Ledger, //
+    },
+    prelude::*,
+    sync::{
+        new_mutex,
+        Arc,
+        LockedBy,
+        Mutex, //
+    },
+    warn_on, //
+};
+use std::{
+    panic::{
+        catch_unwind,
+        AssertUnwindSafe, //
+    },
+    thread,
+};
+
+/// Returns the message that `f` panics with.
+fn panic_of(f: impl FnOnce()) -> String {
+    let panic = catch_unwind(AssertUnwindSafe(f)).expect_err("no panic");
+
+    match panic.downcast_ref::<String>() {
+        Some(message) => message.clone(),
+        None => panic.downcast_ref::<&str>().unwrap().to_string(),
+    }
+}
+
+#[test]
+fn locked_by_gives_the_data_to_its_owner() {
+    let owner = new_mutex!(1, "owner");
+    let locked = LockedBy::new(&owner, 2);
+    *locked.access_mut(&mut owner.lock()) += 1;
+
+    assert_eq!(*locked.access(&owner.lock()), 3);
+}
+
+#[test]
+fn locked_by_refuses_another_owner() {
+    let owner = new_mutex!(1, "owner");
+    let other = new_mutex!(1, "other");
+    let locked = LockedBy::new(&owner, 2);
+
+    let message = panic_of(|| assert_eq!(*locked.access(&other.lock()), 2));
+    assert!(message.contains("mismatched owners"), "{message}");
+    let message = panic_of(|| *locked.access_mut(&mut other.lock()) = 3);
+    assert!(message.contains("mismatched owners"), "{message}");
+}
+
+#[test]
+fn lock_order_is_learnt_and_kept() {
+    let first = new_mutex!((), "first");
+    let second = new_mutex!((), "second");
+    for _ in 0..2 {
+        let _first = first.lock();
+        let _second = second.lock();
+    }
+
+    let message = panic_of(|| {
+        let _second = second.lock();
+        let _first = first.lock();
+    });
+    assert!(message.contains("lock first is taken inside second"));
+    // What was taken has been given back.
+    let _first = first.lock();
+    let _second = second.lock();
+}
+
+#[test]
+fn lock_class_is_not_taken_inside_itself() {
+    let a = new_mutex!((), "class");
+    let b = new_mutex!((), "class");
+    let _a = a.lock();
+
+    let message = panic_of(|| drop(b.lock()));
+    assert!(message.contains("lock class is taken inside class"));
+}
+
+#[test]
+fn every_kind_of_allocation_fails_when_told_to() {
+    let mut vector = KVec::new();
+    vector.push(0, GFP_KERNEL).unwrap();
+
+    assert_eq!(
+        with_failure(0, || vector.push(1, GFP_KERNEL)),
+        (Err(AllocError), true)
+    );
+    assert_eq!(
+        with_failure(0, || vector.reserve(1, GFP_KERNEL)),
+        (Err(AllocError), true)
+    );
+    let (result, has_failed) = with_failure(0, || Arc::new(0, GFP_KERNEL));
+    assert!(result.is_err() && has_failed);
+    let (result, has_failed) = with_failure(0, || Arc::pin_init(0, GFP_KERNEL));
+    assert!(result.err() == Some(ENOMEM) && has_failed);
+    assert_eq!(*vector, [0]);
+}
+
+#[test]
+fn only_the_chosen_allocation_fails() {
+    let mut vector = KVec::new();
+    let (results, has_failed) = with_failure(1, || [1, 2, 3].map(|i| vector.push(i, GFP_KERNEL)));
+
+    assert_eq!(results, [Ok(()), Err(AllocError), Ok(())]);
+    assert!(has_failed);
+    assert_eq!(*vector, [1, 3]);
+    assert_eq!(
+        with_failure(1, || vector.push(4, GFP_KERNEL)),
+        (Ok(()), false)
+    );
+    vector.push(5, GFP_KERNEL).unwrap();
+}
+
+#[test]
+fn room_that_was_made_needs_no_allocation() {
+    let mut vector = KVec::new();
+    vector.reserve(2, GFP_KERNEL).unwrap();
+
+    let (results, has_failed) = with_failure(0, || [1, 2, 3].map(|i| vector.push(i, GFP_KERNEL)));
+    assert_eq!(results, [Ok(()), Ok(()), Err(AllocError)]);
+    assert!(has_failed);
+}
+
+#[test]
+fn live_objects_are_counted_across_threads() {
+    let ledger = Ledger::current();
+    let a = Arc::new(Mutex::new(0, "a"), GFP_KERNEL).unwrap();
+    let other = a.clone();
+    assert_eq!(live(), 1);
+
+    let b = thread::spawn(move || {
+        drop(other);
+        assert_eq!(live(), 0);
+        ledger.share();
+        Arc::new(0, GFP_KERNEL).unwrap()
+    })
+    .join()
+    .unwrap();
+    assert_eq!(live(), 2);
+    drop(a);
+    drop(b);
+    assert_eq!(live(), 0);
+}
+
+#[test]
+fn warning_is_a_failure() {
+    assert!(!warn_on!(1 > 2));
+    let message = panic_of(|| assert!(warn_on!(1 < 2)));
+
+    assert_eq!(message, "WARN_ON(1 < 2)");
+}
