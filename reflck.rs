@@ -20,9 +20,10 @@
 //! # Locking
 //!
 //! The registry's lock is taken to join and to leave, that is in probe and remove, and to list the
-//! domains. It stands outside the reflck. Vfio's group lock and the `dev_set->lock` of the device
-//! stand outside both; `pci_bus_sem`, runtime PM and device locks, which are only tried, stand
-//! inside. No function in here may be called in atomic context.
+//! domains. It and a reflck are never held together, so that a domain which is being reset holds up
+//! no other. Vfio's group lock and the `dev_set->lock` of the device stand outside both;
+//! `pci_bus_sem`, runtime PM and device locks, which are only tried, stand inside the reflck. No
+//! function in here may be called in atomic context.
 
 use crate::vfio::address::{
     Address,
@@ -174,19 +175,6 @@ impl<H: Hardware> Reflck<H> {
         )
     }
 
-    /// Moves `member` on to `to`, if it is at `from`.
-    fn transit(&self, member: &Member<H>, from: Claim, to: Claim) -> Result {
-        let mut members = self.members.lock();
-        let state = member.state.access_mut(&mut members);
-
-        if state.claim != from {
-            return Err(EBUSY);
-        }
-        state.claim = to;
-
-        Ok(())
-    }
-
     /// Makes `member` idle. If that leaves the domain unused and something in it dirty, has it
     /// reset before anybody can claim a member.
     ///
@@ -222,11 +210,18 @@ impl<H: Hardware> Reflck<H> {
     }
 }
 
+/// A domain in the registry.
+struct Domain<H> {
+    reflck: Arc<Reflck<H>>,
+    /// How many functions are members, or about to be.
+    places: usize,
+}
+
 /// The reset domains of a driver.
 #[pin_data]
-pub(crate) struct Registry<H> {
+pub(crate) struct Registry<H: Hardware> {
     #[pin]
-    domains: Mutex<KVec<Arc<Reflck<H>>>>,
+    domains: Mutex<KVec<Domain<H>>>,
 }
 
 impl<H: Hardware> Registry<H> {
@@ -243,21 +238,14 @@ impl<H: Hardware> Registry<H> {
     /// Makes a function a member of the domain of `scope`, which is made if there is none.
     ///
     /// The member is idle and clean. Gives [`ENOMEM`], and has changed nothing then. Takes the
-    /// registry's lock and the reflck.
+    /// registry's lock, and after that the reflck.
     pub(crate) fn join(self: &Arc<Self>, scope: ResetScope, hardware: H) -> Result<Membership<H>> {
-        let mut domains = self.domains.lock();
-
-        // Everything that can fail comes before the first change.
-        domains.reserve(1, GFP_KERNEL)?;
-        let (reflck, is_new) = match domains.iter().find(|reflck| reflck.scope == scope) {
-            Some(reflck) => (reflck.clone(), false),
-            None => (Reflck::new(scope)?, true),
-        };
+        let place = self.take_place(scope)?;
         let member = Arc::new(
             Member {
                 hardware,
                 state: LockedBy::new(
-                    &reflck.members,
+                    &place.reflck.members,
                     State {
                         claim: Claim::Idle,
                         dirty: false,
@@ -266,33 +254,61 @@ impl<H: Hardware> Registry<H> {
             },
             GFP_KERNEL,
         )?;
-        reflck
+        place
+            .reflck
             .members
             .lock()
             .list
             .push(member.clone(), GFP_KERNEL)?;
-        if is_new {
-            // Cannot fail, the place is reserved.
-            domains.push(reflck.clone(), GFP_KERNEL)?;
-        }
-        drop(domains);
 
-        Ok(Membership {
-            registry: self.clone(),
-            reflck,
-            member,
-        })
+        Ok(Membership { member, place })
     }
 
-    /// Undoes [`Registry::join`].
-    fn leave(&self, reflck: &Arc<Reflck<H>>, member: &Arc<Member<H>>) {
+    /// Takes a place in the domain of `scope`, which is made if there is none.
+    fn take_place(self: &Arc<Self>, scope: ResetScope) -> Result<Place<H>> {
         let mut domains = self.domains.lock();
-        let mut members = reflck.members.lock();
 
-        members.list.retain(|other| !Arc::ptr_eq(other, member));
-        if members.list.is_empty() {
-            domains.retain(|other| !Arc::ptr_eq(other, reflck));
+        if let Some(domain) = domains
+            .iter_mut()
+            .find(|domain| domain.reflck.scope == scope)
+        {
+            domain.places += 1;
+            return Ok(Place {
+                registry: self.clone(),
+                reflck: domain.reflck.clone(),
+            });
         }
+
+        let reflck = Reflck::new(scope)?;
+        domains.push(
+            Domain {
+                reflck: reflck.clone(),
+                places: 1,
+            },
+            GFP_KERNEL,
+        )?;
+
+        Ok(Place {
+            registry: self.clone(),
+            reflck,
+        })
+    }
+}
+
+/// A place in a domain, for a member. The domain goes when the last place does.
+struct Place<H: Hardware> {
+    registry: Arc<Registry<H>>,
+    reflck: Arc<Reflck<H>>,
+}
+
+impl<H: Hardware> Drop for Place<H> {
+    fn drop(&mut self) {
+        self.registry.domains.lock().retain(|domain| {
+            if Arc::ptr_eq(&domain.reflck, &self.reflck) {
+                domain.places -= 1;
+            }
+            domain.places > 0
+        });
     }
 }
 
@@ -303,16 +319,16 @@ impl<H: Hardware> Registry<H> {
 impl<H: Hardware> fmt::Display for Registry<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut domains = KVec::new();
-        for reflck in self.domains.lock().iter() {
+        for domain in self.domains.lock().iter() {
             domains
-                .push(reflck.clone(), GFP_KERNEL)
+                .push(domain.reflck.clone(), GFP_KERNEL)
                 .map_err(|_| fmt::Error)?;
         }
 
         for reflck in &domains {
             let members = reflck.members.lock();
             if members.list.is_empty() {
-                // The last member has left since.
+                // The first member is still to come, or the last one has left.
                 continue;
             }
             f.write_fmt(fmt!("{} resets {}\n", reflck.scope, members.resets))?;
@@ -331,11 +347,10 @@ impl<H: Hardware> fmt::Display for Registry<H> {
 ///
 /// # Invariants
 ///
-/// `member` is in the list of `reflck`, and `reflck` is in `registry`.
+/// `member` is in the list of the domain that it has a place in.
 pub(crate) struct Membership<H: Hardware> {
-    registry: Arc<Registry<H>>,
-    reflck: Arc<Reflck<H>>,
     member: Arc<Member<H>>,
+    place: Place<H>,
 }
 
 impl<H: Hardware> Membership<H> {
@@ -344,13 +359,25 @@ impl<H: Hardware> Membership<H> {
         &self.member.hardware
     }
 
+    /// Moves the member on to `to`, if it is at `from`; gives [`EBUSY`] if it is not.
+    fn transit(&self, from: Claim, to: Claim) -> Result {
+        let mut members = self.place.reflck.members.lock();
+        let state = self.member.state.access_mut(&mut members);
+
+        if state.claim != from {
+            return Err(EBUSY);
+        }
+        state.claim = to;
+
+        Ok(())
+    }
+
     /// Claims an idle member for a user: it is opening from now on.
     ///
     /// Waits for a reset of the domain that is under way. Gives [`EBUSY`] if the member is not
     /// idle. Takes the reflck.
     pub(crate) fn open(&self) -> Result<Opening<'_, H>> {
-        self.reflck
-            .transit(&self.member, Claim::Idle, Claim::Opening)?;
+        self.transit(Claim::Idle, Claim::Opening)?;
 
         Ok(Opening(Transit(self)))
     }
@@ -359,16 +386,23 @@ impl<H: Hardware> Membership<H> {
     ///
     /// Gives [`EBUSY`] if the member is not open. Takes the reflck.
     pub(crate) fn close(&self) -> Result<Closing<'_, H>> {
-        self.reflck
-            .transit(&self.member, Claim::Open, Claim::Closing)?;
+        self.transit(Claim::Open, Claim::Closing)?;
 
         Ok(Closing(Transit(self)))
     }
 }
 
 impl<H: Hardware> Drop for Membership<H> {
+    /// Waits for a reset of the domain that is under way. Takes the reflck, and after that the
+    /// registry's lock.
     fn drop(&mut self) {
-        self.registry.leave(&self.reflck, &self.member);
+        let mut members = self.place.reflck.members.lock();
+
+        // A device is unregistered only when nobody has it open any more.
+        kernel::warn_on!(self.member.state.access(&members).claim != Claim::Idle);
+        members
+            .list
+            .retain(|other| !Arc::ptr_eq(other, &self.member));
     }
 }
 
@@ -377,7 +411,7 @@ struct Transit<'a, H: Hardware>(&'a Membership<H>);
 
 impl<H: Hardware> Transit<'_, H> {
     fn release(&self, dirty: Option<bool>) {
-        self.0.reflck.release(&self.0.member, dirty);
+        self.0.place.reflck.release(&self.0.member, dirty);
     }
 }
 
@@ -391,12 +425,8 @@ pub(crate) struct Opening<'a, H: Hardware>(Transit<'a, H>);
 impl<H: Hardware> Opening<'_, H> {
     /// Says that the member is open. Takes the reflck.
     pub(crate) fn succeed(self) {
-        let Transit(membership) = self.0;
-
         // Only the owner of the claim can move the member on, so it is still opening.
-        let settled = membership
-            .reflck
-            .transit(&membership.member, Claim::Opening, Claim::Open);
+        let settled = self.0 .0.transit(Claim::Opening, Claim::Open);
         kernel::warn_on!(settled.is_err());
         core::mem::forget(self);
     }

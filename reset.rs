@@ -37,6 +37,9 @@ use kernel::{
 /// under its own device lock alone, just as when it is opened. The device lock in turn is only
 /// tried, because whoever unbinds the device holds it and waits for this release.
 ///
+/// A function that does not answer any more has failed its reset, or is gone: trying again would
+/// only cost another minute's wait.
+///
 /// A function that is alone in its slot or on its bus has no siblings to lose against, and the reset
 /// of the slot or bus, if there is one, follows.
 pub(crate) fn reset_function<T: Driver>(function: &Function, quiesced: &Quiesced<'_, T>) -> bool {
@@ -44,6 +47,7 @@ pub(crate) fn reset_function<T: Driver>(function: &Function, quiesced: &Quiesced
         return false;
     }
     if !quiesced.reset_works()
+        || !function.is_present()
         || function.reset_uses_bridge()
         || (is_alone(function) && function.can_reset_affected())
     {

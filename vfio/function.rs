@@ -157,6 +157,13 @@ impl Function {
         to_result(unsafe { bindings::pci_try_reset_function(as_raw(&self.0)) })
     }
 
+    /// Returns whether the function answers to an access to its config space. It does not after it
+    /// was unplugged, or as long as it has not come back from a reset.
+    pub(crate) fn is_present(&self) -> bool {
+        // SAFETY: `self` holds a reference to the device.
+        unsafe { bindings::pci_device_is_present(as_raw(&self.0)) }
+    }
+
     /// Returns whether the first method by which [`Function::try_reset`] would reset the function
     /// goes through the bridge above it.
     pub(crate) fn reset_uses_bridge(&self) -> bool {
