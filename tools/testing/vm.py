@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Runs QEMU for tools/testing/vm, inside the Debian root, with the results directory at /results.
+"""Runs virtme-ng for tools/testing/vm, inside the Debian root, with the results directory at /results.
 
-Owns the machine: QEMU's command line, made from a topology; the time limit; the scan of the kernel's
-log. guest-init is its counterpart in the guest.
+virtme-ng owns the machine: it shares the root with the guest, boots the kernel and starts the guest's
+userspace. Owns what is particular to these tests: the devices of a topology as QEMU's arguments; the
+time limit; the scan of the kernel's log. guest-init is its counterpart in the guest.
 """
 
 import argparse
@@ -19,34 +20,38 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 RESULTS = Path("/results")
-SOCKET = "/tmp/virtiofsd.sock"
+GUEST_INIT = HERE.resolve() / "guest-init"
 
-VIRTIOFSD = [
-    "/usr/libexec/virtiofsd", "--socket-path", SOCKET, "--shared-dir", "/", "--sandbox", "none",
-    # What the guest reads does not change while it runs, and only the guest writes to the results:
-    # it may keep what it has seen. (Asking each time makes a boot 3 s slower.)
-    "--cache", "always",
-]  # fmt: skip
+# virtme-ng takes the first virtiofsd of PATH, and this one comes first. What the guest reads does not
+# change while it runs, and only the guest writes to the results: it may keep what it has seen.
+# (Asking each time makes a boot several times slower.)
+VIRTIOFSD_DIR = Path("/tmp/virtiofsd")
+VIRTIOFSD = """#!/bin/sh
+exec /usr/libexec/virtiofsd --cache always "$@"
+"""
 
-# QEMU's devices for the guest itself lie below this device number of the root bus; those of the
-# topologies from it on.
+# virtme-ng's devices lie below this device number of the root bus; those of the topologies from it on.
 FIRST_TOPOLOGY_SLOT = 0x08
 
 OK, COMMAND_FAILED, SPLAT, NO_RESULT = range(4)
 
 # What the kernel prints when something is wrong with it. An rcu stall counts as well: TCG is slow,
-# but not 21 seconds slow.
+# but not 21 seconds slow. If virtiofsd does not start, virtme-ng has the kernel look for a root that it
+# cannot mount; that panic tells nothing about the kernel.
 SPLATS = re.compile(
     r"BUG:|WARNING:|Oops|KASAN|KCSAN|UBSAN|lockdep|possible [a-z ]*deadlock|possible recursive locking"
     r"|INFO: task .* blocked|rcu.*(?:stall|starved)|general protection|refcount_t|scheduling while atomic"
-    r"|sleeping function called|soft lockup|hard LOCKUP|[Kk]ernel panic|rust_kernel: panicked|list_(?:add|del) corruption"
+    r"|sleeping function called|soft lockup|hard LOCKUP|rust_kernel: panicked|list_(?:add|del) corruption"
+    r"|[Kk]ernel panic(?! - not syncing: VFS: Unable to mount root)"
 )
 
 KERNEL_ARGUMENTS = [
-    # virtiofs is built into Debian's kernel: it needs no initramfs to find its root.
-    "rootfstype=virtiofs", "root=ROOTFS", "rw", "init=/src/tools/testing/guest-init",
-    "console=ttyS0", "quiet", "panic=-1", "log_buf_len=16M", "printk.time=1",
+    # lib/modules is the module set's: virtme-ng's init shall not hide it.
+    "virtme_root_mods=1",
+    "loglevel=4", "log_buf_len=16M", "printk.time=1",
     "intel_iommu=on",
+    # A task that hangs shall be seen within any run's time limit.
+    "sysctl.kernel.hung_task_timeout_secs=60",
     # TCG's TSC is the host's one clock; the watchdog's cross-check of the CPUs only times out.
     "tsc=reliable",
     # Costs of real hardware's defects, which an emulated processor does not have.
@@ -106,57 +111,71 @@ class Topology:
         self.arguments += ["-device", argument]
 
 
-def qemu_command(topology, cpus):
+def virtme_command(topology, cpus):
+    [kernel] = Path("/usr/lib/modules").glob("*/vmlinuz")
     command = [
-        "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+        # Debian's kernel has virtiofs built in: without modules for virtme-ng, it needs no initramfs.
+        "virtme-run", "--kimg", kernel.parent.name, "--mods", "none", "--disable-kvm",
+        # The root is read-only where it is shared from (tools/enter), and the results are not.
+        "--rw", "--cwd", str(HERE.parent.parent.resolve()), "--memory", topology.memory, "--cpus", str(cpus),
+        # --script-sh would take one more device, the first one of the topologies.
+        "--script-exec", str(GUEST_INIT), "--show-boot-console",
+    ]  # fmt: skip
+    for argument in KERNEL_ARGUMENTS:
+        command += ["--kopt", argument]
+    command += [
+        "--qemu-opts",
         # Newer processor models have more for TCG to emulate: a boot with "max" takes twice as long.
-        "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "Nehalem", "-smp", str(cpus), "-m", topology.memory,
-        # vfio needs an IOMMU that remaps interrupts.
-        "-machine", "q35,kernel-irqchip=split",
+        "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "Nehalem",
+        # vfio needs an IOMMU that remaps interrupts. (The machine is q35 without KVM.)
+        "-machine", "kernel-irqchip=split",
         "-device", "intel-iommu,intremap=on,caching-mode=on",
-        # The guest's root, shared with virtiofsd, which needs the guest's memory.
-        "-object", f"memory-backend-memfd,id=memory,size={topology.memory},share=on",
-        "-numa", "node,memdev=memory",
-        "-chardev", f"socket,id=rootfs,path={SOCKET}",
-        "-device", "vhost-user-fs-pci,chardev=rootfs,tag=ROOTFS,bus=pcie.0,addr=02.0",
-        "-chardev", f"file,id=console,path={RESULTS}/console.log", "-serial", "chardev:console",
     ]  # fmt: skip
     for setting in topology.globals:
         command += ["-global", setting]
-    command += topology.arguments
-    [kernel] = Path("/usr/lib/modules").glob("*/vmlinuz")
-    command += ["-kernel", str(kernel), "-append", " ".join(KERNEL_ARGUMENTS)]
-    return command
+    return command + topology.arguments
 
 
 def write_guest_files(topology, command):
     """What guest-init reads; and nothing of an earlier run is left that could be taken for this one's."""
-    for name in ("exit-status", "output.log", "dmesg.log", "console.log", "topology.json", "unmapped"):
+    for name in ("exit-status", "output.log", "dmesg.log", "console.log", "machine.log", "topology.json", "unmapped"):
         (RESULTS / name).unlink(missing_ok=True)
     (RESULTS / "command").write_text("exec " + shlex.join(command) + "\n")
     (RESULTS / "topology-paths").write_text("".join(f"{role} {path}\n" for role, path in topology.paths.items()))
 
 
-class Processes:
-    """The processes of this machine; none outlives it."""
+class Machine:
+    """virtme-run and what it starts, a process group of their own; none outlives it."""
 
-    def __init__(self):
-        self.all = []
+    def __init__(self, command):
+        VIRTIOFSD_DIR.mkdir()
+        virtiofsd = VIRTIOFSD_DIR / "virtiofsd"
+        virtiofsd.write_text(VIRTIOFSD)
+        virtiofsd.chmod(0o755)
+        path = f"{VIRTIOFSD_DIR}:{os.environ['PATH']}"
+        # virtme-ng connects the guest's serial console to stderr. Appending, so that what QEMU itself
+        # has to say is not written over it.
+        with open(RESULTS / "machine.log", "ab") as log, open(RESULTS / "console.log", "ab") as console:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=console,
+                env={**os.environ, "PATH": path}, start_new_session=True,
+            )  # fmt: skip
 
-    def start(self, command, log):
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-        self.all.append(process)
-        return process
+    def runs(self):
+        return self.process.poll() is None
 
     def stop(self):
-        for process in reversed(self.all):
-            if process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(timeout=5)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+        # virtme-run leaves QEMU behind if it is stopped alone.
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(self.process.pid, number)
+            except ProcessLookupError:
+                break
+            try:
+                self.process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                continue
+        self.process.wait()
 
 
 class Output:
@@ -178,24 +197,17 @@ class Output:
 def run_machine(topology, cpus, time_limit):
     """Returns a sentence if the machine had to be stopped, and None if it ended by itself."""
     deadline = time.monotonic() + time_limit
-    processes = Processes()
+    machine = Machine(virtme_command(topology, cpus))
     output = Output()
     try:
-        with open(RESULTS / "machine.log", "wb") as log:
-            virtiofsd = processes.start(VIRTIOFSD, log)
-            while not os.path.exists(SOCKET):
-                if virtiofsd.poll() is not None:
-                    return "virtiofsd did not start, machine.log says why"
-                time.sleep(0.01)
-            qemu = processes.start(qemu_command(topology, cpus), log)
-            while qemu.poll() is None:
-                output.forward()
-                if time.monotonic() > deadline:
-                    return f"the time limit of {time_limit} s was reached"
-                time.sleep(0.05)
-            return None if qemu.returncode == 0 else f"QEMU ended with status {qemu.returncode}, machine.log says why"
+        while machine.runs():
+            output.forward()
+            if time.monotonic() > deadline:
+                return f"the time limit of {time_limit} s was reached"
+            time.sleep(0.05)
+        return None
     finally:
-        processes.stop()
+        machine.stop()
         output.forward()
 
 

@@ -80,6 +80,7 @@ fn opening_refuses_open_and_close() {
     assert_state(&machine, "opening clean");
     opening.succeed();
     assert_state(&machine, "open clean");
+    close(&member, false);
 }
 
 #[test]
@@ -117,6 +118,7 @@ fn failed_open_leaves_the_function_idle() {
     assert_state(&machine, "idle clean");
     open(&member);
     assert_state(&machine, "open clean");
+    close(&member, false);
 }
 
 #[test]
@@ -208,4 +210,5 @@ fn claims_of_siblings_are_independent() {
             "  0000:01:00.2 idle clean",
         ]
     );
+    close(&b, false);
 }

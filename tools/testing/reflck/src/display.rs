@@ -40,6 +40,7 @@ fn list_of_domains() {
          private 0000:00:04.0 resets 0\n\
          \x20 0000:00:04.0 idle clean\n"
     );
+    close(&b, false);
 }
 
 #[test]

@@ -16,6 +16,14 @@ use crate::{
     vfio::address::ResetScope,
 };
 use kernel::alloc::live;
+use std::{
+    mem::forget,
+    panic::{
+        catch_unwind,
+        resume_unwind,
+        AssertUnwindSafe, //
+    },
+};
 
 #[test]
 fn registry_begins_empty() {
@@ -171,6 +179,7 @@ fn joining_finds_the_domain_while_a_member_is_in_use() {
             "  0000:01:00.1 idle clean",
         ]
     );
+    close(&a, false);
 }
 
 #[test]
@@ -184,4 +193,53 @@ fn memberships_keep_the_registry() {
     close(&member, false);
     drop(member);
     assert_eq!(live(), 0);
+}
+
+#[test]
+#[should_panic(expected = "WARN_ON(self.member.state.access(&members).claim != Claim::Idle)")]
+fn leaving_while_open_warns() {
+    let machine = Machine::new();
+    let member = machine.join(bus(1), at(1, 0, 0));
+    open(&member);
+
+    drop(member);
+}
+
+#[test]
+#[should_panic(expected = "WARN_ON(self.member.state.access(&members).claim != Claim::Idle)")]
+fn leaving_while_opening_warns() {
+    let machine = Machine::new();
+    let member = machine.join(bus(1), at(1, 0, 0));
+    forget(member.open().unwrap());
+
+    drop(member);
+}
+
+#[test]
+#[should_panic(expected = "WARN_ON(self.member.state.access(&members).claim != Claim::Idle)")]
+fn leaving_while_closing_warns() {
+    let machine = Machine::new();
+    let member = machine.join(bus(1), at(1, 0, 0));
+    open(&member);
+    forget(member.close().unwrap());
+
+    drop(member);
+}
+
+#[test]
+fn leaving_while_open_is_leaving_nevertheless() {
+    let machine = Machine::new();
+    let sibling = machine.join(bus(1), at(1, 0, 1));
+
+    // During a panic nothing warns, so that leaving goes on as it does in the kernel.
+    let panic = catch_unwind(AssertUnwindSafe(|| {
+        let member = machine.join(bus(1), at(1, 0, 0));
+        open(&member);
+        resume_unwind(Box::new("leave"));
+    }))
+    .expect_err("no panic");
+    assert_eq!(panic.downcast_ref(), Some(&"leave"));
+    machine.assert_has(1, 1);
+    drop(sibling);
+    machine.assert_has(0, 0);
 }

@@ -186,6 +186,7 @@ fn deferred_reset_names_a_user_wherever_it_is_in_the_list() {
             machine.events(),
             [deferred([A, B, C][releasing], [A, B, C][user])]
         );
+        close(&members[user], false);
     }
 }
 
@@ -232,6 +233,7 @@ fn failed_open_defers_to_a_sibling_in_use() {
         0,
         ["0 idle dirty", "1 idle clean", "2 open clean"],
     );
+    close(&c, false);
 }
 
 #[test]
@@ -300,6 +302,8 @@ fn opening_a_dirty_function_does_not_reset() {
     open(&b);
     assert_eq!(machine.events(), []);
     assert_shown(&machine, 0, ["0 open dirty", "1 open clean"]);
+    close(&a, false);
+    close(&b, false);
 }
 
 #[test]

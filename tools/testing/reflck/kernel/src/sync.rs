@@ -6,7 +6,7 @@
 //! threads and locks can take its place.
 
 mod backend;
-mod lock_order;
+mod held;
 mod locked_by;
 mod shake;
 
@@ -16,7 +16,7 @@ pub use self::{
 };
 pub use crate::new_mutex;
 
-use self::lock_order::Held;
+use self::held::Held;
 use crate::{
     alloc::{
         allocate,
@@ -122,7 +122,7 @@ impl<T> Mutex<T> {
     ///
     /// # Panics
     ///
-    /// Panics if taking it contradicts the order in which locks were taken before.
+    /// Panics if this thread holds a lock already, whichever it is.
     pub fn lock(&self) -> Guard<'_, T> {
         shake::pause();
         let held = Held::new(self.name);

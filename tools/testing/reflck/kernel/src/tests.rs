@@ -59,22 +59,23 @@ fn locked_by_refuses_another_owner() {
 }
 
 #[test]
-fn lock_order_is_learnt_and_kept() {
-    let first = new_mutex!((), "first");
-    let second = new_mutex!((), "second");
-    for _ in 0..2 {
-        let _first = first.lock();
-        let _second = second.lock();
-    }
+fn no_lock_is_taken_inside_another() {
+    let a = new_mutex!((), "a");
+    let b = new_mutex!((), "b");
 
-    let message = panic_of(|| {
-        let _second = second.lock();
-        let _first = first.lock();
-    });
-    assert!(message.contains("lock first is taken inside second"));
-    // What was taken has been given back.
-    let _first = first.lock();
-    let _second = second.lock();
+    for (outer, inner, expected) in [
+        (&a, &b, "lock b is taken while a is held"),
+        (&b, &a, "lock a is taken while b is held"),
+    ] {
+        let message = panic_of(|| {
+            let _outer = outer.lock();
+            let _inner = inner.lock();
+        });
+        assert_eq!(message, expected);
+    }
+    // What was taken has been given back, and one after the other is as it should be.
+    drop(a.lock());
+    drop(b.lock());
 }
 
 #[test]
@@ -84,7 +85,7 @@ fn lock_class_is_not_taken_inside_itself() {
     let _a = a.lock();
 
     let message = panic_of(|| drop(b.lock()));
-    assert!(message.contains("lock class is taken inside class"));
+    assert_eq!(message, "lock class is taken while class is held");
 }
 
 #[test]
@@ -159,4 +160,24 @@ fn warning_is_a_failure() {
     let message = panic_of(|| assert!(warn_on!(1 < 2)));
 
     assert_eq!(message, "WARN_ON(1 < 2)");
+}
+
+/// Warns when it is dropped.
+struct Warning;
+
+impl Drop for Warning {
+    fn drop(&mut self) {
+        assert!(warn_on!(1 < 2));
+    }
+}
+
+#[test]
+fn warning_after_a_failure_is_no_other_failure() {
+    assert_eq!(panic_of(|| drop(Warning)), "WARN_ON(1 < 2)");
+    let message = panic_of(|| {
+        let _warning = Warning;
+        panic!("failure");
+    });
+
+    assert_eq!(message, "failure");
 }
