@@ -359,6 +359,13 @@ impl<H: Hardware> Membership<H> {
         &self.member.hardware
     }
 
+    /// Returns whether the member is dirty. Takes the reflck.
+    pub(crate) fn is_dirty(&self) -> bool {
+        let members = self.place.reflck.members.lock();
+
+        self.member.state.access(&members).dirty
+    }
+
     /// Moves the member on to `to`, if it is at `from`; gives [`EBUSY`] if it is not.
     fn transit(&self, from: Claim, to: Claim) -> Result {
         let mut members = self.place.reflck.members.lock();

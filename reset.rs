@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The resets: of one function that is released, and of a whole slot or bus.
+//! The resets: of one function that is released or unbound, and of a whole slot or bus.
 //!
 //! Decides nothing about who may reset when: `reflck.rs` does, and calls [`Hardware::reset`] here
 //! with the reflck held and the proof that nothing in the domain is in use.
@@ -21,6 +21,8 @@ use crate::{
 };
 use core::ops::ControlFlow;
 use kernel::{
+    device,
+    pci,
     prelude::*,
     time::{
         Instant,
@@ -64,6 +66,28 @@ pub(crate) fn reset_function<T: Driver>(function: &Function, quiesced: &Quiesced
             );
             true
         }
+    }
+}
+
+/// Resets a function that is unbound while it is still owed a reset: whoever gets it next shall not
+/// find what its last user left.
+///
+/// That is so if it was open when it was to be unbound: then the device lock was not to be had at the
+/// release. Now it is held. A function that only a reset of its slot or bus can clean is given back
+/// as it is.
+pub(crate) fn reset_unbound(pdev: &pci::Device<device::Core<'_>>, function: &Function) {
+    let result = if function.reset_uses_bridge() {
+        Err(ENOTTY)
+    } else {
+        Function::reset_locked(pdev)
+    };
+
+    if let Err(error) = result {
+        dev_warn!(
+            pdev,
+            "unbound without the reset that it still needs (error {})\n",
+            error.to_errno()
+        );
     }
 }
 

@@ -87,6 +87,12 @@ impl vfio::Driver for VfioPciRs {
         registry.join(function.reset_scope(), function)
     }
 
+    fn unbind(pdev: &pci::Device<device::Core<'_>>, membership: &Self::Data) {
+        if membership.is_dirty() {
+            reset::reset_unbound(pdev, membership.hardware());
+        }
+    }
+
     fn open(device: ClosedDevice<'_, Self>) -> Result<EnabledDevice<'_, Self>> {
         open_release::open(device)
     }

@@ -17,8 +17,7 @@ use core::{
     mem::{
         ManuallyDrop,
         MaybeUninit, //
-    },
-    ptr::NonNull, //
+    }, //
 };
 use kernel::{
     device,
@@ -74,8 +73,8 @@ unsafe impl<T: Driver> Sync for Device<T> {}
 impl<T: Driver> Device<T> {
     /// Returns the driver's data of the device.
     pub(crate) fn data(&self) -> &T::Data {
-        // SAFETY: References to a `Device` are handed out by callbacks only, during which `data` is
-        // initialised by the type invariants.
+        // SAFETY: References to a `Device` are handed out by callbacks and by `unregister()` only,
+        // when `data` is initialised by the type invariants.
         unsafe { (*self.data.get()).assume_init_ref() }
     }
 
@@ -97,22 +96,17 @@ impl<T: Driver> Device<T> {
     }
 }
 
-/// A device that is registered with vfio: user space can open it.
-///
-/// Dropping it waits until no user has the device open, unregisters it, and drops the driver's
-/// data.
-pub(crate) struct Registered<T: Driver>(NonNull<Device<T>>);
-
-impl<T: Driver> Registered<T> {
-    /// Allocates a device for `pdev` with the driver's `data` in it, and registers it with vfio.
+impl<T: Driver> Device<T> {
+    /// Allocates a device for `pdev` with the driver's `data` in it, and registers it with vfio:
+    /// user space can open it then.
     ///
-    /// Sets the driver data of `pdev`, as vfio-pci-core wants it to point to the device. Gives the
+    /// Makes the device the driver data of `pdev`, as vfio-pci-core wants it to be. Gives the
     /// errors of `data`, and those of `vfio_pci_core_register_device()`: [`EINVAL`] for a bridge,
     /// [`EBUSY`] for a PF whose VFs are enabled.
-    pub(super) fn new(
+    pub(super) fn register(
         pdev: &pci::Device<device::Core<'_>>,
         data: impl PinInit<T::Data, Error>,
-    ) -> Result<Self> {
+    ) -> Result {
         const {
             assert!(core::mem::offset_of!(Device<T>, core) == 0);
             assert!(core::mem::offset_of!(bindings::vfio_pci_core_device, vdev) == 0);
@@ -125,12 +119,12 @@ impl<T: Driver> Registered<T> {
         // padded to the alignment, which kmalloc follows for such a size.
         let vdev = from_err_ptr(unsafe {
             bindings::_vfio_alloc_device(
-                Layout::new::<Device<T>>().pad_to_align().size(),
+                Layout::new::<Self>().pad_to_align().size(),
                 dev,
                 VTable::<T>::OPS,
             )
         })?;
-        let this = vdev.cast::<Device<T>>();
+        let this = vdev.cast::<Self>();
 
         let put = Put(vdev);
 
@@ -143,51 +137,43 @@ impl<T: Driver> Registered<T> {
         let drop_data = DropData::<T>(this);
 
         // SAFETY: `_vfio_alloc_device()` has called `init_callback()`, so that the core device is
-        // initialised, and nobody else knows of it yet.
+        // initialised, and nobody else knows of it yet. The bus clears the driver data if this
+        // fails.
         to_result(unsafe {
             (*this.cast::<bindings::vfio_pci_core_device>()).pci_ops = VTable::<T>::PCI_OPS;
             bindings::dev_set_drvdata(dev, this.cast());
             bindings::vfio_pci_core_register_device(this.cast())
         })?;
 
+        // Both are for `unregister()` now.
         core::mem::forget(drop_data);
         core::mem::forget(put);
 
-        // INVARIANT: The device is registered and initialised.
-        // SAFETY: `from_err_ptr()` gave no error, and `_vfio_alloc_device()` does not return NULL.
-        Ok(Self(unsafe { NonNull::new_unchecked(this) }))
+        Ok(())
     }
 
-    /// Leaves the device to the driver data of its `struct pci_dev`.
-    pub(super) fn into_drvdata(self) {
-        // `new()` has set it.
-        core::mem::forget(self);
-    }
-
-    /// Takes the device back from the driver data of `pdev`.
+    /// Waits until no user has the device of `pdev` open, unregisters it from vfio, and drops it.
+    /// The driver is told in between.
     ///
     /// # Safety
     ///
-    /// Must be called once for each [`Registered::into_drvdata`], from the remove callback of the
-    /// same driver.
-    pub(super) unsafe fn from_drvdata(pdev: &pci::Device<device::Core<'_>>) -> Self {
-        // SAFETY: By the requirements of this function, the driver data is that of `into_drvdata()`
-        // and not NULL.
-        Self(unsafe {
-            let dev = &raw mut (*as_raw(pdev)).dev;
-            NonNull::new_unchecked(bindings::dev_get_drvdata(dev).cast())
-        })
-    }
-}
+    /// Must be called once for each success of [`Device::register`], from the remove callback of
+    /// the same driver.
+    pub(super) unsafe fn unregister(pdev: &pci::Device<device::Core<'_>>) {
+        // SAFETY: By the requirements of this function, the driver data is that of `register()`.
+        let data = unsafe { bindings::dev_get_drvdata(&raw mut (*as_raw(pdev)).dev) };
+        let this = data.cast::<Self>();
 
-impl<T: Driver> Drop for Registered<T> {
-    fn drop(&mut self) {
-        let this = self.0.as_ptr();
+        let put = Put(this.cast());
+        let drop_data = DropData::<T>(this);
 
         // SAFETY: The device is registered. When this returns, no callback runs or will run.
         unsafe { bindings::vfio_pci_core_unregister_device(this.cast()) };
-        drop(DropData::<T>(this));
-        drop(Put(this.cast()));
+        // SAFETY: The device and its data are dropped below.
+        T::unbind(pdev, unsafe { (*this).data() });
+
+        drop(drop_data);
+        drop(put);
     }
 }
 

@@ -9,7 +9,7 @@
 //! C header: [`include/linux/pci.h`](srctree/include/linux/pci.h)
 
 use super::{
-    device::Registered,
+    device::Device,
     ClosedDevice,
     DisabledDevice,
     EnabledDevice,
@@ -55,6 +55,12 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
         pdev: &pci::Device<device::Core<'_>>,
         shared: &Self::Shared,
     ) -> impl PinInit<Self::Data, Error>;
+
+    /// Called when the device is unregistered from vfio and nobody uses it any more, before its data
+    /// is dropped.
+    ///
+    /// Called with the device lock of `pdev` held; may sleep.
+    fn unbind(pdev: &pci::Device<device::Core<'_>>, data: &Self::Data);
 
     /// Called when user space opens the device for the first time. May sleep.
     fn open(device: ClosedDevice<'_, Self>) -> Result<EnabledDevice<'_, Self>>;
@@ -255,7 +261,7 @@ impl<T: Driver> VTable<T> {
         let pdev = unsafe { &*pdev.cast::<pci::Device<device::Core<'_>>>() };
 
         from_result(|| {
-            Registered::<T>::new(pdev, T::probe(pdev, shared))?.into_drvdata();
+            Device::<T>::register(pdev, T::probe(pdev, shared))?;
             Ok(0)
         })
     }
@@ -270,6 +276,6 @@ impl<T: Driver> VTable<T> {
         let pdev = unsafe { &*pdev.cast::<pci::Device<device::Core<'_>>>() };
 
         // SAFETY: By the requirements of this function.
-        drop(unsafe { Registered::<T>::from_drvdata(pdev) });
+        unsafe { Device::<T>::unregister(pdev) };
     }
 }

@@ -178,6 +178,14 @@ impl Function {
         first >= FIRST
     }
 
+    /// Resets a function that is bound or unbound at this moment, as [`Function::try_reset`] does.
+    ///
+    /// The context of `pdev` says that its device lock is held. May sleep, about 100 ms.
+    pub(crate) fn reset_locked(pdev: &pci::Device<device::Core<'_>>) -> Result {
+        // SAFETY: The device lock is held.
+        to_result(unsafe { bindings::pci_reset_function_locked(as_raw(pdev)) })
+    }
+
     /// Brings the function to D0 and keeps it there until the returned guard is dropped.
     ///
     /// May sleep.
