@@ -383,3 +383,11 @@ fn dirtiness_leaves_with_its_function() {
     assert_eq!(machine.events(), []);
     assert_shown(&machine, 0, ["1 idle clean"]);
 }
+
+#[test]
+fn member_knows_whether_it_is_dirty() {
+    let (_machine, a, b) = machine_with_dirty_a();
+
+    assert!(a.is_dirty());
+    assert!(!b.is_dirty());
+}
