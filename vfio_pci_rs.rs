@@ -35,6 +35,8 @@ use kernel::{
 mod bindings;
 mod open_release;
 mod reflck;
+#[cfg(CONFIG_VFIO_PCI_RS_KUNIT_TEST)]
+mod reflck_kunit;
 mod reset;
 mod vfio;
 
@@ -68,6 +70,10 @@ impl vfio::Driver for VfioPciRs {
             nointxmask: params::nointxmask(),
             disable_idle_d3: params::disable_idle_d3(),
         }
+    }
+
+    fn allows_sriov() -> bool {
+        params::enable_sriov()
     }
 
     fn probe(

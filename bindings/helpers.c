@@ -25,6 +25,12 @@ static bool disable_idle_d3;
 module_param(disable_idle_d3, bool, 0644);
 MODULE_PARM_DESC(disable_idle_d3, "Disable using the PCI D3 low power state for idle, unused devices");
 
+static bool enable_sriov;
+#ifdef CONFIG_PCI_IOV
+module_param(enable_sriov, bool, 0644);
+MODULE_PARM_DESC(enable_sriov, "Enable support for SR-IOV configuration.  Enabling SR-IOV on a PF typically requires support of the userspace PF driver, enabling VFs without such support may result in non-functional VFs or PF.");
+#endif
+
 static bool disable_denylist;
 module_param(disable_denylist, bool, 0444);
 MODULE_PARM_DESC(disable_denylist, "Disable use of device denylist. Disabling the denylist allows binding to devices with known errata that may lead to exploitable stability or security issues when accessed by untrusted users.");
@@ -42,6 +48,11 @@ bool vfio_rs_param_nointxmask(void)
 bool vfio_rs_param_disable_idle_d3(void)
 {
 	return READ_ONCE(disable_idle_d3);
+}
+
+bool vfio_rs_param_enable_sriov(void)
+{
+	return READ_ONCE(enable_sriov);
 }
 
 bool vfio_rs_param_disable_denylist(void)

@@ -17,6 +17,7 @@ int vfio_rs_driver_name(struct pci_dev *pdev, char *buf, size_t len);
 
 bool vfio_rs_param_nointxmask(void);
 bool vfio_rs_param_disable_idle_d3(void);
+bool vfio_rs_param_enable_sriov(void);
 bool vfio_rs_param_disable_denylist(void);
 const char *vfio_rs_param_ids(void);
 

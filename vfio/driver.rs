@@ -47,6 +47,9 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// Returns how vfio-pci-core shall treat a new device.
     fn options() -> Options;
 
+    /// Returns whether root may enable the VFs of a PF that is bound to the driver.
+    fn allows_sriov() -> bool;
+
     /// Decides whether to take `pdev`, and prepares the driver's data for it.
     ///
     /// Called with the device lock of `pdev` held; may sleep. The device is registered with vfio
@@ -105,6 +108,7 @@ impl<T: Driver> Registration<T> {
                     (*drv).id_table = VTable::<T>::IDS.as_ptr();
                     (*drv).probe = Some(VTable::<T>::probe_callback);
                     (*drv).remove = Some(VTable::<T>::remove_callback);
+                    (*drv).sriov_configure = Some(VTable::<T>::sriov_configure_callback);
                     (*drv).err_handler = &raw const bindings::vfio_pci_core_err_handlers;
                     // vfio claims the DMA ownership of a group when user space opens it.
                     (*drv).driver_managed_dma = true;
@@ -264,6 +268,31 @@ impl<T: Driver> VTable<T> {
             Device::<T>::register(pdev, T::probe(pdev, shared))?;
             Ok(0)
         })
+    }
+
+    /// Enables as many VFs as it is told, or disables them all. VFs that appear are captured for the
+    /// driver by their driver override, which names [`Driver::NAME`].
+    ///
+    /// Gives [`ENOENT`] if the driver does not allow it, as the PCI bus does for a driver without
+    /// this callback.
+    ///
+    /// # Safety
+    ///
+    /// Called by the PCI bus with a device that is bound to the driver, and its lock held.
+    unsafe extern "C" fn sriov_configure_callback(
+        pdev: *mut bindings::pci_dev,
+        nr_virtfn: c_int,
+    ) -> c_int {
+        if !T::allows_sriov() {
+            return ENOENT.to_errno();
+        }
+
+        // SAFETY: By the requirements of this function; `Device::register()` has set the driver
+        // data.
+        unsafe {
+            let core = bindings::dev_get_drvdata(&raw mut (*pdev).dev);
+            bindings::vfio_pci_core_sriov_configure(core.cast(), nr_virtfn)
+        }
     }
 
     /// # Safety

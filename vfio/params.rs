@@ -29,6 +29,13 @@ pub(crate) fn disable_idle_d3() -> bool {
     unsafe { bindings::vfio_rs_param_disable_idle_d3() }
 }
 
+/// `enable_sriov`: let user space enable the VFs of a PF. Can change at any time, and is always false
+/// without `CONFIG_PCI_IOV`.
+pub(crate) fn enable_sriov() -> bool {
+    // SAFETY: The function has no preconditions.
+    unsafe { bindings::vfio_rs_param_enable_sriov() }
+}
+
 /// `disable_denylist`: bind to functions on the denylist. Can be set when the module is loaded
 /// only.
 pub(crate) fn disable_denylist() -> bool {

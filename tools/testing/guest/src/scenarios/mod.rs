@@ -13,6 +13,7 @@ use crate::lab::Lab;
 use crate::Result;
 
 mod bus_reset;
+mod captured;
 mod killed;
 mod kinds;
 mod life_cycle;
@@ -98,6 +99,12 @@ pub const ALL: &[Scenario] = &[
         name: "killed_qemu",
         compared: false,
         run: killed::run,
+    },
+    Scenario {
+        number: 12,
+        name: "captured_vfs",
+        compared: true,
+        run: captured::run,
     },
 ];
 

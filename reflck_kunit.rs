@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! KUnit suite of `reflck.rs`: domains, claims and refusals in the kernel's own locks and
+//! allocations. `tools/testing/reflck` has what needs more than that: threads, failing allocations.
+
+use crate::{
+    reflck::{
+        Hardware,
+        Membership,
+        Registry,
+        Unused, //
+    },
+    vfio::{
+        Address,
+        ResetScope, //
+    },
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    }, //
+};
+
+/// What the reflck has asked of a bus that is not there.
+struct Bus {
+    resets: Atomic<u32>,
+    deferred: Atomic<u32>,
+    /// Functions that have not been dropped.
+    functions: Atomic<u32>,
+    /// Whether a reset fails.
+    broken: Atomic<bool>,
+}
+
+/// A function of it.
+struct Fake {
+    address: Address,
+    bus: Arc<Bus>,
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.bus.functions.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Hardware for Fake {
+    fn address(&self) -> Address {
+        self.address
+    }
+
+    fn reset(&self, _scope: &ResetScope, unused: &Unused<'_, Self>) -> Result {
+        if self.bus.broken.load(Relaxed) || !unused.contains(self.address) {
+            return Err(EAGAIN);
+        }
+        self.bus.resets.fetch_add(1, Relaxed);
+
+        Ok(())
+    }
+
+    fn reset_deferred(&self, _scope: &ResetScope, _user: Address) {
+        self.bus.deferred.fetch_add(1, Relaxed);
+    }
+}
+
+/// A registry, and a bus whose functions join it.
+struct Machine {
+    registry: Arc<Registry<Fake>>,
+    bus: Arc<Bus>,
+}
+
+impl Machine {
+    const SCOPE: ResetScope = ResetScope::Bus { segment: 0, bus: 1 };
+
+    fn new() -> Result<Self> {
+        Ok(Self {
+            registry: Registry::new()?,
+            bus: Arc::new(
+                Bus {
+                    resets: Atomic::new(0),
+                    deferred: Atomic::new(0),
+                    functions: Atomic::new(0),
+                    broken: Atomic::new(false),
+                },
+                GFP_KERNEL,
+            )?,
+        })
+    }
+
+    /// Makes a function that joins `scope`.
+    fn join(&self, scope: ResetScope, function: u8) -> Result<Membership<Fake>> {
+        self.bus.functions.fetch_add(1, Relaxed);
+        self.registry.join(
+            scope,
+            Fake {
+                address: Address {
+                    segment: 0,
+                    bus: 1,
+                    devfn: function,
+                },
+                bus: self.bus.clone(),
+            },
+        )
+    }
+
+    /// Returns whether the registry is shown as `text`.
+    fn shows(&self, text: &str) -> Result<bool> {
+        let shown = kernel::str::CString::try_from_fmt(fmt!("{}", *self.registry))?;
+
+        Ok(shown.to_bytes() == text.as_bytes())
+    }
+
+    /// Returns how many resets were asked for and how many were deferred.
+    fn asked(&self) -> (u32, u32) {
+        (
+            self.bus.resets.load(Relaxed),
+            self.bus.deferred.load(Relaxed),
+        )
+    }
+}
+
+#[kunit_tests(vfio_pci_rs_reflck)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_scopes_share_a_domain_and_the_last_leaver_frees_it() -> Result {
+        let machine = Machine::new()?;
+        let a = machine.join(Machine::SCOPE, 0)?;
+        let b = machine.join(Machine::SCOPE, 1)?;
+
+        assert!(machine.shows(
+            "bus 0000:01 resets 0\n  0000:01:00.0 idle clean\n  0000:01:00.1 idle clean\n"
+        )?);
+        drop(a);
+        assert!(machine.shows("bus 0000:01 resets 0\n  0000:01:00.1 idle clean\n")?);
+        drop(b);
+        assert!(machine.shows("")?);
+        assert_eq!(machine.bus.functions.load(Relaxed), 0);
+
+        Ok(())
+    }
+
+    #[test]
+    fn other_scopes_are_other_domains() -> Result {
+        let machine = Machine::new()?;
+        let slot = ResetScope::Slot {
+            segment: 0,
+            bus: 1,
+            number: 0,
+        };
+        let _a = machine.join(Machine::SCOPE, 0)?;
+        let b = machine.join(slot, 1)?;
+        let c = machine.join(ResetScope::Private(b.hardware().address()), 2)?;
+
+        assert!(machine.shows(
+            "bus 0000:01 resets 0\n  0000:01:00.0 idle clean\n\
+             slot 0000:01:00 resets 0\n  0000:01:00.1 idle clean\n\
+             private 0000:01:00.1 resets 0\n  0000:01:00.2 idle clean\n"
+        )?);
+        // Nothing but its own reset cleans what is private.
+        c.open()?.succeed();
+        c.close()?.settle(true);
+        assert!(c.is_dirty());
+        assert_eq!(machine.asked(), (0, 0));
+
+        Ok(())
+    }
+
+    #[test]
+    fn claims_refuse_what_is_not_their_turn() -> Result {
+        let machine = Machine::new()?;
+        let a = machine.join(Machine::SCOPE, 0)?;
+
+        assert!(a.close().is_err());
+        let opening = a.open()?;
+        assert!(a.open().is_err());
+        assert!(a.close().is_err());
+        opening.succeed();
+        assert!(a.open().is_err());
+        let closing = a.close()?;
+        assert!(a.open().is_err());
+        assert!(a.close().is_err());
+        closing.settle(false);
+        assert!(machine.shows("bus 0000:01 resets 0\n  0000:01:00.0 idle clean\n")?);
+        assert_eq!(machine.asked(), (0, 0));
+
+        Ok(())
+    }
+
+    #[test]
+    fn last_release_resets_once() -> Result {
+        let machine = Machine::new()?;
+        let a = machine.join(Machine::SCOPE, 0)?;
+        let b = machine.join(Machine::SCOPE, 1)?;
+
+        a.open()?.succeed();
+        b.open()?.succeed();
+        a.close()?.settle(true);
+        assert_eq!(machine.asked(), (0, 1));
+        assert!(machine.shows(
+            "bus 0000:01 resets 0\n  0000:01:00.0 idle dirty\n  0000:01:00.1 open clean\n"
+        )?);
+        b.close()?.settle(true);
+        assert_eq!(machine.asked(), (1, 1));
+        assert!(machine.shows(
+            "bus 0000:01 resets 1\n  0000:01:00.0 idle clean\n  0000:01:00.1 idle clean\n"
+        )?);
+
+        Ok(())
+    }
+
+    #[test]
+    fn failed_open_counts_as_a_release() -> Result {
+        let machine = Machine::new()?;
+        let a = machine.join(Machine::SCOPE, 0)?;
+        let b = machine.join(Machine::SCOPE, 1)?;
+
+        a.open()?.succeed();
+        let opening = b.open()?;
+        a.close()?.settle(true);
+        assert_eq!(machine.asked(), (0, 1));
+        drop(opening);
+        assert_eq!(machine.asked(), (1, 1));
+        assert!(!a.is_dirty());
+
+        Ok(())
+    }
+
+    #[test]
+    fn failed_reset_leaves_everything_dirty_until_the_next_release() -> Result {
+        let machine = Machine::new()?;
+        let a = machine.join(Machine::SCOPE, 0)?;
+
+        machine.bus.broken.store(true, Relaxed);
+        a.open()?.succeed();
+        // A claim that is dropped says that nothing is known: dirty.
+        drop(a.close()?);
+        assert!(machine.shows("bus 0000:01 resets 0\n  0000:01:00.0 idle dirty\n")?);
+
+        machine.bus.broken.store(false, Relaxed);
+        a.open()?.succeed();
+        a.close()?.settle(true);
+        assert!(machine.shows("bus 0000:01 resets 1\n  0000:01:00.0 idle clean\n")?);
+
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Scenario 12: the virtual functions of a physical function that is bound to the driver.
+
+use nix::errno::Errno;
+
+use crate::ktap::Test;
+use crate::lab;
+use crate::lab::Lab;
+use crate::sysfs::Bdf;
+use crate::topology::Device;
+use crate::Error;
+use crate::Result;
+
+const VFS: usize = 2;
+
+/// Root may enable them if `enable_sriov` is set; they are the driver's, and go with the PF.
+pub(super) fn run(lab: &Lab, t: &mut Test) -> Result<()> {
+    let pf = lab.topology.device(lab::PF)?;
+    lab.driver.load(&[])?;
+    let binding = lab.bind([&pf])?;
+    let enabled = errno(pf.write("sriov_numvfs", &VFS.to_string()));
+    t.observe("errno without enable_sriov", &enabled);
+    t.eq(
+        "without enable_sriov there are no VFs",
+        Errno::ENOENT.to_string(),
+        enabled,
+    );
+    binding.release()?;
+    lab.driver.unload()?;
+
+    lab.driver.load(&["enable_sriov=1"])?;
+    let binding = lab.bind([&pf])?;
+    pf.write("sriov_numvfs", &VFS.to_string())?;
+    captured(lab, t, &pf, "enabled")?;
+    let again = errno(pf.write("sriov_numvfs", "1"));
+    t.observe("errno for another number", &again);
+    t.eq(
+        "another number of VFs has to wait until there are none",
+        Errno::EBUSY.to_string(),
+        again,
+    );
+    lab.power(t, &pf, "with VFs", "D0")?;
+    pf.write("sriov_numvfs", "0")?;
+    lab.power(t, &pf, "without VFs again", "D3hot")?;
+
+    pf.write("sriov_numvfs", &VFS.to_string())?;
+    captured(lab, t, &pf, "enabled again")?;
+    binding.release()?;
+    let left = pf.read("sriov_numvfs")?;
+    t.observe("VFs after the PF is unbound", &left);
+    t.eq("VFs go with their PF", "0", &left);
+    if lab.driver.shows_domains() {
+        t.check("no reset domain is left", lab.no_domains()?, || {
+            "there are some in debugfs"
+        });
+    }
+    lab.unreferenced(t)
+}
+
+/// Asserts that each VF of `pf` is bound to the driver by its override, in a domain of its own.
+fn captured(lab: &Lab, t: &mut Test, pf: &Bdf, when: &str) -> Result<()> {
+    for i in 0..VFS {
+        let link = pf.path().join(format!("virtfn{i}"));
+        let target = std::fs::canonicalize(&link)
+            .map_err(|e| Error::io(format!("resolving {}", link.display()), e))?;
+        let name = target.file_name().and_then(|name| name.to_str());
+        let vf = Device::new(format!("vf.{i}"), &Bdf::parse(name.unwrap_or(""))?);
+        let captured = (vf.read("driver_override")?, vf.driver().unwrap_or_default());
+        let by_us = captured == (lab.driver.name().to_owned(), lab.driver.name().to_owned());
+        t.observe(format!("VF {i} is captured {when}"), by_us);
+        t.check(
+            format!("{vf} is captured for the driver {when}"),
+            by_us,
+            || format!("override and driver are {captured:?}"),
+        );
+        lab.state(t, &vf, when, "idle")?;
+    }
+    Ok(())
+}
+
+/// The name of the error of a write, or that there was none.
+fn errno(result: Result<()>) -> String {
+    match result.as_ref().err().and_then(Error::errno) {
+        Some(errno) => Errno::from_raw(errno).to_string(),
+        None => format!("none: {result:?}"),
+    }
+}
