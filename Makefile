@@ -55,7 +55,7 @@ $(obj)/vfio_pci_rs.o: $(obj)/bindings/bindings_generated.rs
 else
 
 # For people. Everything is built in the cache; what is missing there is made.
-.PHONY: all check demo install uninstall clean help
+.PHONY: all check demo install uninstall intree clean help
 
 all:
 	@modules=$$(tools/modules rs $(if $(CLIPPY),CLIPPY=$(CLIPPY))) && \
@@ -71,6 +71,9 @@ demo:
 install uninstall:
 	@tools/$@
 
+intree:
+	@tools/intree $(KSRC)
+
 clean:
 	@tools/clean
 
@@ -80,6 +83,7 @@ help:
 	@echo "make check        runs every test"
 	@echo "make install      installs the modules for the running kernel, if it is the one they are for"
 	@echo "make uninstall    removes them again"
+	@echo "make intree KSRC=DIR   puts the driver into the kernel tree DIR"
 	@echo "make clean        deletes the cache, with everything that was built"
 	@echo "make help         says this"
 	@echo "Variables: CLIPPY=1 builds with clippy."

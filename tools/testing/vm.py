@@ -39,7 +39,10 @@ OK, COMMAND_FAILED, SPLAT, NO_RESULT = range(4)
 # but not 21 seconds slow. If virtiofsd does not start, virtme-ng has the kernel look for a root that it
 # cannot mount; that panic tells nothing about the kernel.
 SPLATS = re.compile(
-    r"BUG:|WARNING:|Oops|KASAN|KCSAN|UBSAN|lockdep|possible [a-z ]*deadlock|possible recursive locking"
+    r"\bBUG:|\bBUG \S+ \(|kernel BUG at|WARNING:|Oops|KASAN|KCSAN|UBSAN"
+    r"|lockdep(?! checking is enabled)|possible [a-z ]*deadlock|possible recursive locking|suspicious RCU usage"
+    r"|trying to register non-static key|turning off the locking correctness validator|DEBUG_LOCKS_WARN_ON"
+    r"|kmemleak: (?:\d+ new suspected|Cannot|Unable|.*disabled|.*pool empty)|ODEBUG: (?!selftest passed|\d+ of \d+ )"
     r"|INFO: task .* blocked|rcu.*(?:stall|starved)|general protection|refcount_t|scheduling while atomic"
     r"|sleeping function called|soft lockup|hard LOCKUP|rust_kernel: panicked|list_(?:add|del) corruption"
     r"|[Kk]ernel panic(?! - not syncing: VFS: Unable to mount root)"
@@ -114,7 +117,7 @@ class Topology:
 def virtme_command(topology, cpus):
     [kernel] = Path("/usr/lib/modules").glob("*/vmlinuz")
     command = [
-        # Debian's kernel has virtiofs built in: without modules for virtme-ng, it needs no initramfs.
+        # All kernels have virtiofs built in: without modules for virtme-ng, they need no initramfs.
         "virtme-run", "--kimg", kernel.parent.name, "--mods", "none", "--disable-kvm",
         # The root is read-only where it is shared from (tools/enter), and the results are not.
         "--rw", "--cwd", str(HERE.parent.parent.resolve()), "--memory", topology.memory, "--cpus", str(cpus),
@@ -138,7 +141,8 @@ def virtme_command(topology, cpus):
 
 def write_guest_files(topology, command):
     """What guest-init reads; and nothing of an earlier run is left that could be taken for this one's."""
-    for name in ("exit-status", "output.log", "dmesg.log", "console.log", "machine.log", "topology.json", "unmapped"):
+    results = "exit-status output.log dmesg.log console.log machine.log topology.json unmapped kmemleak.log"
+    for name in results.split():
         (RESULTS / name).unlink(missing_ok=True)
     (RESULTS / "command").write_text("exec " + shlex.join(command) + "\n")
     (RESULTS / "topology-paths").write_text("".join(f"{role} {path}\n" for role, path in topology.paths.items()))
@@ -212,12 +216,16 @@ def run_machine(topology, cpus, time_limit):
 
 
 def splats():
-    """The lines of the kernel's log that say that something is wrong with it."""
+    """The lines of the kernel's log that say that something is wrong with it, and the leaks it found."""
     lines = []
     for name in ("dmesg.log", "console.log"):
         path = RESULTS / name
         if path.exists():
             lines += [line for line in path.read_text(errors="replace").splitlines() if SPLATS.search(line)]
+    leaks = RESULTS / "kmemleak.log"
+    if leaks.exists():
+        # Indented lines tell more about the leak in the line before them.
+        lines += [f"kmemleak: {line}" for line in leaks.read_text().splitlines() if not line.startswith(" ")]
     return list(dict.fromkeys(lines))
 
 
