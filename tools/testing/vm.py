@@ -80,7 +80,6 @@ class Topology:
         self.arguments = []
         # Device id -> device.function of every hop from the root bus, as in "08.0/00.1".
         self.paths = {}
-        self.roles = []
         devices = table.get("device", [])
         occupied = [(device.get("behind"), device["at"]) for device in devices]
         for device in devices:
