@@ -29,8 +29,8 @@ pub(crate) fn open(device: ClosedDevice<'_, VfioPciRs>) -> Result<EnabledDevice<
     Ok(enabled)
 }
 
-/// Releases a function: quiesces and resets it, and resets its slot or bus if this was the last user
-/// there and something was left dirty.
+/// Releases a function: quiesces and resets it, and resets its slot or bus if this was the last
+/// user there and something was left dirty.
 pub(crate) fn release(device: EnabledDevice<'_, VfioPciRs>) -> DisabledDevice<'_, VfioPciRs> {
     let membership = device.data();
 

@@ -35,15 +35,15 @@ use kernel::{
 ///
 /// vfio-pci-core resets the function itself if it can take the lock of the bridge above; it only
 /// tries to, and loses against siblings that are being reset at the same time. That lock protects
-/// the bridge from a reset method that goes through it. So a function whose method does not is reset
-/// under its own device lock alone, just as when it is opened. The device lock in turn is only
-/// tried, because whoever unbinds the device holds it and waits for this release.
+/// the bridge from a reset method that goes through it. So a function whose method does not is
+/// reset under its own device lock alone, just as when it is opened. The device lock in turn is
+/// only tried, because whoever unbinds the device holds it and waits for this release.
 ///
 /// A function that does not answer any more has failed its reset, or is gone: trying again would
 /// only cost another minute's wait.
 ///
-/// A function that is alone in its slot or on its bus has no siblings to lose against, and the reset
-/// of the slot or bus, if there is one, follows.
+/// A function that is alone in its slot or on its bus has no siblings to lose against, and the
+/// reset of the slot or bus, if there is one, follows.
 pub(crate) fn reset_function<T: Driver>(function: &Function, quiesced: &Quiesced<'_, T>) -> bool {
     if !quiesced.needs_reset() {
         return false;
@@ -72,9 +72,9 @@ pub(crate) fn reset_function<T: Driver>(function: &Function, quiesced: &Quiesced
 /// Resets a function that is unbound while it is still owed a reset: whoever gets it next shall not
 /// find what its last user left.
 ///
-/// That is so if it was open when it was to be unbound: then the device lock was not to be had at the
-/// release. Now it is held. A function that only a reset of its slot or bus can clean is given back
-/// as it is.
+/// That is so if it was open when it was to be unbound: then the device lock was not to be had at
+/// the release. Now it is held. A function that only a reset of its slot or bus can clean is given
+/// back as it is.
 pub(crate) fn reset_unbound(pdev: &pci::Device<device::Core<'_>>, function: &Function) {
     let result = if function.reset_uses_bridge() {
         Err(ENOTTY)
@@ -113,9 +113,9 @@ impl Hardware for Function {
 
     /// Resets the slot or bus if that affects members of the domain only.
     ///
-    /// One that is bound to another driver, or to none, is not ours to reset, and nothing would keep
-    /// it from being used meanwhile. Members can not be unbound during the reset, as they would have
-    /// to leave the domain first, and that takes the reflck.
+    /// One that is bound to another driver, or to none, is not ours to reset, and nothing would
+    /// keep it from being used meanwhile. Members can not be unbound during the reset, as they
+    /// would have to leave the domain first, and that takes the reflck.
     ///
     /// Unused functions are in D3hot: they are brought to D0 for the reset, and when it is over,
     /// runtime PM takes them back.
@@ -164,7 +164,8 @@ impl Hardware for Function {
     }
 }
 
-/// Returns a function that a slot or bus reset would affect, but that is not a member of the domain.
+/// Returns a function that a slot or bus reset would affect, but that is not a member of the
+/// domain.
 fn find_stranger(function: &Function, unused: &Unused<'_, Function>) -> Option<(Address, BoundTo)> {
     let mut stranger = None;
 

@@ -59,8 +59,8 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
         shared: &Self::Shared,
     ) -> impl PinInit<Self::Data, Error>;
 
-    /// Called when the device is unregistered from vfio and nobody uses it any more, before its data
-    /// is dropped.
+    /// Called when the device is unregistered from vfio and nobody uses it any more, before its
+    /// data is dropped.
     ///
     /// Called with the device lock of `pdev` held; may sleep.
     fn unbind(pdev: &pci::Device<device::Core<'_>>, data: &Self::Data);
@@ -270,8 +270,8 @@ impl<T: Driver> VTable<T> {
         })
     }
 
-    /// Enables as many VFs as it is told, or disables them all. VFs that appear are captured for the
-    /// driver by their driver override, which names [`Driver::NAME`].
+    /// Enables as many VFs as it is told, or disables them all. VFs that appear are captured for
+    /// the driver by their driver override, which names [`Driver::NAME`].
     ///
     /// Gives [`ENOENT`] if the driver does not allow it, as the PCI bus does for a driver without
     /// this callback.

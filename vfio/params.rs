@@ -29,8 +29,8 @@ pub(crate) fn disable_idle_d3() -> bool {
     unsafe { bindings::vfio_rs_param_disable_idle_d3() }
 }
 
-/// `enable_sriov`: let user space enable the VFs of a PF. Can change at any time, and is always false
-/// without `CONFIG_PCI_IOV`.
+/// `enable_sriov`: let user space enable the VFs of a PF. Can change at any time, and is always
+/// false without `CONFIG_PCI_IOV`.
 pub(crate) fn enable_sriov() -> bool {
     // SAFETY: The function has no preconditions.
     unsafe { bindings::vfio_rs_param_enable_sriov() }
