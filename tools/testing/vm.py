@@ -113,13 +113,13 @@ class Topology:
         self.arguments += ["-device", argument]
 
 
-def virtme_command(topology, cpus):
+def virtme_command(topology, cpus, memory):
     [kernel] = Path("/usr/lib/modules").glob("*/vmlinuz")
     command = [
         # All kernels have virtiofs built in: without modules for virtme-ng, they need no initramfs.
         "virtme-run", "--kimg", kernel.parent.name, "--mods", "none", "--disable-kvm",
         # The root is read-only where it is shared from (tools/enter), and the results are not.
-        "--rw", "--cwd", str(HERE.parent.parent.resolve()), "--memory", topology.memory, "--cpus", str(cpus),
+        "--rw", "--cwd", str(HERE.parent.parent.resolve()), "--memory", memory or topology.memory, "--cpus", str(cpus),
         # --script-sh would take one more device, the first one of the topologies.
         "--script-exec", str(GUEST_INIT), "--show-boot-console",
     ]  # fmt: skip
@@ -197,10 +197,10 @@ class Output:
         sys.stdout.buffer.flush()
 
 
-def run_machine(topology, cpus, time_limit):
+def run_machine(topology, cpus, memory, time_limit):
     """Returns a sentence if the machine had to be stopped, and None if it ended by itself."""
     deadline = time.monotonic() + time_limit
-    machine = Machine(virtme_command(topology, cpus))
+    machine = Machine(virtme_command(topology, cpus, memory))
     output = Output()
     try:
         while machine.runs():
@@ -272,6 +272,7 @@ def main():
     parser.add_argument("--topology")
     parser.add_argument("--time-limit", type=float, default=300)
     parser.add_argument("--cpus", type=int, default=2)
+    parser.add_argument("--memory")
     parser.add_argument("command", nargs="*")
     args = parser.parse_args()
 
@@ -292,7 +293,7 @@ def main():
     signal.signal(signal.SIGHUP, lambda *_: sys.exit(NO_RESULT))
     write_guest_files(topology, args.command)
     try:
-        return verdict(run_machine(topology, args.cpus, args.time_limit))
+        return verdict(run_machine(topology, args.cpus, args.memory, args.time_limit))
     except KeyboardInterrupt:
         return NO_RESULT
 
