@@ -1,18 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Kernel modules, and the driver under test as one.
+//! Kernel modules, and the driver under test, which is one or is built into the kernel.
 
 use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::debugfs;
 use crate::error::Doing;
 use crate::sysfs;
+use crate::sysfs::write_attribute;
 use crate::Error;
 use crate::Result;
 
 /// The driver that shows its reset domains; the tests know what to expect there.
 const WITH_DOMAINS: &str = "vfio_pci_rs";
+
+/// Why a scenario leaves something out that concerns a module.
+pub const BUILT_IN: &str = "the driver is built into the kernel";
 
 /// A vfio-pci driver, by its name under `/sys/bus/pci/drivers`.
 #[derive(Debug, Clone)]
@@ -43,12 +49,53 @@ impl Driver {
         self.name == WITH_DOMAINS
     }
 
-    /// Loads the module with exactly these parameters, removing it first if it is loaded.
+    /// Whether the driver is built into the kernel: there is no module to load or to remove.
+    pub fn built_in(&self) -> Result<bool> {
+        Ok(module_path(&self.module()).exists() && self.references()?.is_none())
+    }
+
+    /// Loads the module with exactly these parameters, removing it first if it is loaded. One that
+    /// is built in gets them by sysfs; it is an error if that cannot be.
     pub fn load(&self, parameters: &[&str]) -> Result<()> {
         self.unload()?;
         // Opening a container asks for this module without waiting for it.
         modprobe("vfio_iommu_type1", &[])?;
-        modprobe(&self.module(), parameters)
+        if !self.built_in()? {
+            modprobe(&self.module(), parameters)?;
+            // Where it is: the kernel has no names for addresses in it when it is gone again.
+            if let Some(line) = loaded(&self.module())? {
+                println!("# loaded {line}");
+            }
+            return Ok(());
+        }
+        for path in self.switches()? {
+            write_attribute(&path, "N")?;
+        }
+        for parameter in parameters {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, "Y"));
+            write_attribute(&parameter_path(&self.module(), name), value)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a parameter can be given to [`Driver::load`].
+    pub fn takes(&self, parameter: &str) -> Result<bool> {
+        let path = parameter_path(&self.module(), parameter);
+        Ok(!self.built_in()? || self.switches()?.contains(&path))
+    }
+
+    /// The parameters that can be changed while the driver is there: all are off by default.
+    fn switches(&self) -> Result<Vec<PathBuf>> {
+        let directory = module_path(&self.module()).join("parameters");
+        let doing = || format!("listing {}", directory.display());
+        let mut switches = Vec::new();
+        for entry in fs::read_dir(&directory).doing(doing())? {
+            let entry = entry.doing(doing())?;
+            if !entry.metadata().doing(doing())?.permissions().readonly() {
+                switches.push(entry.path());
+            }
+        }
+        Ok(switches)
     }
 
     /// Removes the module, if it is loaded.
@@ -59,7 +106,8 @@ impl Driver {
         }
     }
 
-    /// The module's reference count as `lsmod` shows it, or nothing if it is not loaded.
+    /// The module's reference count as `lsmod` shows it, or nothing if it is not loaded, or built
+    /// in.
     pub fn references(&self) -> Result<Option<u32>> {
         references(&self.module())
     }
@@ -75,13 +123,19 @@ impl Driver {
     }
 }
 
+/// A module's directory in sysfs; what is built in has one too, if it has parameters.
+fn module_path(module: &str) -> PathBuf {
+    Path::new("/sys/module").join(module)
+}
+
+/// The file of a module's parameter; there is none for a parameter that cannot be read.
+pub fn parameter_path(module: &str, parameter: &str) -> PathBuf {
+    module_path(module).join("parameters").join(parameter)
+}
+
 /// A module's reference count, or nothing if it is not loaded.
 pub fn references(module: &str) -> Result<Option<u32>> {
-    let modules = fs::read_to_string("/proc/modules").doing("reading /proc/modules")?;
-    let Some(line) = modules
-        .lines()
-        .find(|line| line.split(' ').next() == Some(module))
-    else {
+    let Some(line) = loaded(module)? else {
         return Ok(None);
     };
     let count = line.split(' ').nth(2).and_then(|count| count.parse().ok());
@@ -90,7 +144,16 @@ pub fn references(module: &str) -> Result<Option<u32>> {
         .ok_or_else(|| Error::new(format!("/proc/modules has no count in '{line}'")))
 }
 
-/// Loads a module and what it needs, if it is not loaded.
+/// A loaded module's line in `/proc/modules`.
+fn loaded(module: &str) -> Result<Option<String>> {
+    let modules = fs::read_to_string("/proc/modules").doing("reading /proc/modules")?;
+    Ok(modules
+        .lines()
+        .find(|line| line.split(' ').next() == Some(module))
+        .map(str::to_owned))
+}
+
+/// Loads a module and what it needs, if it is neither loaded nor built in.
 pub fn modprobe(module: &str, parameters: &[&str]) -> Result<()> {
     run(Command::new("modprobe").arg(module).args(parameters))
 }

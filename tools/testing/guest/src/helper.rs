@@ -3,8 +3,6 @@
 //! The kernel module `vfio_pci_rs_test_helper`, which puts a device into states that user space
 //! cannot bring about.
 
-use std::path::Path;
-
 use crate::driver;
 use crate::sysfs::write_attribute;
 use crate::sysfs::Bdf;
@@ -74,11 +72,5 @@ impl Drop for Identity {
 }
 
 fn parameter(name: &str, value: &str) -> Result<()> {
-    write_attribute(
-        &Path::new("/sys/module")
-            .join(MODULE)
-            .join("parameters")
-            .join(name),
-        value,
-    )
+    write_attribute(&driver::parameter_path(MODULE, name), value)
 }

@@ -3,6 +3,7 @@
 //! Runs the scenarios on one driver. Writes `scenarios.ktap` and `scenarios.observed` to the
 //! directory that the environment variable `RESULTS` names.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -27,6 +28,9 @@ struct Arguments {
     /// Run only the scenarios of these numbers.
     #[arg(long, value_delimiter = ',')]
     only: Vec<u32>,
+    /// Do what may go differently each time this often; fewer where a checker makes it slow.
+    #[arg(long, default_value = "20")]
+    rounds: NonZeroUsize,
     /// Directory of topology.json and of the results.
     #[arg(long, env = "RESULTS")]
     results: PathBuf,
@@ -54,6 +58,7 @@ fn run(arguments: Arguments) -> Result<usize> {
         topology: Topology::read(&arguments.results)?,
         tracer: Tracer::start()?,
         results: arguments.results.clone(),
+        rounds: arguments.rounds.get(),
     };
     lab.restore()?;
     let mut report = Report::create(&arguments.results, "scenarios", chosen.len())?;

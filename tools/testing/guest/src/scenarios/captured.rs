@@ -2,6 +2,8 @@
 
 //! Scenario 12: the virtual functions of a physical function that is bound to the driver.
 
+use std::path::Path;
+
 use nix::errno::Errno;
 
 use crate::ktap::Test;
@@ -13,6 +15,15 @@ use crate::Error;
 use crate::Result;
 
 const VFS: usize = 2;
+
+/// Exists if the kernel has lockdep.
+const LOCKDEP: &str = "/proc/lockdep";
+
+/// Why VFs are not removed by unbinding their PF there: the PCI core asserts that its lock is held
+/// when a function is removed, but an unbind does not take it, and a driver's remove cannot, as it
+/// is held already when the PF itself goes.
+const UNLOCKED: &str =
+    "lockdep reports any PF driver: an unbind does not hold pci_rescan_remove_lock";
 
 /// Root may enable them if `enable_sriov` is set; they are the driver's, and go with the PF.
 pub(super) fn run(lab: &Lab, t: &mut Test) -> Result<()> {
@@ -46,10 +57,16 @@ pub(super) fn run(lab: &Lab, t: &mut Test) -> Result<()> {
 
     pf.write("sriov_numvfs", &VFS.to_string())?;
     captured(lab, t, &pf, "enabled again")?;
-    binding.release()?;
-    let left = pf.read("sriov_numvfs")?;
-    t.observe("VFs after the PF is unbound", &left);
-    t.eq("VFs go with their PF", "0", &left);
+    if Path::new(LOCKDEP).exists() {
+        pf.write("sriov_numvfs", "0")?;
+        binding.release()?;
+        t.skip("VFs go with their PF", UNLOCKED);
+    } else {
+        binding.release()?;
+        let left = pf.read("sriov_numvfs")?;
+        t.observe("VFs after the PF is unbound", &left);
+        t.eq("VFs go with their PF", "0", &left);
+    }
     if lab.driver.shows_domains() {
         t.check("no reset domain is left", lab.no_domains()?, || {
             "there are some in debugfs"

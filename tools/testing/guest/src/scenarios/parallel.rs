@@ -19,7 +19,6 @@ use crate::vfio::User;
 use crate::Error;
 use crate::Result;
 
-const ROUNDS: usize = 20;
 const VFS: usize = 7;
 const FUNCTIONS: usize = 8;
 
@@ -53,17 +52,18 @@ fn rounds(lab: &Lab, t: &mut Test, what: &str, devices: &[Device]) -> Result<()>
     let binding = lab.bind(devices)?;
     let mut at_open = Vec::new();
     let mut at_release = Vec::new();
-    for _ in 0..ROUNDS {
+    for _ in 0..lab.rounds {
         let (open, release) = round(lab, devices)?;
         at_open.push(open);
         at_release.push(release);
     }
     let flr = |counts: &[Counts]| counts.iter().map(|c| c.flr).sum::<usize>();
     let shared = |counts: &[Counts]| counts.iter().map(|c| c.bus + c.slot).sum::<usize>();
-    let expected = ROUNDS * devices.len();
+    let expected = lab.rounds * devices.len();
     let by_round: Vec<String> = at_release.iter().map(|c| c.flr.to_string()).collect();
     t.note(format!(
-        "{what}, {ROUNDS} rounds of {}: {} function resets at open, {} at release ({} by round)",
+        "{what}, {} rounds of {}: {} function resets at open, {} at release ({} by round)",
+        lab.rounds,
         devices.len(),
         flr(&at_open),
         flr(&at_release),
