@@ -1,0 +1,597 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The life cycle of the functions of one bus that are bound to vfio_pci_rs: who
+ * is in which state, when the bus is reset, and in which power state functions
+ * are left.
+ *
+ * The functions are named by environment variables, as addresses separated by
+ * spaces. They must have no driver or vfio_pci_rs, and are left without one:
+ *
+ *   VFIO_PCI_RS_BUS   all functions of one bus or slot, two at least, that have
+ *                     no reset of their own
+ *   VFIO_PCI_RS_FLR   functions of one bus or slot that have function level reset
+ *
+ * Each test runs on VFIO's groups and on its character devices. One whose
+ * functions are not given is skipped. Reset domains are read from debugfs.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <libgen.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <linux/iommufd.h>
+#include <linux/vfio.h>
+
+#include "kselftest_harness.h"
+
+#define DRIVER		"vfio_pci_rs"
+#define DOMAINS		"/sys/kernel/debug/" DRIVER "/reset_domains"
+#define DEVICES		"/sys/bus/pci/devices/"
+#define MAX_FUNCTIONS	8
+#define REBINDS		20
+#define ROUNDS		3
+/* How long something may take that happens by itself, and how long it is watched. */
+#define SETTLE_MS	5000
+#define WATCH_MS	500
+
+struct functions {
+	int count;
+	char bdf[MAX_FUNCTIONS][16];
+};
+
+/* How a user gets at functions: one of them is -1. */
+struct user {
+	int container;
+	int iommufd;
+	int groups;
+	struct {
+		int id;
+		int fd;
+	} group[MAX_FUNCTIONS];
+};
+
+struct domain {
+	long resets;
+	int members;
+	int dirty;
+	int idle;
+	/* Of the function that was asked for. */
+	char state[16];
+};
+
+static int write_file(const char *value, const char *format, const char *name)
+{
+	char path[PATH_MAX];
+	int fd, ret = 0;
+
+	snprintf(path, sizeof(path), format, name);
+	fd = open(path, O_WRONLY);
+	if (fd < 0)
+		return -errno;
+	if (write(fd, value, strlen(value)) < 0)
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
+static bool is_bound(const char *bdf)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/drivers/" DRIVER "/%s", bdf);
+	return access(path, F_OK) == 0;
+}
+
+static int bind_function(const char *bdf)
+{
+	int ret = write_file(DRIVER, DEVICES "%s/driver_override", bdf);
+
+	return ret ?: write_file(bdf, "/sys/bus/pci/drivers/%s/bind", DRIVER);
+}
+
+static int unbind_function(const char *bdf)
+{
+	int ret = 0;
+
+	if (is_bound(bdf))
+		ret = write_file(bdf, "/sys/bus/pci/drivers/%s/unbind", DRIVER);
+	return ret ?: write_file("\n", DEVICES "%s/driver_override", bdf);
+}
+
+/* Returns whether the function comes to this power state. */
+static bool comes_to(const char *bdf, const char *expected)
+{
+	char path[PATH_MAX], state[16] = "";
+	int waited;
+
+	snprintf(path, sizeof(path), DEVICES "%s/power_state", bdf);
+	for (waited = 0; waited <= SETTLE_MS; waited += 20) {
+		FILE *file = fopen(path, "r");
+
+		if (!file)
+			return false;
+		if (fscanf(file, "%15s", state) != 1)
+			state[0] = '\0';
+		fclose(file);
+		if (!strcmp(state, expected))
+			return true;
+		usleep(20000);
+	}
+	ksft_print_msg("%s is in %s, and not in %s\n", bdf, state, expected);
+	return false;
+}
+
+/* Reads the domain of the function. Returns 0, or -ENOENT if it is in none. */
+static int read_domain(const char *bdf, struct domain *found)
+{
+	struct domain domain = {};
+	char line[128], function[32], state[16], dirt[16];
+	int ret = -ENOENT;
+	FILE *file;
+
+	file = fopen(DOMAINS, "r");
+	if (!file)
+		return -errno;
+	while (fgets(line, sizeof(line), file)) {
+		if (line[0] != ' ') {
+			if (!ret)
+				break;
+			memset(&domain, 0, sizeof(domain));
+			domain.resets = strtol(strrchr(line, ' '), NULL, 10);
+			continue;
+		}
+		if (sscanf(line, " %31s %15s %15s", function, state, dirt) != 3)
+			continue;
+		domain.members++;
+		domain.idle += !strcmp(state, "idle");
+		domain.dirty += !strcmp(dirt, "dirty");
+		if (!strcmp(function, bdf)) {
+			memcpy(domain.state, state, sizeof(state));
+			ret = 0;
+		}
+	}
+	fclose(file);
+	*found = domain;
+	return ret;
+}
+
+static int user_init(struct user *user, bool cdev)
+{
+	memset(user, 0, sizeof(*user));
+	user->iommufd = cdev ? open("/dev/iommu", O_RDWR) : -1;
+	user->container = cdev ? -1 : open("/dev/vfio/vfio", O_RDWR);
+	return user->container >= 0 || user->iommufd >= 0 ? 0 : -errno;
+}
+
+static void user_exit(struct user *user)
+{
+	while (user->groups)
+		close(user->group[--user->groups].fd);
+	close(user->container >= 0 ? user->container : user->iommufd);
+}
+
+static int open_group(struct user *user, const char *bdf)
+{
+	struct vfio_group_status status = { .argsz = sizeof(status) };
+	char path[PATH_MAX], target[PATH_MAX];
+	int i, id, fd;
+	ssize_t len;
+
+	snprintf(path, sizeof(path), DEVICES "%s/iommu_group", bdf);
+	len = readlink(path, target, sizeof(target) - 1);
+	if (len < 0)
+		return -errno;
+	target[len] = '\0';
+	id = atoi(basename(target));
+	for (i = 0; i < user->groups; i++) {
+		if (user->group[i].id == id)
+			return user->group[i].fd;
+	}
+	snprintf(path, sizeof(path), "/dev/vfio/%d", id);
+	fd = open(path, O_RDWR);
+	if (fd < 0)
+		return -errno;
+	if (ioctl(fd, VFIO_GROUP_GET_STATUS, &status) ||
+	    !(status.flags & VFIO_GROUP_FLAGS_VIABLE)) {
+		close(fd);
+		return -EPERM;
+	}
+	if (ioctl(fd, VFIO_GROUP_SET_CONTAINER, &user->container) ||
+	    (!user->groups && ioctl(user->container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU))) {
+		int error = errno;
+
+		close(fd);
+		return -error;
+	}
+	user->group[user->groups].id = id;
+	user->group[user->groups++].fd = fd;
+	return fd;
+}
+
+static int open_cdev(struct user *user, const char *bdf)
+{
+	struct vfio_device_bind_iommufd bind = {
+		.argsz = sizeof(bind),
+		.iommufd = user->iommufd,
+	};
+	char pattern[PATH_MAX], path[PATH_MAX];
+	glob_t found;
+	int fd;
+
+	snprintf(pattern, sizeof(pattern), DEVICES "%s/vfio-dev/vfio*", bdf);
+	if (glob(pattern, 0, NULL, &found))
+		return -ENODEV;
+	snprintf(path, sizeof(path), "/dev/vfio/devices/%s", basename(found.gl_pathv[0]));
+	globfree(&found);
+	fd = open(path, O_RDWR);
+	if (fd < 0)
+		return -errno;
+	if (ioctl(fd, VFIO_DEVICE_BIND_IOMMUFD, &bind)) {
+		int error = errno;
+
+		close(fd);
+		return -error;
+	}
+	return fd;
+}
+
+/* Opens a function: a file descriptor, or an error. */
+static int open_function(struct user *user, const char *bdf)
+{
+	int fd;
+
+	if (user->container < 0)
+		return open_cdev(user, bdf);
+	fd = open_group(user, bdf);
+	if (fd >= 0)
+		fd = ioctl(fd, VFIO_GROUP_GET_DEVICE_FD, bdf);
+	return fd == -1 ? -errno : fd;
+}
+
+/* Returns how many functions a variable names, or -EINVAL if there are too many. */
+static int parse_functions(const char *variable, struct functions *functions)
+{
+	const char *text = getenv(variable);
+	int used;
+
+	functions->count = 0;
+	while (text && sscanf(text, " %15s%n", functions->bdf[functions->count], &used) == 1) {
+		text += used;
+		if (++functions->count == MAX_FUNCTIONS)
+			break;
+	}
+	if (text && text[strspn(text, " ")])
+		return -EINVAL;
+	return functions->count;
+}
+
+static int bind_functions(struct functions *functions)
+{
+	int i, ret = 0;
+
+	for (i = 0; i < functions->count && !ret; i++)
+		ret = is_bound(functions->bdf[i]) ? 0 : bind_function(functions->bdf[i]);
+	return ret;
+}
+
+static int unbind_functions(struct functions *functions)
+{
+	int i, ret = 0;
+
+	for (i = 0; i < functions->count; i++)
+		ret = unbind_function(functions->bdf[i]) ?: ret;
+	return ret;
+}
+
+static int functions_setup(const char *variable, int least, struct functions *functions)
+{
+	int count = parse_functions(variable, functions);
+
+	if (count < 0)
+		return count;
+	if (count < least)
+		return -ENODEV;
+	return bind_functions(functions);
+}
+
+/* Functions of one bus that only a reset of the bus can clean. */
+FIXTURE(bus) {
+	struct functions functions;
+	struct user user;
+};
+
+FIXTURE_VARIANT(bus) {
+	bool cdev;
+};
+
+FIXTURE_VARIANT_ADD(bus, group) {
+	.cdev = false,
+};
+
+FIXTURE_VARIANT_ADD(bus, cdev) {
+	.cdev = true,
+};
+
+FIXTURE_SETUP(bus)
+{
+	int ret = functions_setup("VFIO_PCI_RS_BUS", 2, &self->functions);
+
+	if (ret == -ENODEV)
+		SKIP(return, "VFIO_PCI_RS_BUS names no two functions");
+	ASSERT_EQ(0, ret);
+	ASSERT_EQ(0, user_init(&self->user, variant->cdev));
+}
+
+FIXTURE_TEARDOWN(bus)
+{
+	user_exit(&self->user);
+	EXPECT_EQ(0, unbind_functions(&self->functions));
+}
+
+TEST_F(bus, rebind)
+{
+	struct domain domain;
+	const char *bdf = self->functions.bdf[0];
+	int i;
+
+	for (i = 0; i < REBINDS; i++) {
+		ASSERT_EQ(0, read_domain(bdf, &domain));
+		ASSERT_EQ(self->functions.count, domain.members);
+		ASSERT_EQ(self->functions.count, domain.idle);
+		ASSERT_EQ(0, unbind_functions(&self->functions));
+		ASSERT_EQ(-ENOENT, read_domain(bdf, &domain));
+		ASSERT_EQ(0, bind_functions(&self->functions));
+	}
+}
+
+TEST_F(bus, last_release_resets)
+{
+	struct domain before, domain;
+	int fd[MAX_FUNCTIONS];
+	int i, last = self->functions.count - 1;
+
+	ASSERT_EQ(0, read_domain(self->functions.bdf[0], &before));
+	for (i = 0; i <= last; i++) {
+		EXPECT_TRUE(comes_to(self->functions.bdf[i], "D3hot"));
+		fd[i] = open_function(&self->user, self->functions.bdf[i]);
+		ASSERT_LE(0, fd[i]);
+		EXPECT_TRUE(comes_to(self->functions.bdf[i], "D0"));
+	}
+	for (i = 0; i < last; i++) {
+		ASSERT_EQ(0, close(fd[i]));
+		ASSERT_EQ(0, read_domain(self->functions.bdf[i], &domain));
+		EXPECT_EQ(before.resets, domain.resets);
+		EXPECT_EQ(i + 1, domain.dirty);
+		EXPECT_STREQ("idle", domain.state);
+	}
+	ASSERT_EQ(0, close(fd[last]));
+	ASSERT_EQ(0, read_domain(self->functions.bdf[last], &domain));
+	EXPECT_EQ(before.resets + 1, domain.resets);
+	EXPECT_EQ(0, domain.dirty);
+	EXPECT_EQ(self->functions.count, domain.idle);
+	for (i = 0; i <= last; i++)
+		EXPECT_TRUE(comes_to(self->functions.bdf[i], "D3hot"));
+}
+
+TEST_F(bus, foreign_function)
+{
+	const char *bdf = self->functions.bdf[0];
+	struct domain before, domain;
+	int fd;
+
+	ASSERT_EQ(0, read_domain(bdf, &before));
+	/* A reset of the bus would reset this one too, which nobody vouches for now. */
+	ASSERT_EQ(0, unbind_function(self->functions.bdf[1]));
+	fd = open_function(&self->user, bdf);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, close(fd));
+	ASSERT_EQ(0, read_domain(bdf, &domain));
+	EXPECT_EQ(before.resets, domain.resets);
+	EXPECT_EQ(1, domain.dirty);
+
+	ASSERT_EQ(0, bind_function(self->functions.bdf[1]));
+	fd = open_function(&self->user, bdf);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, close(fd));
+	ASSERT_EQ(0, read_domain(bdf, &domain));
+	EXPECT_EQ(before.resets + 1, domain.resets);
+	EXPECT_EQ(0, domain.dirty);
+}
+
+TEST_F(bus, killed_user)
+{
+	const char *bdf = self->functions.bdf[0];
+	struct domain before, domain;
+	int ready[2], i, status;
+	char byte;
+	pid_t pid;
+
+	ASSERT_EQ(0, read_domain(bdf, &before));
+	ASSERT_EQ(0, pipe(ready));
+	/* Or the parent would have the groups open as well. */
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		struct user user;
+
+		if (user_init(&user, variant->cdev))
+			_exit(1);
+		for (i = 0; i < self->functions.count; i++) {
+			if (open_function(&user, self->functions.bdf[i]) < 0)
+				_exit(1);
+		}
+		if (write(ready[1], "", 1) == 1)
+			pause();
+		_exit(1);
+	}
+	close(ready[1]);
+	ASSERT_EQ(1, read(ready[0], &byte, 1));
+	close(ready[0]);
+	ASSERT_EQ(0, read_domain(bdf, &domain));
+	EXPECT_EQ(0, domain.idle);
+	ASSERT_EQ(0, kill(pid, SIGKILL));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	ASSERT_TRUE(WIFSIGNALED(status));
+	ASSERT_EQ(0, read_domain(bdf, &domain));
+	EXPECT_EQ(self->functions.count, domain.idle);
+	EXPECT_EQ(0, domain.dirty);
+	EXPECT_EQ(before.resets + 1, domain.resets);
+	for (i = 0; i < self->functions.count; i++)
+		EXPECT_TRUE(comes_to(self->functions.bdf[i], "D3hot"));
+}
+
+/* Functions of one bus, each with a reset of its own. */
+FIXTURE(flr) {
+	struct functions functions;
+	struct user user;
+};
+
+FIXTURE_VARIANT(flr) {
+	bool cdev;
+};
+
+FIXTURE_VARIANT_ADD(flr, group) {
+	.cdev = false,
+};
+
+FIXTURE_VARIANT_ADD(flr, cdev) {
+	.cdev = true,
+};
+
+FIXTURE_SETUP(flr)
+{
+	int ret = functions_setup("VFIO_PCI_RS_FLR", 1, &self->functions);
+
+	if (ret == -ENODEV)
+		SKIP(return, "VFIO_PCI_RS_FLR names no function");
+	ASSERT_EQ(0, ret);
+	ASSERT_EQ(0, user_init(&self->user, variant->cdev));
+}
+
+FIXTURE_TEARDOWN(flr)
+{
+	user_exit(&self->user);
+	EXPECT_EQ(0, unbind_functions(&self->functions));
+}
+
+/* A function is enabled at its first open and disabled at its last release; a cdev opens once. */
+TEST_F(flr, opened_twice)
+{
+	const char *bdf = self->functions.bdf[0];
+	struct domain domain;
+	int first, second;
+
+	EXPECT_TRUE(comes_to(bdf, "D3hot"));
+	first = open_function(&self->user, bdf);
+	ASSERT_LE(0, first);
+	second = open_function(&self->user, bdf);
+	if (variant->cdev) {
+		EXPECT_EQ(-EINVAL, second);
+	} else {
+		ASSERT_LE(0, second);
+		ASSERT_EQ(0, close(second));
+	}
+	usleep(WATCH_MS * 1000);
+	ASSERT_EQ(0, read_domain(bdf, &domain));
+	EXPECT_STREQ("open", domain.state);
+	EXPECT_TRUE(comes_to(bdf, "D0"));
+	ASSERT_EQ(0, close(first));
+	ASSERT_EQ(0, read_domain(bdf, &domain));
+	EXPECT_STREQ("idle", domain.state);
+	EXPECT_EQ(0, domain.dirty);
+	EXPECT_TRUE(comes_to(bdf, "D3hot"));
+}
+
+TEST_F(flr, unbind_waits_for_release)
+{
+	const char *bdf = self->functions.bdf[0];
+	int fd, status;
+	pid_t pid;
+
+	fd = open_function(&self->user, bdf);
+	ASSERT_LE(0, fd);
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		/* The parent's alone shall keep the function open. */
+		close(fd);
+		user_exit(&self->user);
+		_exit(unbind_function(bdf) ? 1 : 0);
+	}
+	usleep(WATCH_MS * 1000);
+	EXPECT_EQ(0, waitpid(pid, &status, WNOHANG));
+	ASSERT_EQ(0, close(fd));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_TRUE(WIFEXITED(status) && !WEXITSTATUS(status));
+	EXPECT_FALSE(is_bound(bdf));
+}
+
+struct opener {
+	struct user *user;
+	const char *bdf;
+	pthread_barrier_t *start;
+	int error;
+};
+
+static void *open_and_close(void *argument)
+{
+	struct opener *opener = argument;
+	int round, fd;
+
+	for (round = 0; round < ROUNDS && !opener->error; round++) {
+		pthread_barrier_wait(opener->start);
+		fd = open_function(opener->user, opener->bdf);
+		opener->error = fd < 0 ? fd : close(fd);
+	}
+	/* The others go on. */
+	for (; round < ROUNDS; round++)
+		pthread_barrier_wait(opener->start);
+	return NULL;
+}
+
+TEST_F(flr, parallel)
+{
+	int i, fd, count = self->functions.count;
+	pthread_t threads[MAX_FUNCTIONS];
+	struct opener openers[MAX_FUNCTIONS];
+	pthread_barrier_t start;
+	struct domain domain;
+
+	/* The groups are opened once: threads would be in each other's way there. */
+	for (i = 0; i < count; i++) {
+		fd = open_function(&self->user, self->functions.bdf[i]);
+		ASSERT_LE(0, fd);
+		ASSERT_EQ(0, close(fd));
+	}
+	ASSERT_EQ(0, pthread_barrier_init(&start, NULL, count));
+	for (i = 0; i < count; i++) {
+		openers[i] = (struct opener){
+			.user = &self->user,
+			.bdf = self->functions.bdf[i],
+			.start = &start,
+		};
+		ASSERT_EQ(0, pthread_create(&threads[i], NULL, open_and_close, &openers[i]));
+	}
+	for (i = 0; i < count; i++) {
+		ASSERT_EQ(0, pthread_join(threads[i], NULL));
+		EXPECT_EQ(0, openers[i].error);
+	}
+	pthread_barrier_destroy(&start);
+	ASSERT_EQ(0, read_domain(self->functions.bdf[0], &domain));
+	EXPECT_EQ(domain.members, domain.idle);
+	EXPECT_EQ(0, domain.dirty);
+	for (i = 0; i < count; i++)
+		EXPECT_TRUE(comes_to(self->functions.bdf[i], "D3hot"));
+}
+
+TEST_HARNESS_MAIN
