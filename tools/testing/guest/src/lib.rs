@@ -9,6 +9,7 @@
 pub mod debugfs;
 pub mod driver;
 pub mod error;
+pub mod faults;
 pub mod helper;
 pub mod kmsg;
 pub mod ktap;

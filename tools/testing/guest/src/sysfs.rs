@@ -165,6 +165,11 @@ impl Bdf {
     pub fn bind(&self, driver: &str) -> Result<()> {
         self.unbind()?;
         self.set_override(Some(driver))?;
+        self.attach(driver)
+    }
+
+    /// Binds the function to `driver`, which its `driver_override` names already.
+    pub fn attach(&self, driver: &str) -> Result<()> {
         write_attribute(&driver_path(driver).join("bind"), &self.0)
     }
 

@@ -1,20 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Opening functions through VFIO's container and groups.
+//! Opening functions: through VFIO's container and groups, or through their character devices and
+//! iommufd.
 //!
 //! A group can be open only once at a time, and the functions of one slot often share a group, so
 //! all functions of a group that a test opens together are opened through one [`User`].
 
+use std::fmt::Display;
 use std::fs::File;
+use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use iommufd_ioctls::IommuFd;
 use nix::fcntl::fcntl;
 use nix::fcntl::FcntlArg;
 use nix::fcntl::FdFlag;
 use vfio_ioctls::VfioContainer;
 use vfio_ioctls::VfioDevice;
+use vfio_ioctls::VfioIommufd;
 use vfio_ioctls::VfioOps;
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
@@ -24,7 +29,7 @@ use crate::Error;
 use crate::Result;
 
 /// A user of VFIO: a container, and the groups of the functions that it opens, which it keeps
-/// until it is dropped.
+/// until it is dropped; or an iommufd.
 #[derive(Clone)]
 pub struct User(Arc<dyn VfioOps>);
 
@@ -39,15 +44,23 @@ pub struct Opened {
 impl User {
     /// Opens a container.
     pub fn new() -> Result<Self> {
-        let container = VfioContainer::new(None)
-            .map_err(|e| Error::new(format!("opening a VFIO container: {e}")))?;
+        let container =
+            VfioContainer::new(None).map_err(|e| refused("opening a VFIO container", e))?;
         Ok(User(Arc::new(container)))
     }
 
-    /// Opens `function`, and its group if this is the first function of it.
+    /// Opens an iommufd: functions are opened through their character devices.
+    pub fn with_iommufd() -> Result<Self> {
+        let iommufd = IommuFd::new().map_err(|e| refused("opening /dev/iommu", e))?;
+        let user = VfioIommufd::new(Arc::new(iommufd), None, None)
+            .map_err(|e| refused("allocating an IOAS", e))?;
+        Ok(User(Arc::new(user)))
+    }
+
+    /// Opens `function`; of a container also its group, if this is the first function of it.
     pub fn open(&self, function: &Bdf) -> Result<Opened> {
         let device = VfioDevice::new(&function.path(), self.0.clone())
-            .map_err(|e| Error::new(format!("opening {function} through VFIO: {e}")))?;
+            .map_err(|e| refused(format!("opening {function} through VFIO"), e))?;
         // Dropping a VfioDevice gives up its group if it believes to be the last user, and two
         // threads that do so at once are in each other's way (the group is EBUSY for the second
         // one). With another reference to the open file, that happens here, where the kernel
@@ -57,12 +70,24 @@ impl User {
     }
 }
 
+/// The error of a library that has the system's error in its text only: "... (os error 12)".
+fn refused(doing: impl Display, error: impl Display) -> Error {
+    let text = error.to_string();
+    let errno = text
+        .split_once("(os error ")
+        .and_then(|(_, rest)| rest.split(')').next()?.parse().ok());
+    match errno {
+        Some(errno) => Error::io(doing, io::Error::from_raw_os_error(errno)),
+        None => Error::new(format!("{doing}: {text}")),
+    }
+}
+
 /// A file descriptor of our own for the open file behind `device`.
-fn another_reference(device: &VfioDevice) -> std::io::Result<File> {
+fn another_reference(device: &VfioDevice) -> io::Result<File> {
     let (here, there) = UnixStream::pair()?;
     here.send_with_fd(&[0_u8][..], device.as_raw_fd())?;
     let (_, file) = there.recv_with_fd(&mut [0])?;
-    let file = file.ok_or_else(|| std::io::Error::other("no file descriptor came back"))?;
+    let file = file.ok_or_else(|| io::Error::other("no file descriptor came back"))?;
     // Or a child process would keep the function open.
     fcntl(&file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     Ok(file)

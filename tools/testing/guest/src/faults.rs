@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Allocations that fail on purpose, one after the other (`Documentation/fault-injection/` in the
+//! kernel's source; `CONFIG_FAILSLAB`, `CONFIG_FAIL_PAGE_ALLOC`).
+//!
+//! A walk does an operation again and again. The first time its first allocation fails, the second
+//! time its second one, and so on, until the operation gets to its end before it is the turn of one
+//! to fail. All allocations count that the thread makes in the kernel meanwhile, whoever makes them:
+//! the driver, vfio, the PCI core, the module loader.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::error::Doing;
+use crate::sysfs::write_attribute;
+use crate::Error;
+use crate::Result;
+
+const DEBUGFS: &str = "/sys/kernel/debug";
+const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
+const KALLSYMS: &str = "/proc/kallsyms";
+
+/// The kinds of allocations that can be made to fail.
+const KINDS: [&str; 2] = ["failslab", "fail_page_alloc"];
+
+/// What is to be set of each kind of allocation: those that may sleep fail as well, and single pages.
+const SETTINGS: [(&str, &str, &str); 3] = [
+    ("failslab", "ignore-gfp-wait", "N"),
+    ("fail_page_alloc", "ignore-gfp-wait", "N"),
+    ("fail_page_alloc", "min-order", "0"),
+];
+
+/// What the log has of an allocation that fails: nothing, or where it was.
+const SILENT: &str = "0";
+const VERBOSE: &str = "2";
+
+/// More allocations than any operation makes: a walk that gets here does not come to an end.
+const LIMIT: usize = 5000;
+
+/// The errno of an error that a library in between has left without one.
+pub const UNKNOWN: i32 = 0;
+
+/// The calling thread's failing allocation. It has to stay with the thread that made it.
+#[derive(Debug)]
+pub struct FailNth {
+    file: File,
+    every: usize,
+}
+
+/// An operation whose allocations fail.
+pub trait Operation {
+    /// Brings the machine to where the operation can begin.
+    fn prepare(&mut self) -> Result<()>;
+
+    /// Does it: the part in which allocations fail.
+    fn perform(&mut self) -> Result<()>;
+
+    /// Looks whether everything is as it was before the operation, which returned an error.
+    fn undone(&mut self) -> Result<()>;
+
+    /// Looks whether the operation has done what it is for, although an allocation may have failed,
+    /// and takes it back.
+    fn done(&mut self) -> Result<()>;
+}
+
+/// What came of the allocations that failed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    /// How often the operation returned which errno.
+    pub refused: BTreeMap<i32, usize>,
+    /// How often it did what it is for all the same.
+    pub tolerated: usize,
+}
+
+impl FailNth {
+    /// Has allocations of the calling thread fail, when it is asked for; a walk goes through
+    /// `every` so many of them.
+    pub fn new(every: usize) -> Result<Self> {
+        for (kind, setting, value) in SETTINGS {
+            set(kind, setting, value)?;
+        }
+        say(SILENT)?;
+        let file = File::options().read(true).write(true).open(FAIL_NTH);
+        let file = file.doing(format!("opening {FAIL_NTH}"))?;
+        Ok(FailNth { file, every })
+    }
+
+    /// Leaves the allocations alone that `function` makes, and everything that it calls. It has to be
+    /// there already, if it is a module's.
+    pub fn spare(&self, function: &str) -> Result<()> {
+        let symbols = fs::read_to_string(KALLSYMS).doing(format!("reading {KALLSYMS}"))?;
+        let addresses = || symbols.lines().filter_map(address);
+        let start = symbols
+            .lines()
+            .find(|line| line.split_ascii_whitespace().nth(2) == Some(function))
+            .and_then(address)
+            .ok_or_else(|| Error::new(format!("{KALLSYMS} has no {function}")))?;
+        let end = addresses().filter(|&other| other > start).min();
+        let end = end.ok_or_else(|| Error::new(format!("{KALLSYMS} ends with {function}")))?;
+        for kind in KINDS {
+            set(kind, "reject-start", &format!("{start:#x}"))?;
+            set(kind, "reject-end", &format!("{end:#x}"))?;
+        }
+        Ok(())
+    }
+
+    /// Does `work`, of which allocation number `n` fails; says also whether there was one.
+    fn nth<T>(&self, n: usize, work: impl FnOnce() -> T) -> Result<(T, bool)> {
+        let write = |n: usize| {
+            self.file
+                .write_all_at(n.to_string().as_bytes(), 0)
+                .doing(format!("writing to {FAIL_NTH}"))
+        };
+        write(n)?;
+        let done = work();
+        // On the stack, as an allocation may still be about to fail.
+        let mut text = [0; 16];
+        let length = self.file.read_at(&mut text, 0);
+        write(0)?;
+        let length = length.doing(format!("reading {FAIL_NTH}"))?;
+        let left = String::from_utf8_lossy(&text[..length]);
+        match left.trim().parse::<usize>() {
+            Ok(left) => Ok((done, left == 0)),
+            Err(_) => Err(Error::new(format!("{FAIL_NTH} has '{left}'"))),
+        }
+    }
+
+    /// Walks through the allocations of `operation`, which may return the errors `allowed`. The
+    /// error says at which allocation something was wrong; the kernel's log says where that was.
+    pub fn walk(&self, operation: &mut dyn Operation, allowed: &[i32]) -> Result<Outcomes> {
+        let mut outcomes = Outcomes::default();
+        // First without, so that what is allocated only once, in the process as well, is there.
+        operation.prepare()?;
+        operation.perform()?;
+        operation.done()?;
+        for n in (1..LIMIT).step_by(self.every) {
+            match self.step(n, operation, allowed, &mut outcomes) {
+                Ok(true) => {}
+                Ok(false) => return Ok(outcomes),
+                Err(e) => {
+                    let e = Error::new(format!("when allocation {n} failed: {e}"));
+                    self.explain(n, operation)
+                        .map_err(|other| Error::new(format!("{e}; once more: {other}")))?;
+                    return Err(e);
+                }
+            }
+        }
+        Err(Error::new(format!(
+            "after {LIMIT} allocations there are still more"
+        )))
+    }
+
+    /// Does the operation once, with allocation `n` failing; says whether there was one.
+    fn step(
+        &self,
+        n: usize,
+        operation: &mut dyn Operation,
+        allowed: &[i32],
+        outcomes: &mut Outcomes,
+    ) -> Result<bool> {
+        operation.prepare()?;
+        let (result, failed) = self.nth(n, || operation.perform())?;
+        match result {
+            Ok(()) => {
+                operation.done()?;
+                outcomes.tolerated += usize::from(failed);
+            }
+            Err(e) => {
+                let errno = e.errno().unwrap_or(UNKNOWN);
+                if !failed || (errno != UNKNOWN && !allowed.contains(&errno)) {
+                    return Err(e);
+                }
+                operation.undone()?;
+                *outcomes.refused.entry(errno).or_default() += 1;
+            }
+        }
+        Ok(failed)
+    }
+
+    /// Does it again, for the log to show which allocation it is.
+    fn explain(&self, n: usize, operation: &mut dyn Operation) -> Result<()> {
+        operation.prepare()?;
+        say(VERBOSE)?;
+        let done = self.nth(n, || operation.perform());
+        say(SILENT)?;
+        done.map(|_| ())
+    }
+}
+
+/// The address of a line of `/proc/kallsyms`.
+fn address(line: &str) -> Option<u64> {
+    u64::from_str_radix(line.split_ascii_whitespace().next()?, 16).ok()
+}
+
+/// Changes a setting of a kind of allocation.
+fn set(kind: &str, setting: &str, value: &str) -> Result<()> {
+    write_attribute(&Path::new(DEBUGFS).join(kind).join(setting), value)
+}
+
+/// Has the kernel say this much of an allocation that fails.
+fn say(what: &str) -> Result<()> {
+    for kind in KINDS {
+        set(kind, "verbose", what)?;
+    }
+    Ok(())
+}
+
+impl Outcomes {
+    /// How many allocations failed.
+    pub fn failed(&self) -> usize {
+        self.refused.values().sum::<usize>() + self.tolerated
+    }
+}
