@@ -55,7 +55,7 @@ $(obj)/vfio_pci_rs.o: $(obj)/bindings/bindings_generated.rs
 else
 
 # For people. Everything is built in the cache; what is missing there is made.
-.PHONY: all check demo install uninstall intree clean help
+.PHONY: all check demo install uninstall intree series clean help
 
 all:
 	@modules=$$(tools/modules rs $(if $(CLIPPY),CLIPPY=$(CLIPPY))) && \
@@ -74,6 +74,9 @@ install uninstall:
 intree:
 	@tools/intree $(KSRC)
 
+series:
+	@tools/series $(OUT)
+
 clean:
 	@tools/clean
 
@@ -84,6 +87,7 @@ help:
 	@echo "make install      installs the modules for the running kernel, if it is the one they are for"
 	@echo "make uninstall    removes them again"
 	@echo "make intree KSRC=DIR   puts the driver into the kernel tree DIR"
+	@echo "make series       writes the same as a patch series, to the cache or to OUT=DIR"
 	@echo "make clean        deletes the cache, with everything that was built"
 	@echo "make help         says this"
 	@echo "Variables: CLIPPY=1 builds with clippy."
