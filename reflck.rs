@@ -140,7 +140,7 @@ impl<H: Hardware> Unused<'_, H> {
     }
 
     /// Returns the hardware of each member.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &H> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &H> + Clone {
         self.0.list.iter().map(|member| &member.hardware)
     }
 

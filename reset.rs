@@ -16,7 +16,8 @@ use crate::{
         Driver,
         Function,
         Quiesced,
-        ResetScope, //
+        ResetScope,
+        Resumed, //
     },
 };
 use core::ops::ControlFlow;
@@ -184,10 +185,7 @@ fn find_stranger(function: &Function, unused: &Unused<'_, Function>) -> Option<(
 /// Resets the slot or bus of `function`, with all its functions in D0 meanwhile. Returns the
 /// milliseconds that it took.
 fn reset_all(function: &Function, unused: &Unused<'_, Function>) -> Result<i64> {
-    let mut resumed = KVec::with_capacity(unused.len(), GFP_KERNEL)?;
-    for member in unused.iter() {
-        resumed.push(member.resume()?, GFP_KERNEL)?;
-    }
+    let _resumed = Resumed::new(unused.iter())?;
 
     let start = Instant::<Monotonic>::now();
     function.reset_affected()?;

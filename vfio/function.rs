@@ -185,25 +185,51 @@ impl Function {
         // SAFETY: The device lock is held.
         to_result(unsafe { bindings::pci_reset_function_locked(as_raw(pdev)) })
     }
+}
 
-    /// Brings the function to D0 and keeps it there until the returned guard is dropped.
+/// Keeps functions in D0. When it is dropped, runtime PM may put them into D3hot again.
+///
+/// Allocates nothing: a release must not fail for want of memory.
+///
+/// # Invariants
+///
+/// Owns one count of the runtime PM usage counter of each of the first `resumed` of `functions`.
+pub(crate) struct Resumed<'a, I: Iterator<Item = &'a Function> + Clone> {
+    functions: I,
+    resumed: usize,
+}
+
+impl<'a, I: Iterator<Item = &'a Function> + Clone> Resumed<'a, I> {
+    /// Brings `functions` to D0, all or, if there is an error, none. The iterator gives the same
+    /// functions each time that a clone of it runs.
     ///
     /// May sleep.
-    pub(crate) fn resume(&self) -> Result<Resumed<'_>> {
-        // SAFETY: `self` holds a reference to the device.
-        to_result(unsafe { bindings::vfio_rs_pm_runtime_resume_and_get(as_raw(&self.0)) })?;
+    pub(crate) fn new(functions: I) -> Result<Self> {
+        // INVARIANT: Of no function yet.
+        let mut this = Self {
+            functions,
+            resumed: 0,
+        };
 
-        Ok(Resumed(self))
+        for function in this.functions.clone() {
+            // SAFETY: `function` holds a reference to the device.
+            to_result(unsafe { bindings::vfio_rs_pm_runtime_resume_and_get(as_raw(&function.0)) })?;
+            // INVARIANT: It has just been taken.
+            this.resumed += 1;
+        }
+
+        Ok(this)
     }
 }
 
-/// Keeps a function in D0. When it is dropped, runtime PM may put the function into D3hot again.
-pub(crate) struct Resumed<'a>(&'a Function);
-
-impl Drop for Resumed<'_> {
+impl<'a, I: Iterator<Item = &'a Function> + Clone> Drop for Resumed<'a, I> {
     fn drop(&mut self) {
-        // SAFETY: `self` owns one count of the runtime PM usage counter.
-        unsafe { bindings::vfio_rs_pm_runtime_put(as_raw(&self.0 .0)) };
+        for function in self.functions.clone().take(self.resumed) {
+            // By the type invariants, a count of its usage counter is ours to put.
+            //
+            // SAFETY: `function` holds a reference to the device.
+            unsafe { bindings::vfio_rs_pm_runtime_put(as_raw(&function.0)) };
+        }
     }
 }
 

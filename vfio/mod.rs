@@ -41,5 +41,6 @@ pub(crate) use self::driver::{
 };
 pub(crate) use self::function::{
     BoundTo,
-    Function, //
+    Function,
+    Resumed, //
 };
