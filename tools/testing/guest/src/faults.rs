@@ -5,14 +5,16 @@
 //!
 //! A walk does an operation again and again. The first time its first allocation fails, the second
 //! time its second one, and so on, until the operation gets to its end before it is the turn of one
-//! to fail. All allocations count that the thread makes in the kernel meanwhile, whoever makes them:
-//! the driver, vfio, the PCI core, the module loader.
+//! to fail. What counts are the allocations that the thread makes below one function of the kernel,
+//! whoever makes them: the driver, vfio, the PCI core.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+
+use nix::errno::Errno;
 
 use crate::error::Doing;
 use crate::sysfs::write_attribute;
@@ -40,9 +42,6 @@ const VERBOSE: &str = "2";
 /// More allocations than any operation makes: a walk that gets here does not come to an end.
 const LIMIT: usize = 5000;
 
-/// The errno of an error that a library in between has left without one.
-pub const UNKNOWN: i32 = 0;
-
 /// The calling thread's failing allocation. It has to stay with the thread that made it.
 #[derive(Debug)]
 pub struct FailNth {
@@ -52,6 +51,20 @@ pub struct FailNth {
 
 /// An operation whose allocations fail.
 pub trait Operation {
+    /// The function of the kernel, or of a module that stays loaded, whose allocations fail, and
+    /// those of all that it calls.
+    fn within(&self) -> &'static str;
+
+    /// One that is called by that, and is left alone together with all that it calls in turn.
+    fn spared(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// The errors that it may be refused with.
+    fn refusals(&self) -> &'static [Errno] {
+        &[Errno::ENOMEM]
+    }
+
     /// Brings the machine to where the operation can begin.
     fn prepare(&mut self) -> Result<()>;
 
@@ -88,25 +101,6 @@ impl FailNth {
         Ok(FailNth { file, every })
     }
 
-    /// Leaves the allocations alone that `function` makes, and everything that it calls. It has to be
-    /// there already, if it is a module's.
-    pub fn spare(&self, function: &str) -> Result<()> {
-        let symbols = fs::read_to_string(KALLSYMS).doing(format!("reading {KALLSYMS}"))?;
-        let addresses = || symbols.lines().filter_map(address);
-        let start = symbols
-            .lines()
-            .find(|line| line.split_ascii_whitespace().nth(2) == Some(function))
-            .and_then(address)
-            .ok_or_else(|| Error::new(format!("{KALLSYMS} has no {function}")))?;
-        let end = addresses().filter(|&other| other > start).min();
-        let end = end.ok_or_else(|| Error::new(format!("{KALLSYMS} ends with {function}")))?;
-        for kind in KINDS {
-            set(kind, "reject-start", &format!("{start:#x}"))?;
-            set(kind, "reject-end", &format!("{end:#x}"))?;
-        }
-        Ok(())
-    }
-
     /// Does `work`, of which allocation number `n` fails; says also whether there was one.
     fn nth<T>(&self, n: usize, work: impl FnOnce() -> T) -> Result<(T, bool)> {
         let write = |n: usize| {
@@ -128,16 +122,17 @@ impl FailNth {
         }
     }
 
-    /// Walks through the allocations of `operation`, which may return the errors `allowed`. The
-    /// error says at which allocation something was wrong; the kernel's log says where that was.
-    pub fn walk(&self, operation: &mut dyn Operation, allowed: &[i32]) -> Result<Outcomes> {
+    /// Walks through the allocations of `operation`. The error says at which allocation something
+    /// was wrong; the kernel's log says where that was.
+    pub fn walk(&self, operation: &mut dyn Operation) -> Result<Outcomes> {
         let mut outcomes = Outcomes::default();
         // First without, so that what is allocated only once, in the process as well, is there.
         operation.prepare()?;
         operation.perform()?;
         operation.done()?;
+        confine(operation)?;
         for n in (1..LIMIT).step_by(self.every) {
-            match self.step(n, operation, allowed, &mut outcomes) {
+            match self.step(n, operation, &mut outcomes) {
                 Ok(true) => {}
                 Ok(false) => return Ok(outcomes),
                 Err(e) => {
@@ -158,7 +153,6 @@ impl FailNth {
         &self,
         n: usize,
         operation: &mut dyn Operation,
-        allowed: &[i32],
         outcomes: &mut Outcomes,
     ) -> Result<bool> {
         operation.prepare()?;
@@ -169,12 +163,12 @@ impl FailNth {
                 outcomes.tolerated += usize::from(failed);
             }
             Err(e) => {
-                let errno = e.errno().unwrap_or(UNKNOWN);
-                if !failed || (errno != UNKNOWN && !allowed.contains(&errno)) {
-                    return Err(e);
+                let errno = e.errno().map(Errno::from_raw);
+                match errno.filter(|errno| failed && operation.refusals().contains(errno)) {
+                    Some(errno) => *outcomes.refused.entry(errno as i32).or_default() += 1,
+                    None => return Err(e),
                 }
                 operation.undone()?;
-                *outcomes.refused.entry(errno).or_default() += 1;
             }
         }
         Ok(failed)
@@ -188,6 +182,37 @@ impl FailNth {
         say(SILENT)?;
         done.map(|_| ())
     }
+}
+
+/// Has only those allocations fail that `operation` is about.
+fn confine(operation: &dyn Operation) -> Result<()> {
+    let symbols = fs::read_to_string(KALLSYMS).doing(format!("reading {KALLSYMS}"))?;
+    let required = Some(place(&symbols, operation.within())?);
+    let rejected = operation.spared().map(|spared| place(&symbols, spared));
+    for (which, place) in [("require", required), ("reject", rejected.transpose()?)] {
+        let (start, end) = place.unwrap_or((0, 0));
+        for kind in KINDS {
+            set(kind, &format!("{which}-start"), &format!("{start:#x}"))?;
+            set(kind, &format!("{which}-end"), &format!("{end:#x}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Where a function begins and ends, according to the content of `/proc/kallsyms`.
+fn place(symbols: &str, function: &str) -> Result<(u64, u64)> {
+    let start = symbols
+        .lines()
+        .find(|line| line.split_ascii_whitespace().nth(2) == Some(function))
+        .and_then(address)
+        .ok_or_else(|| Error::new(format!("{KALLSYMS} has no {function}")))?;
+    let end = symbols
+        .lines()
+        .filter_map(address)
+        .filter(|&other| other > start)
+        .min()
+        .ok_or_else(|| Error::new(format!("{KALLSYMS} ends with {function}")))?;
+    Ok((start, end))
 }
 
 /// The address of a line of `/proc/kallsyms`.

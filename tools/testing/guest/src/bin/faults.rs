@@ -20,7 +20,6 @@ use vfio_pci_rs_guest::debugfs;
 use vfio_pci_rs_guest::debugfs::Domain;
 use vfio_pci_rs_guest::driver::Driver;
 use vfio_pci_rs_guest::error::Doing;
-use vfio_pci_rs_guest::faults;
 use vfio_pci_rs_guest::faults::FailNth;
 use vfio_pci_rs_guest::faults::Operation;
 use vfio_pci_rs_guest::faults::Outcomes;
@@ -82,6 +81,8 @@ struct Open<'a> {
     lab: &'a Lab,
     function: &'a Device,
     user: fn() -> Result<User>,
+    /// Where vfio is called to open it.
+    entry: &'static str,
     before: Vec<Domain>,
     ready: Option<User>,
     opened: Option<Opened>,
@@ -111,17 +112,6 @@ fn main() -> ExitCode {
     }
 }
 
-/// An operation can be refused for want of memory, and for no other reason.
-const REFUSALS: &[i32] = &[Errno::ENOMEM as i32];
-
-/// The driver core calls it invalid that it could not make the directory `drivers` of a module
-/// (`module_add_driver()`), whichever driver it is.
-const REFUSALS_OF_INIT: &[i32] = &[Errno::ENOMEM as i32, Errno::EINVAL as i32];
-
-/// Not made to fail: when it fails, vfio core warns of the group that it has not set up
-/// (`vfio_group_release()` expects `iommu_group` to be cleared), whichever driver the device has.
-const SPARED: &str = "vfio_create_group";
-
 type Walk = fn(&Lab, &FailNth) -> Result<Outcomes>;
 
 /// Each operation, and the walk through it.
@@ -129,14 +119,11 @@ const WALKS: [(&str, Walk); 9] = [
     ("module init", |lab, faults| {
         let path = module_file(&lab.driver)?;
         lab.driver.load(&[])?;
-        faults.walk(
-            &mut Init {
-                lab,
-                path,
-                file: None,
-            },
-            REFUSALS_OF_INIT,
-        )
+        faults.walk(&mut Init {
+            lab,
+            path,
+            file: None,
+        })
     }),
     ("probe, first function of its bus", |lab, faults| {
         probe(lab, faults, &[], &lab.topology.device("flr.0")?)
@@ -145,10 +132,15 @@ const WALKS: [(&str, Walk); 9] = [
         probe(lab, faults, &["flr.1"], &lab.topology.device("flr.0")?)
     }),
     ("open, group and container", |lab, faults| {
-        open(lab, faults, User::new)
+        open(lab, faults, User::new, "vfio_group_fops_unl_ioctl")
     }),
     ("open, character device and iommufd", |lab, faults| {
-        open(lab, faults, User::with_iommufd)
+        open(
+            lab,
+            faults,
+            User::with_iommufd,
+            "vfio_device_fops_unl_ioctl",
+        )
     }),
     ("release, function level reset", |lab, faults| {
         let flr = Counts {
@@ -170,20 +162,15 @@ const WALKS: [(&str, Walk); 9] = [
         let bound = lab.bind([&other])?;
         let function = lab.topology.device("flr.0")?;
         let others = domains(lab)?;
-        let outcomes = faults.walk(
-            &mut Unbind {
-                lab,
-                function: &function,
-                others,
-            },
-            REFUSALS,
-        )?;
+        let outcomes = faults.walk(&mut Unbind {
+            lab,
+            function: &function,
+            others,
+        })?;
         bound.release()?;
         Ok(outcomes)
     }),
-    ("module exit", |lab, faults| {
-        faults.walk(&mut Remove(lab), REFUSALS)
-    }),
+    ("module exit", |lab, faults| faults.walk(&mut Remove(lab))),
 ];
 
 fn run(arguments: Arguments) -> Result<usize> {
@@ -202,7 +189,6 @@ fn run(arguments: Arguments) -> Result<usize> {
         .collect();
     let faults = FailNth::new(arguments.every.get())?;
     lab.driver.load(&[])?;
-    faults.spare(SPARED)?;
     let mut report = Report::create(&arguments.results, "faults", walks.len())?;
     let mut table = String::new();
     for (number, (name, walk)) in walks.into_iter().enumerate() {
@@ -233,19 +219,21 @@ fn probe(lab: &Lab, faults: &FailNth, bound: &[&str], function: &Device) -> Resu
         .collect::<Result<_>>()?;
     let others = lab.bind(&others)?;
     let before = domains(lab)?;
-    let outcomes = faults.walk(
-        &mut Probe {
-            lab,
-            function,
-            before,
-        },
-        REFUSALS,
-    )?;
+    let outcomes = faults.walk(&mut Probe {
+        lab,
+        function,
+        before,
+    })?;
     others.release()?;
     Ok(outcomes)
 }
 
-fn open(lab: &Lab, faults: &FailNth, user: fn() -> Result<User>) -> Result<Outcomes> {
+fn open(
+    lab: &Lab,
+    faults: &FailNth,
+    user: fn() -> Result<User>,
+    entry: &'static str,
+) -> Result<Outcomes> {
     let function = lab.topology.device("flr.0")?;
     lab.driver.load(&[])?;
     let bound = lab.bind([&function])?;
@@ -253,11 +241,12 @@ fn open(lab: &Lab, faults: &FailNth, user: fn() -> Result<User>) -> Result<Outco
         lab,
         function: &function,
         user,
+        entry,
         before: domains(lab)?,
         ready: None,
         opened: None,
     };
-    let outcomes = faults.walk(&mut operation, REFUSALS)?;
+    let outcomes = faults.walk(&mut operation)?;
     bound.release()?;
     Ok(outcomes)
 }
@@ -274,12 +263,22 @@ fn release(lab: &Lab, faults: &FailNth, functions: &[Device], resets: Counts) ->
         user: None,
         opened: None,
     };
-    let outcomes = faults.walk(&mut operation, REFUSALS)?;
+    let outcomes = faults.walk(&mut operation)?;
     bound.release()?;
     Ok(outcomes)
 }
 
 impl Operation for Init<'_> {
+    fn within(&self) -> &'static str {
+        "do_one_initcall"
+    }
+
+    /// The driver core calls it invalid that it could not make the directory `drivers` of a module
+    /// (`module_add_driver()`), whichever driver it is.
+    fn refusals(&self) -> &'static [Errno] {
+        &[Errno::ENOMEM, Errno::EINVAL]
+    }
+
     fn prepare(&mut self) -> Result<()> {
         self.lab.driver.unload()?;
         self.file = Some(File::open(&self.path).doing(self.path.display())?);
@@ -315,6 +314,10 @@ impl Operation for Init<'_> {
 }
 
 impl Operation for Remove<'_> {
+    fn within(&self) -> &'static str {
+        "__x64_sys_delete_module"
+    }
+
     fn prepare(&mut self) -> Result<()> {
         self.0.driver.load(&[])
     }
@@ -350,6 +353,16 @@ impl Operation for Remove<'_> {
 }
 
 impl Operation for Probe<'_> {
+    fn within(&self) -> &'static str {
+        "pci_device_probe"
+    }
+
+    /// When it fails, vfio core warns of the group that it has not set up (`vfio_group_release()`
+    /// expects `iommu_group` to be cleared), whichever driver the device has.
+    fn spared(&self) -> Option<&'static str> {
+        Some("vfio_create_group")
+    }
+
     fn prepare(&mut self) -> Result<()> {
         self.function.set_override(Some(self.lab.driver.name()))
     }
@@ -375,6 +388,10 @@ impl Operation for Probe<'_> {
 }
 
 impl Operation for Unbind<'_> {
+    fn within(&self) -> &'static str {
+        "pci_device_remove"
+    }
+
     fn prepare(&mut self) -> Result<()> {
         self.function.bind(self.lab.driver.name())
     }
@@ -397,6 +414,10 @@ impl Operation for Unbind<'_> {
 }
 
 impl Operation for Open<'_> {
+    fn within(&self) -> &'static str {
+        self.entry
+    }
+
     fn prepare(&mut self) -> Result<()> {
         self.ready = Some((self.user)()?);
         Ok(())
@@ -429,6 +450,10 @@ impl Operation for Open<'_> {
 }
 
 impl Operation for Release<'_> {
+    fn within(&self) -> &'static str {
+        "vfio_device_fops_release"
+    }
+
     fn prepare(&mut self) -> Result<()> {
         let user = User::new()?;
         self.before = domains(self.lab)?;
@@ -519,10 +544,7 @@ fn describe(outcomes: &Outcomes) -> String {
     let mut came: Vec<String> = outcomes
         .refused
         .iter()
-        .map(|(errno, times)| match *errno {
-            faults::UNKNOWN => format!("an error without errno {times} times"),
-            errno => format!("{:?} {times} times", Errno::from_raw(errno)),
-        })
+        .map(|(errno, times)| format!("{:?} {times} times", Errno::from_raw(*errno)))
         .collect();
     if outcomes.tolerated > 0 {
         came.push(format!("done all the same {} times", outcomes.tolerated));
