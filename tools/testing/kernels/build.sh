@@ -21,8 +21,8 @@ choose() {
 	FLAGS=()
 	case $NAME in
 	perf) ;;
-	debug*)
-		FRAGMENTS+=(debug)
+	debug* | kcsan)
+		FRAGMENTS+=("${NAME%%-*}")
 		# The kernel has KASAN and Rust together with clang only.
 		VARIABLES=(LLVM=1)
 		# clang inlines functions that the tests count with the function tracer.
