@@ -76,10 +76,7 @@ impl vfio::Driver for VfioPciRs {
         params::enable_sriov()
     }
 
-    fn probe(
-        pdev: &pci::Device<device::Core<'_>>,
-        registry: &Self::Shared,
-    ) -> impl PinInit<Self::Data, Error> {
+    fn probe(pdev: &pci::Device<device::Core<'_>>, registry: &Self::Shared) -> Result<Self::Data> {
         let function = Function::new(pdev);
 
         if is_denylisted(pdev) {

@@ -97,15 +97,15 @@ impl<T: Driver> Device<T> {
 }
 
 impl<T: Driver> Device<T> {
-    /// Allocates a device for `pdev` with the driver's `data` in it, and registers it with vfio:
-    /// user space can open it then.
+    /// Allocates a device for `pdev` with the driver's data in it, which `data` makes, and registers
+    /// it with vfio: user space can open it then.
     ///
     /// Makes the device the driver data of `pdev`, as vfio-pci-core wants it to be. Gives the
     /// errors of `data`, and those of `vfio_pci_core_register_device()`: [`EINVAL`] for a bridge,
     /// [`EBUSY`] for a PF whose VFs are enabled.
     pub(super) fn register(
         pdev: &pci::Device<device::Core<'_>>,
-        data: impl PinInit<T::Data, Error>,
+        data: impl FnOnce() -> Result<T::Data>,
     ) -> Result {
         const {
             assert!(core::mem::offset_of!(Device<T>, core) == 0);
@@ -131,8 +131,9 @@ impl<T: Driver> Device<T> {
         // SAFETY: The allocation is ours alone until the device is registered, and zeroed, which is
         // `None` for nobody but the compiler: write it.
         unsafe { (&raw mut (*this).settle).write(UnsafeCell::new(None)) };
-        // SAFETY: As above; `data` is pinned, because vfio core never moves a device.
-        unsafe { pin_init::raw_try_init((&raw mut (*this).data).cast::<T::Data>(), data)? };
+        let data = data()?;
+        // SAFETY: As above.
+        unsafe { (&raw mut (*this).data).cast::<T::Data>().write(data) };
 
         let drop_data = DropData::<T>(this);
 

@@ -53,11 +53,8 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// Decides whether to take `pdev`, and prepares the driver's data for it.
     ///
     /// Called with the device lock of `pdev` held; may sleep. The device is registered with vfio
-    /// as soon as the data is initialised.
-    fn probe(
-        pdev: &pci::Device<device::Core<'_>>,
-        shared: &Self::Shared,
-    ) -> impl PinInit<Self::Data, Error>;
+    /// as soon as the data is there.
+    fn probe(pdev: &pci::Device<device::Core<'_>>, shared: &Self::Shared) -> Result<Self::Data>;
 
     /// Called when the device is unregistered from vfio and nobody uses it any more, before its
     /// data is dropped.
@@ -265,7 +262,7 @@ impl<T: Driver> VTable<T> {
         let pdev = unsafe { &*pdev.cast::<pci::Device<device::Core<'_>>>() };
 
         from_result(|| {
-            Device::<T>::register(pdev, T::probe(pdev, shared))?;
+            Device::<T>::register(pdev, || T::probe(pdev, shared))?;
             Ok(0)
         })
     }
