@@ -11,8 +11,12 @@
 //!   [`Membership`] ends when it is dropped, and the last one frees the domain.
 //! - [`Membership::open`] and [`Membership::close`] claim a member for the time that it is in
 //!   transit. The claims they return settle what came of it.
-//! - Whatever makes a member idle looks whether the whole domain is unused now and something in it
-//!   is dirty, and if so asks [`Hardware`] for a reset, before anyone can claim a member again.
+//! - [`Membership::bind`], [`Membership::unbind`] and [`Membership::attach`] do the same for what
+//!   iommufd does to a member. A member that is bound to an iommufd is in use.
+//! - [`Membership::hot_reset`] resets the domain for somebody who owns every member, once none of
+//!   them is in transit.
+//! - Whatever makes a member unused looks whether the whole domain is unused now and something in
+//!   it is dirty, and if so asks [`Hardware`] for a reset, before anyone can claim a member again.
 //!
 //! There is no hardware in here: that is the business of whoever implements [`Hardware`], which is
 //! `reset.rs` for the driver.
@@ -22,26 +26,33 @@
 //! The registry's lock is taken to join and to leave, that is in probe and remove, and to list the
 //! domains. It and a reflck are never held together, so that a domain which is being reset holds up
 //! no other. Vfio's group lock and the `dev_set->lock` of the device stand outside both;
-//! `pci_bus_sem`, runtime PM and device locks, which are only tried, stand inside the reflck. No
-//! function in here may be called in atomic context.
+//! `pci_bus_sem`, runtime PM, and device locks and `memory_lock`s, which are only tried, stand
+//! inside the reflck. No function in here may be called in atomic context.
 
 use crate::vfio::address::{
     Address,
     ResetScope, //
 };
+use core::ops::Deref;
 use kernel::{
     fmt,
     prelude::*,
     sync::{
+        new_condvar,
         new_mutex,
         Arc,
+        CondVar,
         LockedBy,
-        Mutex, //
+        Mutex,
+        MutexGuard, //
     }, //
 };
 
 /// What a reset domain needs of the hardware: one of these for each function.
 pub(crate) trait Hardware: Send + Sync + Sized + 'static {
+    /// Tells one iommufd context from another.
+    type Context: Copy + Eq + Send + Sync;
+
     /// Returns the address of the function.
     fn address(&self) -> Address;
 
@@ -51,6 +62,13 @@ pub(crate) trait Hardware: Send + Sync + Sized + 'static {
     /// no member is in use. On success every member has been reset and is on its way back to
     /// D3hot; on error they count as dirty as before.
     fn reset(&self, scope: &ResetScope, unused: &Unused<'_, Self>) -> Result;
+
+    /// Attempts the same reset, with members in use, all of which belong to the user who asks for
+    /// it.
+    ///
+    /// Called on a member that is open, with the reflck held. `owned` proves that no member is in
+    /// transit. Keeps the user away from the open ones meanwhile.
+    fn hot_reset(&self, scope: &ResetScope, owned: &Owned<'_, Self>) -> Result;
 
     /// Told, with the reflck held, that something in the domain is dirty, but cannot be reset
     /// because the function at address `user` is in use.
@@ -81,24 +99,50 @@ impl fmt::Display for Claim {
     }
 }
 
+/// What iommufd has of a function.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub(crate) enum Binding<C> {
+    /// Nothing.
+    Unbound,
+    /// The function is being bound to this context or unbound from it, or what it is attached to in
+    /// there changes, outside the reflck.
+    Changing(C),
+    /// The function is bound to this context, where it has this ID.
+    Bound(C, u32),
+}
+
 /// What the reflck guards of a member.
-struct State {
+struct State<C> {
     claim: Claim,
+    binding: Binding<C>,
     /// The function has been used and has not been reset since.
     dirty: bool,
 }
 
+impl<C: Copy + Eq> State<C> {
+    fn is_used(&self) -> bool {
+        self.claim != Claim::Idle || self.binding != Binding::Unbound
+    }
+
+    fn is_in_transit(&self) -> bool {
+        matches!(self.claim, Claim::Opening | Claim::Closing)
+            || matches!(self.binding, Binding::Changing(_))
+    }
+}
+
 /// A function in a reset domain.
-struct Member<H> {
+struct Member<H: Hardware> {
     hardware: H,
-    state: LockedBy<State, Members<H>>,
+    state: LockedBy<State<H::Context>, Members<H>>,
 }
 
 /// What the reflck guards of a domain.
-struct Members<H> {
+struct Members<H: Hardware> {
     list: KVec<Arc<Member<H>>>,
     /// How many slot or bus resets the domain has seen.
     resets: u64,
+    /// How many hot resets wait for members in transit.
+    waiting: usize,
 }
 
 impl<H: Hardware> Members<H> {
@@ -106,8 +150,21 @@ impl<H: Hardware> Members<H> {
     fn user(&self) -> Option<&Member<H>> {
         self.list
             .iter()
-            .find(|member| member.state.access(self).claim != Claim::Idle)
+            .find(|member| member.state.access(self).is_used())
             .map(|member| &**member)
+    }
+
+    /// Returns what iommufd has of each member.
+    fn bindings(&self) -> impl Iterator<Item = (&H, Binding<H::Context>)> {
+        self.list
+            .iter()
+            .map(|member| (&member.hardware, member.state.access(self).binding))
+    }
+
+    fn is_in_transit(&self) -> bool {
+        self.list
+            .iter()
+            .any(|member| member.state.access(self).is_in_transit())
     }
 
     fn dirty(&self) -> usize {
@@ -125,10 +182,10 @@ impl<H: Hardware> Members<H> {
     }
 }
 
-/// The members of a domain, none of which is in use for as long as this is borrowed.
-pub(crate) struct Unused<'a, H>(&'a Members<H>);
+/// The members of a domain, none of which is in transit for as long as this is borrowed.
+pub(crate) struct Still<'a, H: Hardware>(&'a Members<H>);
 
-impl<H: Hardware> Unused<'_, H> {
+impl<H: Hardware> Still<'_, H> {
     /// Returns how many members there are.
     pub(crate) fn len(&self) -> usize {
         self.0.list.len()
@@ -140,7 +197,7 @@ impl<H: Hardware> Unused<'_, H> {
     }
 
     /// Returns the hardware of each member.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &H> + Clone {
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &H> + ExactSizeIterator + Clone {
         self.0.list.iter().map(|member| &member.hardware)
     }
 
@@ -150,12 +207,52 @@ impl<H: Hardware> Unused<'_, H> {
     }
 }
 
+/// The members of a domain, none of which is in use for as long as this is borrowed.
+pub(crate) struct Unused<'a, H: Hardware>(Still<'a, H>);
+
+impl<'a, H: Hardware> Deref for Unused<'a, H> {
+    type Target = Still<'a, H>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+/// The members of a domain, all of which belong to one user, and none of which is in transit, for
+/// as long as this is borrowed.
+pub(crate) struct Owned<'a, H: Hardware>(Still<'a, H>);
+
+impl<H: Hardware> Owned<'_, H> {
+    /// Returns the hardware of each member, and whether the member is open.
+    pub(crate) fn iter_open(
+        &self,
+    ) -> impl DoubleEndedIterator<Item = (&H, bool)> + ExactSizeIterator + Clone {
+        let members = self.0 .0;
+
+        members.list.iter().map(|member| {
+            let open = member.state.access(members).claim == Claim::Open;
+            (&member.hardware, open)
+        })
+    }
+}
+
+impl<'a, H: Hardware> Deref for Owned<'a, H> {
+    type Target = Still<'a, H>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
 /// A reset domain and its lock.
 #[pin_data]
-struct Reflck<H> {
+struct Reflck<H: Hardware> {
     scope: ResetScope,
     #[pin]
     members: Mutex<Members<H>>,
+    /// Notified when a member is not in transit any more.
+    #[pin]
+    settled: CondVar,
 }
 
 impl<H: Hardware> Reflck<H> {
@@ -167,29 +264,29 @@ impl<H: Hardware> Reflck<H> {
                     Members {
                         list: KVec::new(),
                         resets: 0,
+                        waiting: 0,
                     },
                     "reflck"
                 ),
+                settled <- new_condvar!("reflck_settled"),
             }),
             GFP_KERNEL,
         )
     }
 
-    /// Makes `member` idle. If that leaves the domain unused and something in it dirty, has it
-    /// reset before anybody can claim a member.
-    ///
-    /// `dirty` says whether the member is dirty now; `None` leaves it as it was.
-    fn release(&self, member: &Member<H>, dirty: Option<bool>) {
+    /// Moves `member` on with `change`. If that leaves the domain unused and something in it dirty,
+    /// has it reset before anybody can claim a member.
+    fn settle(&self, member: &Member<H>, change: impl FnOnce(&mut State<H::Context>)) {
         let mut members = self.members.lock();
         let state = member.state.access_mut(&mut members);
 
-        state.claim = Claim::Idle;
-        if let Some(dirty) = dirty {
-            state.dirty = dirty;
-        }
+        change(state);
+        let is_used = state.is_used();
+        self.settled.notify_all();
 
-        // Nothing but its own reset can clean a function in a domain of its own.
-        if matches!(self.scope, ResetScope::Private(_)) || members.dirty() == 0 {
+        // Nothing but its own reset can clean a function in a domain of its own. One that is still
+        // used comes here again.
+        if is_used || matches!(self.scope, ResetScope::Private(_)) || members.dirty() == 0 {
             return;
         }
 
@@ -201,7 +298,7 @@ impl<H: Hardware> Reflck<H> {
 
         if member
             .hardware
-            .reset(&self.scope, &Unused(&members))
+            .reset(&self.scope, &Unused(Still(&members)))
             .is_ok()
         {
             members.resets += 1;
@@ -211,7 +308,7 @@ impl<H: Hardware> Reflck<H> {
 }
 
 /// A domain in the registry.
-struct Domain<H> {
+struct Domain<H: Hardware> {
     reflck: Arc<Reflck<H>>,
     /// How many functions are members, or about to be.
     places: usize,
@@ -248,6 +345,7 @@ impl<H: Hardware> Registry<H> {
                     &place.reflck.members,
                     State {
                         claim: Claim::Idle,
+                        binding: Binding::Unbound,
                         dirty: false,
                     },
                 ),
@@ -333,7 +431,7 @@ impl<H: Hardware> fmt::Display for Registry<H> {
             }
             f.write_fmt(fmt!("{} resets {}\n", reflck.scope, members.resets))?;
             for member in &members.list {
-                let State { claim, dirty } = member.state.access(&members);
+                let State { claim, dirty, .. } = member.state.access(&members);
                 let dirty = if *dirty { "dirty" } else { "clean" };
                 f.write_fmt(fmt!("  {} {claim} {dirty}\n", member.hardware.address()))?;
             }
@@ -366,9 +464,22 @@ impl<H: Hardware> Membership<H> {
         self.member.state.access(&members).dirty
     }
 
+    /// Takes the reflck for a member that is about to be in transit. A hot reset that waits for
+    /// others to settle comes first: it would never find them all settled.
+    fn lock_to_depart(&self) -> MutexGuard<'_, Members<H>> {
+        let reflck = &self.place.reflck;
+        let mut members = reflck.members.lock();
+
+        while members.waiting > 0 {
+            reflck.settled.wait(&mut members);
+        }
+
+        members
+    }
+
     /// Moves the member on to `to`, if it is at `from`; gives [`EBUSY`] if it is not.
-    fn transit(&self, from: Claim, to: Claim) -> Result {
-        let mut members = self.place.reflck.members.lock();
+    fn depart(&self, from: Claim, to: Claim) -> Result {
+        let mut members = self.lock_to_depart();
         let state = self.member.state.access_mut(&mut members);
 
         if state.claim != from {
@@ -384,7 +495,7 @@ impl<H: Hardware> Membership<H> {
     /// Waits for a reset of the domain that is under way. Gives [`EBUSY`] if the member is not
     /// idle. Takes the reflck.
     pub(crate) fn open(&self) -> Result<Opening<'_, H>> {
-        self.transit(Claim::Idle, Claim::Opening)?;
+        self.depart(Claim::Idle, Claim::Opening)?;
 
         Ok(Opening(Transit(self)))
     }
@@ -393,9 +504,119 @@ impl<H: Hardware> Membership<H> {
     ///
     /// Gives [`EBUSY`] if the member is not open. Takes the reflck.
     pub(crate) fn close(&self) -> Result<Closing<'_, H>> {
-        self.transit(Claim::Open, Claim::Closing)?;
+        self.depart(Claim::Open, Claim::Closing)?;
 
         Ok(Closing(Transit(self)))
+    }
+
+    /// Has iommufd bind the member to `context`: it is in use from now on.
+    ///
+    /// Waits for a reset of the domain that is under way. Gives [`EBUSY`] if the member is bound.
+    /// Takes the reflck.
+    pub(crate) fn bind(&self, context: H::Context) -> Result<Rebinding<'_, H>> {
+        self.rebind(|binding| match binding {
+            Binding::Unbound => Some((context, Binding::Unbound)),
+            _ => None,
+        })
+    }
+
+    /// Has iommufd unbind the member: it is unused when that is done, unless it is open.
+    ///
+    /// Gives [`EBUSY`] if the member is not bound. Takes the reflck.
+    pub(crate) fn unbind(&self) -> Result<Rebinding<'_, H>> {
+        self.rebind(|binding| match binding {
+            Binding::Bound(context, _) => Some((context, Binding::Unbound)),
+            _ => None,
+        })
+    }
+
+    /// Has iommufd change what the bound member is attached to.
+    ///
+    /// Waits for a reset of the domain that is under way. Gives [`EBUSY`] if the member is not
+    /// bound. Takes the reflck.
+    pub(crate) fn attach(&self) -> Result<Rebinding<'_, H>> {
+        self.rebind(|binding| match binding {
+            Binding::Bound(context, _) => Some((context, binding)),
+            _ => None,
+        })
+    }
+
+    /// Puts the member into the hands of iommufd, if `decide` says for which context, and what its
+    /// binding is after that.
+    fn rebind(
+        &self,
+        decide: impl FnOnce(Binding<H::Context>) -> Option<(H::Context, Binding<H::Context>)>,
+    ) -> Result<Rebinding<'_, H>> {
+        let mut members = self.lock_to_depart();
+        let state = self.member.state.access_mut(&mut members);
+
+        let (context, after) = decide(state.binding).ok_or(EBUSY)?;
+        state.binding = Binding::Changing(context);
+
+        Ok(Rebinding {
+            transit: Transit(self),
+            context,
+            after,
+        })
+    }
+
+    /// Resets the slot or bus for the user who owns every member according to `owns`, which is told
+    /// what iommufd has of it.
+    ///
+    /// Waits until no member is in transit, and has none begin meanwhile. Gives [`EINVAL`] if a
+    /// member is not the user's, else the errors of [`Hardware::hot_reset`]. Takes the reflck, and
+    /// keeps it during the reset. The caller knows that this member stays open.
+    pub(crate) fn hot_reset(&self, owns: impl Fn(&H, Binding<H::Context>) -> bool) -> Result {
+        let reflck = &self.place.reflck;
+        let mut members = reflck.members.lock();
+
+        members.waiting += 1;
+        let result = loop {
+            // Those of others may be in transit: they are not waited for.
+            if !members
+                .bindings()
+                .all(|(member, binding)| owns(member, binding))
+            {
+                break Err(EINVAL);
+            }
+            if !members.is_in_transit() {
+                let owned = Owned(Still(&members));
+                break self.hardware().hot_reset(&reflck.scope, &owned);
+            }
+            reflck.settled.wait(&mut members);
+        };
+        members.waiting -= 1;
+        reflck.settled.notify_all();
+
+        if result.is_ok() {
+            members.resets += 1;
+            members.clean_all();
+        }
+
+        result
+    }
+
+    /// Calls `f` with each member of the domain and what iommufd has of it.
+    ///
+    /// Waits until no binding to `context` is being changed, so that each has its ID. Takes the
+    /// reflck, and keeps it during the calls.
+    pub(crate) fn for_each_binding(
+        &self,
+        context: H::Context,
+        mut f: impl FnMut(&H, Binding<H::Context>),
+    ) {
+        let reflck = &self.place.reflck;
+        let mut members = reflck.members.lock();
+
+        while members
+            .bindings()
+            .any(|(_, binding)| binding == Binding::Changing(context))
+        {
+            reflck.settled.wait(&mut members);
+        }
+        for (member, binding) in members.bindings() {
+            f(member, binding);
+        }
     }
 }
 
@@ -406,7 +627,7 @@ impl<H: Hardware> Drop for Membership<H> {
         let mut members = self.place.reflck.members.lock();
 
         // A device is unregistered only when nobody has it open any more.
-        kernel::warn_on!(self.member.state.access(&members).claim != Claim::Idle);
+        kernel::warn_on!(self.member.state.access(&members).is_used());
         members
             .list
             .retain(|other| !Arc::ptr_eq(other, &self.member));
@@ -417,8 +638,17 @@ impl<H: Hardware> Drop for Membership<H> {
 struct Transit<'a, H: Hardware>(&'a Membership<H>);
 
 impl<H: Hardware> Transit<'_, H> {
+    /// Moves the member on, out of transit.
+    fn settle(&self, change: impl FnOnce(&mut State<H::Context>)) {
+        self.0.place.reflck.settle(&self.0.member, change);
+    }
+
+    /// Makes the member idle. `dirty` says whether it is dirty now; `None` leaves it as it was.
     fn release(&self, dirty: Option<bool>) {
-        self.0.place.reflck.release(&self.0.member, dirty);
+        self.settle(|state| {
+            state.claim = Claim::Idle;
+            state.dirty = dirty.unwrap_or(state.dirty);
+        });
     }
 }
 
@@ -432,9 +662,7 @@ pub(crate) struct Opening<'a, H: Hardware>(Transit<'a, H>);
 impl<H: Hardware> Opening<'_, H> {
     /// Says that the member is open. Takes the reflck.
     pub(crate) fn succeed(self) {
-        // Only the owner of the claim can move the member on, so it is still opening.
-        let settled = self.0 .0.transit(Claim::Opening, Claim::Open);
-        kernel::warn_on!(settled.is_err());
+        self.0.settle(|state| state.claim = Claim::Open);
         core::mem::forget(self);
     }
 }
@@ -465,5 +693,29 @@ impl<H: Hardware> Closing<'_, H> {
 impl<H: Hardware> Drop for Closing<'_, H> {
     fn drop(&mut self) {
         self.0.release(Some(true));
+    }
+}
+
+/// The binding of a member, in the hands of iommufd.
+///
+/// Dropping it says that it is done. A member that is neither bound nor open then has been
+/// released, and the domain may have become unused by it.
+#[must_use = "dropping the claim says that iommufd is done"]
+pub(crate) struct Rebinding<'a, H: Hardware> {
+    transit: Transit<'a, H>,
+    context: H::Context,
+    after: Binding<H::Context>,
+}
+
+impl<H: Hardware> Rebinding<'_, H> {
+    /// Says that the member is bound, and has the ID `id` in its context.
+    pub(crate) fn bound(mut self, id: u32) {
+        self.after = Binding::Bound(self.context, id);
+    }
+}
+
+impl<H: Hardware> Drop for Rebinding<'_, H> {
+    fn drop(&mut self) {
+        self.transit.settle(|state| state.binding = self.after);
     }
 }

@@ -5,8 +5,10 @@
 
 use crate::{
     reflck::{
+        Binding,
         Hardware,
         Membership,
+        Owned,
         Registry,
         Unused, //
     },
@@ -30,6 +32,8 @@ use kernel::{
 struct Bus {
     resets: Atomic<u32>,
     deferred: Atomic<u32>,
+    /// How many functions were open in the last hot reset.
+    hot_reset_open: Atomic<usize>,
     /// Functions that have not been dropped.
     functions: Atomic<u32>,
     /// Whether a reset fails.
@@ -49,6 +53,8 @@ impl Drop for Fake {
 }
 
 impl Hardware for Fake {
+    type Context = u8;
+
     fn address(&self) -> Address {
         self.address
     }
@@ -58,6 +64,16 @@ impl Hardware for Fake {
             return Err(EAGAIN);
         }
         self.bus.resets.fetch_add(1, Relaxed);
+
+        Ok(())
+    }
+
+    fn hot_reset(&self, _scope: &ResetScope, owned: &Owned<'_, Self>) -> Result {
+        if self.bus.broken.load(Relaxed) || !owned.contains(self.address) {
+            return Err(EAGAIN);
+        }
+        let open = owned.iter_open().filter(|(_, open)| *open).count();
+        self.bus.hot_reset_open.store(open, Relaxed);
 
         Ok(())
     }
@@ -83,6 +99,7 @@ impl Machine {
                 Bus {
                     resets: Atomic::new(0),
                     deferred: Atomic::new(0),
+                    hot_reset_open: Atomic::new(0),
                     functions: Atomic::new(0),
                     broken: Atomic::new(false),
                 },
@@ -246,6 +263,82 @@ mod tests {
         a.open()?.succeed();
         a.close()?.settle(true);
         assert!(machine.shows("bus 0000:01 resets 1\n  0000:01:00.0 idle clean\n")?);
+
+        Ok(())
+    }
+
+    #[test]
+    fn bound_members_are_in_use() -> Result {
+        let machine = Machine::new()?;
+        let a = machine.join(Machine::SCOPE, 0)?;
+
+        assert!(a.unbind().is_err());
+        assert!(a.attach().is_err());
+        a.bind(1)?.bound(10);
+        assert!(a.bind(1).is_err());
+        drop(a.attach()?);
+        a.open()?.succeed();
+        a.close()?.settle(true);
+        // It is idle, but iommufd is not done with it.
+        assert_eq!(machine.asked(), (0, 0));
+        let unbinding = a.unbind()?;
+        assert!(a.unbind().is_err());
+        drop(unbinding);
+        assert_eq!(machine.asked(), (1, 0));
+        assert!(!a.is_dirty());
+
+        Ok(())
+    }
+
+    #[test]
+    fn hot_reset_is_for_the_owner_of_every_member() -> Result {
+        let machine = Machine::new()?;
+        let a = machine.join(Machine::SCOPE, 0)?;
+        let b = machine.join(Machine::SCOPE, 1)?;
+        let bound_to_1 = |_: &Fake, binding| matches!(binding, Binding::Bound(1, _));
+
+        a.bind(1)?.bound(10);
+        a.open()?.succeed();
+        b.open()?.succeed();
+        b.close()?.settle(true);
+        assert_eq!(a.hot_reset(bound_to_1), Err(EINVAL));
+        b.bind(2)?.bound(20);
+        assert_eq!(a.hot_reset(bound_to_1), Err(EINVAL));
+        drop(b.unbind()?);
+        b.bind(1)?.bound(11);
+        assert!(b.is_dirty());
+        assert_eq!(a.hot_reset(bound_to_1), Ok(()));
+        assert!(!b.is_dirty());
+        assert_eq!(machine.bus.hot_reset_open.load(Relaxed), 1);
+
+        machine.bus.broken.store(true, Relaxed);
+        assert_eq!(a.hot_reset(bound_to_1), Err(EAGAIN));
+        assert!(machine.shows(
+            "bus 0000:01 resets 1\n  0000:01:00.0 open clean\n  0000:01:00.1 idle clean\n"
+        )?);
+        drop(b.unbind()?);
+        a.close()?.settle(false);
+        drop(a.unbind()?);
+
+        Ok(())
+    }
+
+    #[test]
+    fn bindings_are_listed() -> Result {
+        let machine = Machine::new()?;
+        let a = machine.join(Machine::SCOPE, 0)?;
+        let b = machine.join(Machine::SCOPE, 1)?;
+        a.bind(1)?.bound(10);
+
+        let mut bound = 0;
+        let mut unbound = 0;
+        b.for_each_binding(1, |hardware, binding| match binding {
+            Binding::Bound(1, 10) => bound += u32::from(hardware.address().devfn == 0),
+            Binding::Unbound => unbound += u32::from(hardware.address().devfn == 1),
+            _ => (),
+        });
+        assert_eq!((bound, unbound), (1, 1));
+        drop(a.unbind()?);
 
         Ok(())
     }

@@ -1,20 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The resets: of one function that is released or unbound, and of a whole slot or bus.
+//! The resets: of one function that is released or unbound, and of a whole slot or bus, at the last
+//! release or as a hot reset that the user asks for.
 //!
-//! Decides nothing about who may reset when: `reflck.rs` does, and calls [`Hardware::reset`] here
-//! with the reflck held and the proof that nothing in the domain is in use.
+//! Decides nothing about who may reset when: `reflck.rs` does, and calls [`Hardware::reset`] and
+//! [`Hardware::hot_reset`] here with the reflck held and the proof that nothing in the domain is in
+//! use, or that all of it is the caller's.
 
 use crate::{
     reflck::{
+        Binding,
         Hardware,
+        Membership,
+        Owned,
+        Still,
         Unused, //
     },
     vfio::{
         Address,
         BoundTo,
+        Context,
+        ContextId,
+        Dependent,
         Driver,
+        Fence,
         Function,
+        Owner,
         Quiesced,
         ResetScope,
         Resumed, //
@@ -98,16 +109,45 @@ fn is_alone(function: &Function) -> bool {
         return false;
     }
 
-    let mut affected = 0;
-    function.for_each_affected(|_| {
-        affected += 1;
-        ControlFlow::Continue(())
-    });
+    function.count_affected() == 1
+}
 
-    affected == 1
+/// Finds out what the user whose functions are bound to `context` has of each of `dependents`.
+pub(crate) fn hot_reset_info(
+    membership: &Membership<Function>,
+    context: &Context<'_>,
+    dependents: &mut [Dependent],
+) {
+    membership.for_each_binding(context.id(), |function, binding| {
+        let address = function.address();
+        let devid = match binding {
+            Binding::Bound(bound, id) if bound == context.id() => id,
+            Binding::Unbound if context.has_group_of(function) => Dependent::OWNED,
+            _ => Dependent::NOT_OWNED,
+        };
+
+        for dependent in &mut *dependents {
+            if dependent.address() == address {
+                dependent.set_devid(devid);
+            }
+        }
+    });
+}
+
+/// Resets the slot or bus for the user who has all of it, according to `owner`.
+pub(crate) fn hot_reset(membership: &Membership<Function>, owner: &Owner<'_>) -> Result {
+    membership.hot_reset(|function, binding| match owner {
+        Owner::Groups(groups) => groups.contain(function),
+        Owner::Context(context) => match binding {
+            Binding::Bound(bound, _) | Binding::Changing(bound) => bound == context.id(),
+            Binding::Unbound => context.has_group_of(function),
+        },
+    })
 }
 
 impl Hardware for Function {
+    type Context = ContextId;
+
     fn address(&self) -> Address {
         Function::address(self)
     }
@@ -156,6 +196,36 @@ impl Hardware for Function {
         result.map(|_| ())
     }
 
+    /// Resets the slot or bus, with users kept away from it, if that affects members of the domain
+    /// only.
+    ///
+    /// Functions that their user has left in a low power state, or that are unused and in D3hot,
+    /// are in D0 meanwhile. Undone in reverse, also if there is an error: [`EINVAL`] if the reset
+    /// is not there or would affect another function, [`EBUSY`] if a function is being accessed.
+    fn hot_reset(&self, scope: &ResetScope, owned: &Owned<'_, Self>) -> Result {
+        let stranger = find_stranger(self, owned);
+        if let Some((address, bound_to)) = &stranger {
+            dev_dbg!(
+                self.dev(),
+                "hot reset of {scope} refused: {address} {bound_to}\n"
+            );
+        }
+        if stranger.is_some() || !self.can_reset_affected() {
+            return Err(EINVAL);
+        }
+
+        let _resumed = Resumed::new(owned.iter())?;
+        let mut fences = Fences(KVec::with_capacity(owned.len(), GFP_KERNEL)?);
+        for (function, open) in owned.iter_open() {
+            fences.0.push(function.fence(open)?, GFP_KERNEL)?;
+        }
+        for fence in &fences.0 {
+            fence.set_d0();
+        }
+
+        self.reset_affected()
+    }
+
     fn reset_deferred(&self, scope: &ResetScope, user: Address) {
         dev_info!(
             self.dev(),
@@ -165,14 +235,23 @@ impl Hardware for Function {
     }
 }
 
+/// Fences that are taken away in reverse.
+struct Fences<'a>(KVec<Fence<'a>>);
+
+impl Drop for Fences<'_> {
+    fn drop(&mut self) {
+        while self.0.pop().is_some() {}
+    }
+}
+
 /// Returns a function that a slot or bus reset would affect, but that is not a member of the
 /// domain.
-fn find_stranger(function: &Function, unused: &Unused<'_, Function>) -> Option<(Address, BoundTo)> {
+fn find_stranger(function: &Function, members: &Still<'_, Function>) -> Option<(Address, BoundTo)> {
     let mut stranger = None;
 
     function.for_each_affected(|affected| {
         let address = affected.address();
-        if unused.contains(address) {
+        if members.contains(address) {
             return ControlFlow::Continue(());
         }
         stranger = Some((address, affected.bound_to()));

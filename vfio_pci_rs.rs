@@ -13,6 +13,9 @@
 //!
 //! This file: the module, probe, and the files in debugfs.
 
+// In a kernel without iommufd nobody calls what is there for it.
+#![cfg_attr(not(CONFIG_IOMMUFD), allow(dead_code))]
+
 use kernel::{
     bindings::{
         PCI_DEVICE_ID_INTEL_DSA_SPR0,
@@ -47,11 +50,17 @@ use reflck::{
 use vfio::{
     params,
     ClosedDevice,
+    Context,
+    ContextId,
+    CoreDevice,
+    Dependent,
     DisabledDevice,
     DynamicId,
     EnabledDevice,
     Function,
-    Options, //
+    OpenDevice,
+    Options,
+    Owner, //
 };
 
 /// The driver.
@@ -76,8 +85,12 @@ impl vfio::Driver for VfioPciRs {
         params::enable_sriov()
     }
 
-    fn probe(pdev: &pci::Device<device::Core<'_>>, registry: &Self::Shared) -> Result<Self::Data> {
-        let function = Function::new(pdev);
+    fn probe(
+        pdev: &pci::Device<device::Core<'_>>,
+        core: CoreDevice,
+        registry: &Self::Shared,
+    ) -> Result<Self::Data> {
+        let function = Function::new(pdev, core);
 
         if is_denylisted(pdev) {
             return Err(EINVAL);
@@ -102,6 +115,34 @@ impl vfio::Driver for VfioPciRs {
 
     fn close(device: EnabledDevice<'_, Self>) -> DisabledDevice<'_, Self> {
         open_release::release(device)
+    }
+
+    fn bind_iommufd(
+        membership: &Self::Data,
+        context: ContextId,
+        bind: impl FnOnce() -> Result<u32>,
+    ) -> Result {
+        open_release::bind_iommufd(membership, context, bind)
+    }
+
+    fn unbind_iommufd(membership: &Self::Data, unbind: impl FnOnce()) {
+        open_release::unbind_iommufd(membership, unbind)
+    }
+
+    fn attach_iommufd<R>(membership: &Self::Data, change: impl FnOnce() -> R) -> R {
+        open_release::attach_iommufd(membership, change)
+    }
+
+    fn hot_reset_info(
+        device: &OpenDevice<'_, Self>,
+        context: &Context<'_>,
+        dependents: &mut [Dependent],
+    ) {
+        reset::hot_reset_info(device.data(), context, dependents)
+    }
+
+    fn hot_reset(device: &OpenDevice<'_, Self>, owner: &Owner<'_>) -> Result {
+        reset::hot_reset(device.data(), owner)
     }
 }
 

@@ -6,10 +6,14 @@
  */
 
 #include <linux/device.h>
-#include <linux/moduleparam.h>
+#include <linux/iommu.h>
+#include <linux/iommufd.h>
+#include <linux/module.h>
 #include <linux/pci.h>
 #include <linux/pm_runtime.h>
 #include <linux/string.h>
+#include <linux/vfio.h>
+#include <linux/vfio_pci_core.h>
 
 #include "helpers.h"
 
@@ -102,3 +106,58 @@ int vfio_rs_driver_name(struct pci_dev *pdev, char *buf, size_t len)
 
 	return drv ? 1 : 0;
 }
+
+/* Returns the ID of the IOMMU group of @pdev, -ENODEV if it has none. */
+int vfio_rs_iommu_group_id(struct pci_dev *pdev)
+{
+	struct iommu_group *group = iommu_group_get(&pdev->dev);
+	int id;
+
+	if (!group)
+		return -ENODEV;
+
+	id = iommu_group_id(group);
+	iommu_group_put(group);
+
+	return id;
+}
+
+/* Returns whether a device of the IOMMU group of @pdev is bound to @ictx. */
+bool vfio_rs_iommufd_has_group(struct iommufd_ctx *ictx, struct pci_dev *pdev)
+{
+	bool has_group = false;
+#if IS_ENABLED(CONFIG_IOMMUFD)
+	struct iommu_group *group = iommu_group_get(&pdev->dev);
+
+	if (group) {
+		has_group = iommufd_ctx_has_group(ictx, group);
+		iommu_group_put(group);
+	}
+#endif
+	return has_group;
+}
+
+/* Returns the context that @core is bound to, NULL if there is none. */
+struct iommufd_ctx *vfio_rs_iommufd_ctx(struct vfio_pci_core_device *core)
+{
+	return vfio_iommufd_device_ictx(&core->vdev);
+}
+
+bool vfio_rs_is_cdev_opened(struct vfio_pci_core_device *core)
+{
+	return vfio_device_cdev_opened(&core->vdev);
+}
+
+bool vfio_rs_file_is_group(struct file *file)
+{
+	return vfio_file_is_group(file);
+}
+
+bool vfio_rs_file_has_dev(struct file *file, struct vfio_pci_core_device *core)
+{
+	return vfio_file_has_dev(file, &core->vdev);
+}
+
+#if IS_ENABLED(CONFIG_IOMMUFD)
+MODULE_IMPORT_NS("IOMMUFD");
+#endif

@@ -9,11 +9,22 @@
 #include <linux/pci.h>
 #include <linux/types.h>
 
+struct file;
+struct iommufd_ctx;
+struct vfio_pci_core_device;
+
 bool vfio_rs_pci_is_root_bus(struct pci_dev *pdev);
 int vfio_rs_pci_domain_nr(struct pci_dev *pdev);
 int vfio_rs_pm_runtime_resume_and_get(struct pci_dev *pdev);
 void vfio_rs_pm_runtime_put(struct pci_dev *pdev);
 int vfio_rs_driver_name(struct pci_dev *pdev, char *buf, size_t len);
+int vfio_rs_iommu_group_id(struct pci_dev *pdev);
+
+bool vfio_rs_iommufd_has_group(struct iommufd_ctx *ictx, struct pci_dev *pdev);
+struct iommufd_ctx *vfio_rs_iommufd_ctx(struct vfio_pci_core_device *core);
+bool vfio_rs_is_cdev_opened(struct vfio_pci_core_device *core);
+bool vfio_rs_file_is_group(struct file *file);
+bool vfio_rs_file_has_dev(struct file *file, struct vfio_pci_core_device *core);
 
 bool vfio_rs_param_nointxmask(void);
 bool vfio_rs_param_disable_idle_d3(void);

@@ -6,7 +6,11 @@
 //! [`include/linux/vfio_pci_core.h`](srctree/include/linux/vfio_pci_core.h)
 
 use super::{
-    function::as_raw,
+    function::{
+        as_raw,
+        Function, //
+    },
+    hot_reset,
     Driver, //
 };
 use crate::bindings;
@@ -17,7 +21,8 @@ use core::{
     mem::{
         ManuallyDrop,
         MaybeUninit, //
-    }, //
+    },
+    ptr::NonNull, //
 };
 use kernel::{
     device,
@@ -28,12 +33,14 @@ use kernel::{
     },
     ffi::{
         c_int,
+        c_long,
         c_void, //
     },
     pci,
     prelude::*,
     str::as_char_ptr_in_const_context,
-    types::Opaque, //
+    types::Opaque,
+    uaccess::UserPtr, //
 };
 
 /// How vfio-pci-core shall treat a device. Fixed from probe to remove.
@@ -97,15 +104,15 @@ impl<T: Driver> Device<T> {
 }
 
 impl<T: Driver> Device<T> {
-    /// Allocates a device for `pdev` with the driver's data in it, which `data` makes, and registers
-    /// it with vfio: user space can open it then.
+    /// Allocates a device for `pdev` with the driver's data in it, which `data` makes, and
+    /// registers it with vfio: user space can open it then.
     ///
     /// Makes the device the driver data of `pdev`, as vfio-pci-core wants it to be. Gives the
     /// errors of `data`, and those of `vfio_pci_core_register_device()`: [`EINVAL`] for a bridge,
     /// [`EBUSY`] for a PF whose VFs are enabled.
     pub(super) fn register(
         pdev: &pci::Device<device::Core<'_>>,
-        data: impl FnOnce() -> Result<T::Data>,
+        data: impl FnOnce(CoreDevice) -> Result<T::Data>,
     ) -> Result {
         const {
             assert!(core::mem::offset_of!(Device<T>, core) == 0);
@@ -131,15 +138,16 @@ impl<T: Driver> Device<T> {
         // SAFETY: The allocation is ours alone until the device is registered, and zeroed, which is
         // `None` for nobody but the compiler: write it.
         unsafe { (&raw mut (*this).settle).write(UnsafeCell::new(None)) };
-        let data = data()?;
+        // SAFETY: `_vfio_alloc_device()` has called `init_callback()`, so that the core device is
+        // initialised.
+        let data = data(unsafe { CoreDevice::new(this.cast()) })?;
         // SAFETY: As above.
         unsafe { (&raw mut (*this).data).cast::<T::Data>().write(data) };
 
         let drop_data = DropData::<T>(this);
 
-        // SAFETY: `_vfio_alloc_device()` has called `init_callback()`, so that the core device is
-        // initialised, and nobody else knows of it yet. The bus clears the driver data if this
-        // fails.
+        // SAFETY: The core device is initialised and not registered yet. The bus clears the driver
+        // data if this fails.
         to_result(unsafe {
             (*this.cast::<bindings::vfio_pci_core_device>()).pci_ops = VTable::<T>::PCI_OPS;
             bindings::dev_set_drvdata(dev, this.cast());
@@ -185,6 +193,44 @@ impl Drop for Put {
     fn drop(&mut self) {
         // SAFETY: Whoever makes a `Put` owns a reference to the device.
         unsafe { bindings::put_device(&raw mut (*self.0).device) };
+    }
+}
+
+/// A reference to the part of a device that is vfio-pci-core's.
+///
+/// # Invariants
+///
+/// Owns a reference to a `struct vfio_pci_core_device` that is initialised.
+pub(crate) struct CoreDevice(NonNull<bindings::vfio_pci_core_device>);
+
+// SAFETY: The reference count is atomic, and what is reached through it does its own locking.
+unsafe impl Send for CoreDevice {}
+
+// SAFETY: As above.
+unsafe impl Sync for CoreDevice {}
+
+impl CoreDevice {
+    /// # Safety
+    ///
+    /// `core` must be initialised, and the caller must hold a reference to it.
+    unsafe fn new(core: *mut bindings::vfio_pci_core_device) -> Self {
+        // SAFETY: By the requirements of this function.
+        unsafe { bindings::get_device(&raw mut (*core).vdev.device) };
+
+        // INVARIANT: The reference has just been taken.
+        // SAFETY: What is initialised is not at NULL.
+        Self(unsafe { NonNull::new_unchecked(core) })
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut bindings::vfio_pci_core_device {
+        self.0.as_ptr()
+    }
+}
+
+impl Drop for CoreDevice {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants.
+        unsafe { bindings::put_device(&raw mut (*self.as_ptr()).vdev.device) };
     }
 }
 
@@ -270,6 +316,32 @@ impl<T: Driver> Drop for EnabledDevice<'_, T> {
     }
 }
 
+/// A device that user space has open and calls: it stays open for `'a`.
+pub(crate) struct OpenDevice<'a, T: Driver>(&'a Device<T>);
+
+impl<'a, T: Driver> OpenDevice<'a, T> {
+    /// Returns the driver's data of the device.
+    pub(crate) fn data(&self) -> &'a T::Data {
+        self.0.data()
+    }
+
+    pub(super) fn core(&self) -> *mut bindings::vfio_pci_core_device {
+        self.0.core()
+    }
+
+    /// Returns the function.
+    pub(super) fn function(&self) -> Function {
+        let core = self.core();
+
+        // SAFETY: A registered device has its PCI device, and `pci::Device` is a transparent
+        // wrapper of that.
+        let pdev = unsafe { &*(*core).pdev.cast::<pci::Device>() };
+
+        // SAFETY: The device is registered, and open for as long as `self` is.
+        Function::new(pdev, unsafe { CoreDevice::new(core) })
+    }
+}
+
 /// The proof that a device has been disabled: nothing else makes one.
 pub(crate) struct DisabledDevice<'a, T: Driver>(PhantomData<&'a Device<T>>);
 
@@ -332,17 +404,17 @@ impl<T: Driver> VTable<T> {
         match_: Some(bindings::vfio_pci_core_match),
         match_token_uuid: Some(bindings::vfio_pci_core_match_token_uuid),
         #[cfg(CONFIG_IOMMUFD)]
-        bind_iommufd: Some(bindings::vfio_iommufd_physical_bind),
+        bind_iommufd: Some(Self::bind_iommufd_callback),
         #[cfg(CONFIG_IOMMUFD)]
-        unbind_iommufd: Some(bindings::vfio_iommufd_physical_unbind),
+        unbind_iommufd: Some(Self::unbind_iommufd_callback),
         #[cfg(CONFIG_IOMMUFD)]
-        attach_ioas: Some(bindings::vfio_iommufd_physical_attach_ioas),
+        attach_ioas: Some(Self::attach_ioas_callback),
         #[cfg(CONFIG_IOMMUFD)]
-        detach_ioas: Some(bindings::vfio_iommufd_physical_detach_ioas),
+        detach_ioas: Some(Self::detach_ioas_callback),
         #[cfg(CONFIG_IOMMUFD)]
-        pasid_attach_ioas: Some(bindings::vfio_iommufd_physical_pasid_attach_ioas),
+        pasid_attach_ioas: Some(Self::pasid_attach_ioas_callback),
         #[cfg(CONFIG_IOMMUFD)]
-        pasid_detach_ioas: Some(bindings::vfio_iommufd_physical_pasid_detach_ioas),
+        pasid_detach_ioas: Some(Self::pasid_detach_ioas_callback),
         ..pin_init::zeroed()
     };
 
@@ -352,6 +424,8 @@ impl<T: Driver> VTable<T> {
         #[cfg(not(CONFIG_VFIO_PCI_DMABUF))]
         get_dmabuf_phys: None,
         try_reset: Some(Self::try_reset_callback),
+        hot_reset_info: Some(Self::hot_reset_info_callback),
+        hot_reset: Some(Self::hot_reset_callback),
     };
 
     /// Initialises a device that `_vfio_alloc_device()` has allocated.
@@ -419,5 +493,144 @@ impl<T: Driver> VTable<T> {
             // SAFETY: By the type invariants.
             unsafe { (settle.call)(settle.data, Quiesced(device)) };
         }
+    }
+
+    /// # Safety
+    ///
+    /// Called by `vfio_pci_core_ioctl()` with a device of this driver that the caller has open.
+    unsafe extern "C" fn hot_reset_info_callback(
+        core: *mut bindings::vfio_pci_core_device,
+        arg: *mut bindings::vfio_pci_hot_reset_info,
+    ) -> c_long {
+        // SAFETY: By the requirements of this function.
+        let device = OpenDevice(unsafe { Device::<T>::from_vdev(core.cast()) });
+
+        ioctl_result(hot_reset::info(&device, UserPtr::from_ptr(arg.cast())))
+    }
+
+    /// # Safety
+    ///
+    /// Called by `vfio_pci_core_ioctl()` with a device of this driver that the caller has open.
+    unsafe extern "C" fn hot_reset_callback(
+        core: *mut bindings::vfio_pci_core_device,
+        arg: *mut bindings::vfio_pci_hot_reset,
+    ) -> c_long {
+        // SAFETY: By the requirements of this function.
+        let device = OpenDevice(unsafe { Device::<T>::from_vdev(core.cast()) });
+
+        ioctl_result(hot_reset::reset(&device, UserPtr::from_ptr(arg.cast())))
+    }
+}
+
+/// Returns what an ioctl returns.
+fn ioctl_result(result: Result) -> c_long {
+    match result {
+        Ok(()) => 0,
+        // CAST: A `long` has 32 bits at least.
+        Err(error) => error.to_errno() as c_long,
+    }
+}
+
+/// What iommufd does to a device: the driver is told before and after.
+#[cfg(CONFIG_IOMMUFD)]
+impl<T: Driver> VTable<T> {
+    /// # Safety
+    ///
+    /// Called by vfio core with a registered device of this driver that is not bound, with
+    /// `dev_set->lock` held, a context that it has a reference to, and a place for the ID.
+    unsafe extern "C" fn bind_iommufd_callback(
+        vdev: *mut bindings::vfio_device,
+        ictx: *mut bindings::iommufd_ctx,
+        out_device_id: *mut u32,
+    ) -> c_int {
+        // SAFETY: By the requirements of this function.
+        let device = unsafe { Device::<T>::from_vdev(vdev) };
+
+        from_result(|| {
+            T::bind_iommufd(device.data(), super::ContextId::new(ictx), || {
+                // SAFETY: By the requirements of this function.
+                to_result(unsafe {
+                    bindings::vfio_iommufd_physical_bind(vdev, ictx, out_device_id)
+                })?;
+
+                // SAFETY: By the requirements of this function.
+                Ok(unsafe { *out_device_id })
+            })?;
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// Called by vfio core once for each success of `bind_iommufd_callback()`, with
+    /// `dev_set->lock` held.
+    unsafe extern "C" fn unbind_iommufd_callback(vdev: *mut bindings::vfio_device) {
+        // SAFETY: By the requirements of this function.
+        let device = unsafe { Device::<T>::from_vdev(vdev) };
+
+        T::unbind_iommufd(device.data(), || {
+            // SAFETY: By the requirements of this function.
+            unsafe { bindings::vfio_iommufd_physical_unbind(vdev) }
+        });
+    }
+
+    /// # Safety
+    ///
+    /// Called by vfio core with a registered device of this driver that is bound, with
+    /// `dev_set->lock` held, and what `vfio_iommufd_physical_attach_ioas()` takes.
+    unsafe extern "C" fn attach_ioas_callback(
+        vdev: *mut bindings::vfio_device,
+        pt_id: *mut u32,
+    ) -> c_int {
+        // SAFETY: By the requirements of this function.
+        let device = unsafe { Device::<T>::from_vdev(vdev) };
+
+        T::attach_iommufd(device.data(), || {
+            // SAFETY: By the requirements of this function.
+            unsafe { bindings::vfio_iommufd_physical_attach_ioas(vdev, pt_id) }
+        })
+    }
+
+    /// # Safety
+    ///
+    /// As for `attach_ioas_callback()`.
+    unsafe extern "C" fn detach_ioas_callback(vdev: *mut bindings::vfio_device) {
+        // SAFETY: By the requirements of this function.
+        let device = unsafe { Device::<T>::from_vdev(vdev) };
+
+        T::attach_iommufd(device.data(), || {
+            // SAFETY: By the requirements of this function.
+            unsafe { bindings::vfio_iommufd_physical_detach_ioas(vdev) }
+        })
+    }
+
+    /// # Safety
+    ///
+    /// As for `attach_ioas_callback()`.
+    unsafe extern "C" fn pasid_attach_ioas_callback(
+        vdev: *mut bindings::vfio_device,
+        pasid: u32,
+        pt_id: *mut u32,
+    ) -> c_int {
+        // SAFETY: By the requirements of this function.
+        let device = unsafe { Device::<T>::from_vdev(vdev) };
+
+        T::attach_iommufd(device.data(), || {
+            // SAFETY: By the requirements of this function.
+            unsafe { bindings::vfio_iommufd_physical_pasid_attach_ioas(vdev, pasid, pt_id) }
+        })
+    }
+
+    /// # Safety
+    ///
+    /// As for `attach_ioas_callback()`.
+    unsafe extern "C" fn pasid_detach_ioas_callback(vdev: *mut bindings::vfio_device, pasid: u32) {
+        // SAFETY: By the requirements of this function.
+        let device = unsafe { Device::<T>::from_vdev(vdev) };
+
+        T::attach_iommufd(device.data(), || {
+            // SAFETY: By the requirements of this function.
+            unsafe { bindings::vfio_iommufd_physical_pasid_detach_ioas(vdev, pasid) }
+        })
     }
 }

@@ -9,10 +9,20 @@
 //! C header: [`include/linux/pci.h`](srctree/include/linux/pci.h)
 
 use super::{
-    device::Device,
+    device::{
+        CoreDevice,
+        Device, //
+    },
+    hot_reset::{
+        Context,
+        Dependent,
+        Owner, //
+    },
     ClosedDevice,
+    ContextId,
     DisabledDevice,
     EnabledDevice,
+    OpenDevice,
     Options, //
 };
 use crate::bindings;
@@ -50,11 +60,16 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// Returns whether root may enable the VFs of a PF that is bound to the driver.
     fn allows_sriov() -> bool;
 
-    /// Decides whether to take `pdev`, and prepares the driver's data for it.
+    /// Decides whether to take `pdev`, and prepares the driver's data for it. `core` is what
+    /// vfio-pci-core will know it by.
     ///
     /// Called with the device lock of `pdev` held; may sleep. The device is registered with vfio
     /// as soon as the data is there.
-    fn probe(pdev: &pci::Device<device::Core<'_>>, shared: &Self::Shared) -> Result<Self::Data>;
+    fn probe(
+        pdev: &pci::Device<device::Core<'_>>,
+        core: CoreDevice,
+        shared: &Self::Shared,
+    ) -> Result<Self::Data>;
 
     /// Called when the device is unregistered from vfio and nobody uses it any more, before its
     /// data is dropped.
@@ -67,6 +82,37 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
 
     /// Called when the last user lets go of the device. May sleep.
     fn close(device: EnabledDevice<'_, Self>) -> DisabledDevice<'_, Self>;
+
+    /// Called when a device is to be bound to an iommufd context, before it is opened. `bind` does
+    /// it, and returns the ID that the device has there. May sleep.
+    fn bind_iommufd(
+        data: &Self::Data,
+        context: ContextId,
+        bind: impl FnOnce() -> Result<u32>,
+    ) -> Result;
+
+    /// Called when a device is to be unbound from its context, after it was closed or could not be
+    /// opened. `unbind` does it. May sleep.
+    fn unbind_iommufd(data: &Self::Data, unbind: impl FnOnce());
+
+    /// Called when it is to change what a device is attached to in its context. `change` does it.
+    /// May sleep.
+    fn attach_iommufd<R>(data: &Self::Data, change: impl FnOnce() -> R) -> R;
+
+    /// Finds out what the user of a device, who has it bound to `context`, has of the functions
+    /// that a slot or bus reset would affect. Each is [`Dependent::NOT_OWNED`] so far. May sleep.
+    fn hot_reset_info(
+        device: &OpenDevice<'_, Self>,
+        context: &Context<'_>,
+        dependents: &mut [Dependent],
+    );
+
+    /// Resets the slot or bus of a device for its user, who claims to be the owner of all that is
+    /// affected. May sleep.
+    ///
+    /// Gives [`EINVAL`] if the user is not, or if the reset would affect a function that the driver
+    /// does not have.
+    fn hot_reset(device: &OpenDevice<'_, Self>, owner: &Owner<'_>) -> Result;
 }
 
 /// The registration of a [`Driver`] with the PCI bus.
@@ -262,7 +308,7 @@ impl<T: Driver> VTable<T> {
         let pdev = unsafe { &*pdev.cast::<pci::Device<device::Core<'_>>>() };
 
         from_result(|| {
-            Device::<T>::register(pdev, || T::probe(pdev, shared))?;
+            Device::<T>::register(pdev, |core| T::probe(pdev, core, shared))?;
             Ok(0)
         })
     }

@@ -5,6 +5,7 @@
 //! C header: [`include/linux/pci.h`](srctree/include/linux/pci.h)
 
 use super::{
+    device::CoreDevice,
     Address,
     ResetScope, //
 };
@@ -27,31 +28,45 @@ pub(super) fn as_raw<Ctx: device::DeviceContext>(
     core::ptr::from_ref(pdev).cast_mut().cast()
 }
 
-/// A reference to a PCI function.
-pub(crate) struct Function(ARef<pci::Device>);
+/// A reference to a PCI function and to the device that vfio-pci-core knows it by.
+pub(crate) struct Function {
+    pdev: ARef<pci::Device>,
+    core: CoreDevice,
+}
 
 impl Function {
-    /// Takes a reference to `pdev`.
-    pub(crate) fn new(pdev: &pci::Device) -> Self {
-        Self(pdev.into())
+    /// Takes a reference to `pdev`, and `core`, which is its device.
+    pub(crate) fn new(pdev: &pci::Device, core: CoreDevice) -> Self {
+        Self {
+            pdev: pdev.into(),
+            core,
+        }
+    }
+
+    pub(super) fn as_raw(&self) -> *mut bindings::pci_dev {
+        as_raw(&self.pdev)
+    }
+
+    pub(super) fn core(&self) -> &CoreDevice {
+        &self.core
     }
 
     /// Returns the generic device, for log messages.
     pub(crate) fn dev(&self) -> &device::Device {
-        (*self.0).as_ref()
+        (*self.pdev).as_ref()
     }
 
     /// Returns the address of the function.
     pub(crate) fn address(&self) -> Address {
         // SAFETY: `self` holds a reference to the device.
-        unsafe { address(as_raw(&self.0)) }
+        unsafe { address(self.as_raw()) }
     }
 
     /// Returns whether the function has a header of type 1 or 2, that is, whether it is a bridge.
     pub(crate) fn is_bridge(&self) -> bool {
         // SAFETY: `self` holds a reference to the device; `hdr_type` is set when the device is
         // found and not changed after that.
-        let hdr_type = unsafe { (*as_raw(&self.0)).hdr_type };
+        let hdr_type = unsafe { (*self.as_raw()).hdr_type };
 
         u32::from(hdr_type) != bindings::PCI_HEADER_TYPE_NORMAL
     }
@@ -62,7 +77,7 @@ impl Function {
     /// function stays on its bus then.
     pub(crate) fn reset_scope(&self) -> ResetScope {
         let Address { segment, bus, .. } = self.address();
-        let pdev = as_raw(&self.0);
+        let pdev = self.as_raw();
 
         // SAFETY: `self` holds a reference to the device, which holds one to its bus.
         let is_root_bus = unsafe { bindings::vfio_rs_pci_is_root_bus(pdev) };
@@ -96,7 +111,7 @@ impl Function {
     /// Returns whether [`Function::reset_affected`] can reset anything at all: some bridges and
     /// functions must not see a bus reset.
     pub(crate) fn can_reset_affected(&self) -> bool {
-        let pdev = as_raw(&self.0);
+        let pdev = self.as_raw();
 
         // SAFETY: `self` holds a reference to the device, which holds one to its bus. Both
         // functions only look whether the reset is there. For the slot, see `reset_scope()`.
@@ -115,7 +130,7 @@ impl Function {
     where
         F: FnMut(&Affected<'_>) -> ControlFlow<()>,
     {
-        let pdev = as_raw(&self.0);
+        let pdev = self.as_raw();
         // SAFETY: As in `reset_scope()`.
         let slot = unsafe { (*pdev).slot };
         // SAFETY: As in `reset_scope()`.
@@ -136,6 +151,33 @@ impl Function {
         };
     }
 
+    /// Returns how many functions [`Function::for_each_affected`] visits.
+    pub(crate) fn count_affected(&self) -> usize {
+        let mut affected = 0;
+
+        self.for_each_affected(|_| {
+            affected += 1;
+            ControlFlow::Continue(())
+        });
+
+        affected
+    }
+
+    /// Keeps users away from the function until the returned guard is dropped: it has no BAR
+    /// mapped, and whoever accesses it waits. `open` says whether somebody has it open.
+    ///
+    /// Takes `memory_lock`, which it only tries to, and gives [`EBUSY`] if it is held elsewhere.
+    /// The guard keeps the lock. May sleep.
+    pub(crate) fn fence(&self, open: bool) -> Result<Fence<'_>> {
+        // SAFETY: The core device is initialised.
+        to_result(unsafe { bindings::vfio_pci_core_fence(self.core.as_ptr()) })?;
+
+        Ok(Fence {
+            function: self,
+            open,
+        })
+    }
+
     /// Resets every function that [`Function::for_each_affected`] visits, by their slot if its
     /// hotplug driver can do that, else by their bus. Saves and restores their config spaces.
     ///
@@ -143,7 +185,7 @@ impl Function {
     /// [`EAGAIN`] if one of them is held elsewhere. May sleep, about a second.
     pub(crate) fn reset_affected(&self) -> Result {
         // SAFETY: `self` holds a reference to the device.
-        to_result(unsafe { bindings::pci_reset_bus(as_raw(&self.0)) })
+        to_result(unsafe { bindings::pci_reset_bus(self.as_raw()) })
     }
 
     /// Resets this function alone, with the first method that it has. Saves and restores its
@@ -154,14 +196,14 @@ impl Function {
     /// through the bridge, or that nothing else is below it. May sleep, about 100 ms.
     pub(crate) fn try_reset(&self) -> Result {
         // SAFETY: `self` holds a reference to the device.
-        to_result(unsafe { bindings::pci_try_reset_function(as_raw(&self.0)) })
+        to_result(unsafe { bindings::pci_try_reset_function(self.as_raw()) })
     }
 
     /// Returns whether the function answers to an access to its config space. It does not after it
     /// was unplugged, or as long as it has not come back from a reset.
     pub(crate) fn is_present(&self) -> bool {
         // SAFETY: `self` holds a reference to the device.
-        unsafe { bindings::pci_device_is_present(as_raw(&self.0)) }
+        unsafe { bindings::pci_device_is_present(self.as_raw()) }
     }
 
     /// Returns whether the first method by which [`Function::try_reset`] would reset the function
@@ -173,7 +215,7 @@ impl Function {
 
         // SAFETY: `self` holds a reference to the device. The methods are single bytes, which can
         // be changed by root at any time.
-        let first = unsafe { (&raw const (*as_raw(&self.0)).reset_methods[0]).read_volatile() };
+        let first = unsafe { (&raw const (*self.as_raw()).reset_methods[0]).read_volatile() };
 
         first >= FIRST
     }
@@ -213,7 +255,7 @@ impl<'a, I: Iterator<Item = &'a Function> + Clone> Resumed<'a, I> {
 
         for function in this.functions.clone() {
             // SAFETY: `function` holds a reference to the device.
-            to_result(unsafe { bindings::vfio_rs_pm_runtime_resume_and_get(as_raw(&function.0)) })?;
+            to_result(unsafe { bindings::vfio_rs_pm_runtime_resume_and_get(function.as_raw()) })?;
             // INVARIANT: It has just been taken.
             this.resumed += 1;
         }
@@ -228,8 +270,30 @@ impl<'a, I: Iterator<Item = &'a Function> + Clone> Drop for Resumed<'a, I> {
             // By the type invariants, a count of its usage counter is ours to put.
             //
             // SAFETY: `function` holds a reference to the device.
-            unsafe { bindings::vfio_rs_pm_runtime_put(as_raw(&function.0)) };
+            unsafe { bindings::vfio_rs_pm_runtime_put(function.as_raw()) };
         }
+    }
+}
+
+/// Keeps users away from a function.
+pub(crate) struct Fence<'a> {
+    function: &'a Function,
+    open: bool,
+}
+
+impl Fence<'_> {
+    /// Brings the function to D0, if its user has put it into another power state.
+    pub(crate) fn set_d0(&self) {
+        // SAFETY: The core device is initialised, and `memory_lock` is held.
+        unsafe { bindings::vfio_pci_core_fenced_set_d0(self.function.core.as_ptr()) };
+    }
+}
+
+impl Drop for Fence<'_> {
+    fn drop(&mut self) {
+        // SAFETY: `vfio_pci_core_fence()` has succeeded. An open device has its virtual config
+        // space.
+        unsafe { bindings::vfio_pci_core_unfence(self.function.core.as_ptr(), self.open) };
     }
 }
 
@@ -241,6 +305,14 @@ impl Affected<'_> {
     pub(crate) fn address(&self) -> Address {
         // SAFETY: The reference proves that the device is valid.
         unsafe { address(as_raw(self.0)) }
+    }
+
+    /// Returns the ID of the function's IOMMU group, if it has one.
+    pub(crate) fn iommu_group_id(&self) -> Option<u32> {
+        // SAFETY: The reference proves that the device is valid.
+        let id = unsafe { bindings::vfio_rs_iommu_group_id(as_raw(self.0)) };
+
+        u32::try_from(id).ok()
     }
 
     /// Returns what the function is bound to at this moment. Only tries to take the device lock.

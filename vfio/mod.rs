@@ -11,6 +11,8 @@
 //! - A device is what vfio calls the driver with. User space opens it in two steps that types
 //!   keep in order: a [`ClosedDevice`] can only be enabled, and an [`EnabledDevice`] can only be
 //!   disabled. A [`DisabledDevice`] proves to vfio core that this has been done.
+//! - An [`OpenDevice`] calls for a hot reset, in the name of an [`Owner`]. What iommufd does to a
+//!   device is told to the driver before and after.
 //! - [`Function`] is a PCI function as far as resets are concerned. It is usable from the time of
 //!   probe on, by any thread.
 //!
@@ -21,6 +23,7 @@ pub(crate) mod address;
 mod device;
 mod driver;
 mod function;
+mod hot_reset;
 pub(crate) mod params;
 
 pub(crate) use self::address::{
@@ -29,8 +32,10 @@ pub(crate) use self::address::{
 };
 pub(crate) use self::device::{
     ClosedDevice,
+    CoreDevice,
     DisabledDevice,
     EnabledDevice,
+    OpenDevice,
     Options,
     Quiesced, //
 };
@@ -41,6 +46,13 @@ pub(crate) use self::driver::{
 };
 pub(crate) use self::function::{
     BoundTo,
+    Fence,
     Function,
     Resumed, //
+};
+pub(crate) use self::hot_reset::{
+    Context,
+    ContextId,
+    Dependent,
+    Owner, //
 };

@@ -196,7 +196,7 @@ fn memberships_keep_the_registry() {
 }
 
 #[test]
-#[should_panic(expected = "WARN_ON(self.member.state.access(&members).claim != Claim::Idle)")]
+#[should_panic(expected = "WARN_ON(self.member.state.access(&members).is_used())")]
 fn leaving_while_open_warns() {
     let machine = Machine::new();
     let member = machine.join(bus(1), at(1, 0, 0));
@@ -206,7 +206,7 @@ fn leaving_while_open_warns() {
 }
 
 #[test]
-#[should_panic(expected = "WARN_ON(self.member.state.access(&members).claim != Claim::Idle)")]
+#[should_panic(expected = "WARN_ON(self.member.state.access(&members).is_used())")]
 fn leaving_while_opening_warns() {
     let machine = Machine::new();
     let member = machine.join(bus(1), at(1, 0, 0));
@@ -216,7 +216,7 @@ fn leaving_while_opening_warns() {
 }
 
 #[test]
-#[should_panic(expected = "WARN_ON(self.member.state.access(&members).claim != Claim::Idle)")]
+#[should_panic(expected = "WARN_ON(self.member.state.access(&members).is_used())")]
 fn leaving_while_closing_warns() {
     let machine = Machine::new();
     let member = machine.join(bus(1), at(1, 0, 0));

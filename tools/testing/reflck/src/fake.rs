@@ -7,6 +7,7 @@ use crate::{
     reflck::{
         Hardware,
         Membership,
+        Owned,
         Registry,
         Unused, //
     },
@@ -40,6 +41,14 @@ pub(crate) enum Event {
         members: Vec<Address>,
         /// How many of them were said to be dirty.
         dirty: usize,
+    },
+    /// To reset the domain for its user.
+    HotReset {
+        /// The function that was asked.
+        on: Address,
+        scope: ResetScope,
+        /// The members, and whether each was said to be open.
+        members: Vec<(Address, bool)>,
     },
     /// To take note that the domain cannot be reset.
     Deferred {
@@ -82,6 +91,8 @@ impl Drop for Fake {
 }
 
 impl Hardware for Fake {
+    type Context = u8;
+
     fn address(&self) -> Address {
         self.address
     }
@@ -108,6 +119,34 @@ impl Hardware for Fake {
             scope: *scope,
             members,
             dirty: unused.dirty(),
+        });
+        if wires.failing > 0 {
+            wires.failing -= 1;
+            return Err(EAGAIN);
+        }
+
+        Ok(())
+    }
+
+    fn hot_reset(&self, scope: &ResetScope, owned: &Owned<'_, Self>) -> Result {
+        let members: Vec<_> = owned
+            .iter_open()
+            .map(|(member, open)| (member.address(), open))
+            .collect();
+        assert_eq!(owned.len(), members.len());
+        assert!(!owned.contains(STRANGER));
+
+        let hook = self.wires().during_reset.take();
+        if let Some(mut hook) = hook {
+            hook();
+            self.wires().during_reset = Some(hook);
+        }
+
+        let mut wires = self.wires();
+        wires.events.push(Event::HotReset {
+            on: self.address,
+            scope: *scope,
+            members,
         });
         if wires.failing > 0 {
             wires.failing -= 1;

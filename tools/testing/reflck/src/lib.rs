@@ -18,6 +18,7 @@ mod allocation_failures;
 mod claims;
 mod display;
 mod domains;
+mod hot_reset;
 mod resets;
 mod stress;
 mod waiting;

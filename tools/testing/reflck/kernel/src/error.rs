@@ -19,6 +19,8 @@ pub mod code {
     pub const ENOMEM: Error = Error(-12);
     /// Device or resource busy.
     pub const EBUSY: Error = Error(-16);
+    /// Invalid argument.
+    pub const EINVAL: Error = Error(-22);
 }
 
 /// A [`core::result::Result`] with a kernel error.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Stands in for `kernel::sync`: [`Arc`], [`Mutex`] and [`LockedBy`].
+//! Stands in for `kernel::sync`: [`Arc`], [`Mutex`], [`CondVar`] and [`LockedBy`].
 //!
 //! What they are built from comes from `backend.rs` alone, so that another implementation of
 //! threads and locks can take its place.
@@ -14,7 +14,10 @@ pub use self::{
     locked_by::LockedBy,
     shake::shake, //
 };
-pub use crate::new_mutex;
+pub use crate::{
+    new_condvar,
+    new_mutex, //
+};
 
 use self::held::Held;
 use crate::{
@@ -123,34 +126,60 @@ impl<T> Mutex<T> {
     /// # Panics
     ///
     /// Panics if this thread holds a lock already, whichever it is.
-    pub fn lock(&self) -> Guard<'_, T> {
+    pub fn lock(&self) -> MutexGuard<'_, T> {
         shake::pause();
         let held = Held::new(self.name);
 
-        Guard {
-            data: backend::lock(&self.data),
-            _held: held,
+        MutexGuard {
+            data: Some(backend::lock(&self.data)),
+            held: Some(held),
+            name: self.name,
         }
     }
 }
 
 /// A locked [`Mutex`].
-pub struct Guard<'a, T> {
-    data: backend::MutexGuard<'a, Box<T>>,
-    _held: Held,
+pub struct MutexGuard<'a, T> {
+    /// Both are missing while it waits on a [`CondVar`] only.
+    data: Option<backend::MutexGuard<'a, Box<T>>>,
+    held: Option<Held>,
+    name: &'static str,
 }
 
-impl<T> Deref for Guard<'_, T> {
-    type Target = T;
+/// What a thread can wait on until another one notifies it.
+pub struct CondVar(backend::Condvar);
 
-    fn deref(&self) -> &T {
-        &self.data
+impl CondVar {
+    /// What [`new_condvar!`] stands for.
+    #[doc(hidden)]
+    pub fn new() -> Self {
+        Self(backend::Condvar::new())
+    }
+
+    /// Releases the lock, waits to be notified, and takes the lock again.
+    pub fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        drop(guard.held.take());
+        guard.data = guard.data.take().map(|data| backend::wait(&self.0, data));
+        guard.held = Some(Held::new(guard.name));
+    }
+
+    /// Wakes everybody who waits.
+    pub fn notify_all(&self) {
+        self.0.notify_all();
     }
 }
 
-impl<T> DerefMut for Guard<'_, T> {
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.data.as_ref().expect("waiting borrows the guard")
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        &mut self.data
+        self.data.as_mut().expect("waiting borrows the guard")
     }
 }
 
@@ -159,6 +188,14 @@ impl<T> DerefMut for Guard<'_, T> {
 macro_rules! new_mutex {
     ($data:expr, $name:literal) => {
         $crate::sync::Mutex::new($data, $name)
+    };
+}
+
+/// Initialises a [`CondVar`].
+#[macro_export]
+macro_rules! new_condvar {
+    ($name:literal) => {
+        $crate::sync::CondVar::new()
     };
 }
 

@@ -8,6 +8,7 @@
 pub(super) use std::{
     sync::{
         Arc,
+        Condvar,
         Mutex,
         MutexGuard, //
     },
@@ -20,4 +21,9 @@ use std::sync::PoisonError;
 /// and what it still has to drop must be able to take the lock.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits, as [`lock`] takes a lock.
+pub(super) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    condvar.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Bindings to iommufd, and hot reset: who may ask for one, what it waits for, what it leaves.
+
+use crate::{
+    fake::{
+        at,
+        bus,
+        close,
+        open,
+        Event,
+        Fake,
+        Machine, //
+    },
+    reflck::{
+        Binding,
+        Membership, //
+    },
+};
+use kernel::prelude::*;
+use std::{
+    sync::mpsc::{
+        channel,
+        RecvTimeoutError, //
+    },
+    thread,
+    time::Duration,
+};
+
+const PATIENCE: Duration = Duration::from_millis(200);
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A user of iommufd, and somebody else.
+const ME: u8 = 1;
+const OTHER: u8 = 2;
+
+fn mine(_: &Fake, binding: Binding<u8>) -> bool {
+    matches!(binding, Binding::Bound(ME, _) | Binding::Changing(ME))
+}
+
+fn everybodys(_: &Fake, _: Binding<u8>) -> bool {
+    true
+}
+
+/// Two functions of bus 1, both bound to `ME`, the first one open.
+fn two(machine: &Machine) -> (Membership<Fake>, Membership<Fake>) {
+    let a = machine.join(bus(1), at(1, 0, 0));
+    let b = machine.join(bus(1), at(1, 0, 1));
+    a.bind(ME).unwrap().bound(10);
+    b.bind(ME).unwrap().bound(11);
+    open(&a);
+
+    (a, b)
+}
+
+/// Takes a function from its user, however much the user has of it.
+fn give_back(member: Membership<Fake>) {
+    if let Ok(closing) = member.close() {
+        closing.settle(false);
+    }
+    drop(member.unbind());
+}
+
+fn hot_reset_of(members: [bool; 2]) -> Event {
+    Event::HotReset {
+        on: at(1, 0, 0),
+        scope: bus(1),
+        members: vec![(at(1, 0, 0), members[0]), (at(1, 0, 1), members[1])],
+    }
+}
+
+#[test]
+fn resets_what_is_the_callers() {
+    let machine = Machine::new();
+    let (a, b) = two(&machine);
+
+    a.hot_reset(mine).unwrap();
+    open(&b);
+    a.hot_reset(mine).unwrap();
+    assert_eq!(
+        machine.events(),
+        [hot_reset_of([true, false]), hot_reset_of([true, true])]
+    );
+    assert_eq!(machine.show()[0], "bus 0000:01 resets 2");
+    give_back(b);
+    give_back(a);
+}
+
+#[test]
+fn refuses_what_is_not() {
+    let machine = Machine::new();
+    let (a, b) = two(&machine);
+
+    drop(b.unbind().unwrap());
+    assert_eq!(a.hot_reset(mine), Err(EINVAL));
+    b.bind(OTHER).unwrap().bound(1);
+    assert_eq!(a.hot_reset(mine), Err(EINVAL));
+    // In transit, but not waited for.
+    let opening = b.open().unwrap();
+    assert_eq!(a.hot_reset(mine), Err(EINVAL));
+    drop(opening);
+    assert_eq!(machine.events(), []);
+    give_back(b);
+    give_back(a);
+}
+
+#[test]
+fn cleans_what_was_dirty_unless_it_fails() {
+    let machine = Machine::new();
+    let (a, b) = two(&machine);
+    open(&b);
+    close(&b, true);
+    machine.fail_resets(1);
+
+    assert_eq!(a.hot_reset(mine), Err(EAGAIN));
+    assert!(b.is_dirty());
+    a.hot_reset(mine).unwrap();
+    assert!(!b.is_dirty());
+    assert_eq!(machine.show()[0], "bus 0000:01 resets 1");
+    give_back(b);
+    give_back(a);
+}
+
+#[test]
+fn private_domains_can_be_reset_too() {
+    let machine = Machine::new();
+    let a = machine.join(
+        crate::vfio::address::ResetScope::Private(at(0, 1, 0)),
+        at(0, 1, 0),
+    );
+
+    open(&a);
+    a.hot_reset(everybodys).unwrap();
+    assert_eq!(machine.events().len(), 1);
+    close(&a, false);
+}
+
+/// What has a function in its hands until it is dropped.
+trait InHands {}
+
+impl<T> InHands for T {}
+
+/// Asserts that a hot reset waits as long as what `begin` returns has a function in its hands.
+fn assert_waits(
+    prepare: fn(&Membership<Fake>),
+    begin: for<'a> fn(&'a Membership<Fake>) -> Box<dyn InHands + 'a>,
+) {
+    let machine = &Machine::new();
+    let members = two(machine);
+    let (a, b) = (&members.0, &members.1);
+    prepare(b);
+    let in_hands = begin(b);
+
+    thread::scope(|scope| {
+        let (done, is_done) = channel();
+        scope.spawn(move || done.send(a.hot_reset(mine)).unwrap());
+        assert_eq!(
+            is_done.recv_timeout(PATIENCE),
+            Err(RecvTimeoutError::Timeout),
+            "did not wait"
+        );
+        assert_eq!(machine.events(), []);
+        drop(in_hands);
+        assert_eq!(is_done.recv_timeout(LIMIT), Ok(Ok(())));
+    });
+    give_back(members.0);
+    give_back(members.1);
+}
+
+#[test]
+fn waits_for_an_open() {
+    assert_waits(|_| (), |b| Box::new(b.open().unwrap()));
+}
+
+#[test]
+fn waits_for_a_release() {
+    assert_waits(open, |b| Box::new(b.close().unwrap()));
+}
+
+#[test]
+fn waits_for_an_attachment() {
+    assert_waits(open, |b| Box::new(b.attach().unwrap()));
+}
+
+#[test]
+fn waits_for_an_open_that_succeeds() {
+    let machine = &Machine::new();
+    let members = two(machine);
+    let (a, b) = (&members.0, &members.1);
+    let opening = b.open().unwrap();
+
+    thread::scope(|scope| {
+        let reset = scope.spawn(|| a.hot_reset(mine));
+        thread::sleep(PATIENCE);
+        assert!(!reset.is_finished());
+        opening.succeed();
+        assert_eq!(reset.join().unwrap(), Ok(()));
+    });
+    assert_eq!(machine.events(), [hot_reset_of([true, true])]);
+    give_back(members.0);
+    give_back(members.1);
+}
+
+#[test]
+fn refuses_when_it_waited_for_what_is_not_the_callers_any_more() {
+    let machine = &Machine::new();
+    let members = two(machine);
+    let (a, b) = (&members.0, &members.1);
+    let unbinding = b.unbind().unwrap();
+
+    thread::scope(|scope| {
+        let reset = scope.spawn(|| a.hot_reset(mine));
+        thread::sleep(PATIENCE);
+        assert!(!reset.is_finished());
+        drop(unbinding);
+        assert_eq!(reset.join().unwrap(), Err(EINVAL));
+    });
+    assert_eq!(machine.events(), []);
+    give_back(members.0);
+    give_back(members.1);
+}
+
+#[test]
+fn claims_wait_for_a_hot_reset() {
+    let machine = &Machine::new();
+    let members = two(machine);
+    let (a, b) = (&members.0, &members.1);
+    let (begin, has_begun) = channel();
+    let (finish, may_finish) = channel::<()>();
+    machine.during_reset(move || {
+        begin.send(()).unwrap();
+        let _ = may_finish.recv_timeout(LIMIT);
+    });
+
+    thread::scope(|scope| {
+        scope.spawn(|| a.hot_reset(mine).unwrap());
+        has_begun.recv_timeout(LIMIT).unwrap();
+        let opening = scope.spawn(|| open(b));
+        let attaching = scope.spawn(|| drop(a.attach().unwrap()));
+        thread::sleep(PATIENCE);
+        assert!(!opening.is_finished(), "opened during the reset");
+        assert!(!attaching.is_finished(), "attached during the reset");
+        finish.send(()).unwrap();
+    });
+    give_back(members.0);
+    give_back(members.1);
+}
+
+#[test]
+fn claims_wait_for_a_hot_reset_that_waits() {
+    let machine = &Machine::new();
+    let members = two(machine);
+    let (a, b) = (&members.0, &members.1);
+    let c = machine.join(bus(1), at(1, 0, 2));
+    c.bind(ME).unwrap().bound(12);
+    let opening = b.open().unwrap();
+
+    thread::scope(|scope| {
+        let reset = scope.spawn(|| a.hot_reset(mine));
+        thread::sleep(PATIENCE);
+        let opening_c = scope.spawn(|| open(&c));
+        let attaching = scope.spawn(|| drop(a.attach().unwrap()));
+        thread::sleep(PATIENCE);
+        assert!(!opening_c.is_finished(), "it could wait for ever");
+        assert!(!attaching.is_finished(), "it could wait for ever");
+        opening.succeed();
+        assert_eq!(reset.join().unwrap(), Ok(()));
+    });
+    assert_eq!(
+        machine.events(),
+        [Event::HotReset {
+            on: at(1, 0, 0),
+            scope: bus(1),
+            members: vec![
+                (at(1, 0, 0), true),
+                (at(1, 0, 1), true),
+                (at(1, 0, 2), false)
+            ],
+        }]
+    );
+    give_back(c);
+    give_back(members.0);
+    give_back(members.1);
+}
+
+#[test]
+fn a_bound_member_is_in_use_until_it_is_unbound() {
+    let machine = Machine::new();
+    let (a, b) = two(&machine);
+
+    close(&a, true);
+    assert_eq!(machine.events(), []);
+    drop(b.unbind().unwrap());
+    assert_eq!(
+        machine.events(),
+        [Event::Deferred {
+            on: at(1, 0, 1),
+            scope: bus(1),
+            user: at(1, 0, 0),
+        }]
+    );
+    drop(a.unbind().unwrap());
+    assert!(!a.is_dirty());
+    assert!(matches!(machine.events()[..], [Event::Reset { .. }]));
+}
+
+#[test]
+fn a_binding_that_fails_is_none() {
+    let machine = Machine::new();
+    let a = machine.join(bus(1), at(1, 0, 0));
+
+    drop(a.bind(ME).unwrap());
+    assert_eq!(a.unbind().err(), Some(EBUSY));
+    assert_eq!(a.attach().err(), Some(EBUSY));
+    a.bind(ME).unwrap().bound(10);
+    assert_eq!(a.bind(ME).err(), Some(EBUSY));
+    // What it is attached to changes, and its ID does not.
+    drop(a.attach().unwrap());
+    let mut ids = Vec::new();
+    a.for_each_binding(ME, |_, binding| {
+        ids.push(matches!(binding, Binding::Bound(ME, 10)))
+    });
+    assert_eq!(ids, [true]);
+    give_back(a);
+}
+
+#[test]
+fn bindings_are_listed_when_they_have_their_id() {
+    let machine = &Machine::new();
+    let members = two(machine);
+    let (a, b) = (&members.0, &members.1);
+    let in_hands = b.attach().unwrap();
+    let list = |context| {
+        let mut bound = 0;
+        a.for_each_binding(context, |_, b| {
+            bound += i32::from(matches!(b, Binding::Bound(..)))
+        });
+        bound
+    };
+
+    // Those of others are not waited for.
+    assert_eq!(list(OTHER), 1);
+    thread::scope(|scope| {
+        let listing = scope.spawn(|| list(ME));
+        thread::sleep(PATIENCE);
+        assert!(!listing.is_finished());
+        drop(in_hands);
+        assert_eq!(listing.join().unwrap(), 2);
+    });
+    give_back(members.0);
+    give_back(members.1);
+}
