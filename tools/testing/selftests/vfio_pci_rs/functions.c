@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: GPL-2.0
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <linux/iommufd.h>
+#include <linux/vfio.h>
+
+#include "functions.h"
+#include "kselftest.h"
+
+/* How long something may take that happens by itself, and how long it is watched. */
+#define SETTLE_MS	5000
+
+#define OURS		"vfio_pci_rs"
+#define DOMAINS		"/sys/kernel/debug/" OURS "/reset_domains"
+#define DEVICES		"/sys/bus/pci/devices/"
+
+const char *driver(void)
+{
+	return getenv("VFIO_PCI_RS_DRIVER") ?: OURS;
+}
+
+bool shows_domains(void)
+{
+	return !strcmp(driver(), OURS);
+}
+
+static int write_file(const char *value, const char *format, const char *name)
+{
+	char path[PATH_MAX];
+	int fd, ret = 0;
+
+	snprintf(path, sizeof(path), format, name);
+	fd = open(path, O_WRONLY);
+	if (fd < 0)
+		return -errno;
+	if (write(fd, value, strlen(value)) < 0)
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
+bool is_bound(const char *bdf)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/drivers/%s/%s", driver(), bdf);
+	return access(path, F_OK) == 0;
+}
+
+int bind_function(const char *bdf)
+{
+	int ret = write_file(driver(), DEVICES "%s/driver_override", bdf);
+
+	return ret ?: write_file(bdf, "/sys/bus/pci/drivers/%s/bind", driver());
+}
+
+int unbind_function(const char *bdf)
+{
+	int ret = 0;
+
+	if (is_bound(bdf))
+		ret = write_file(bdf, "/sys/bus/pci/drivers/%s/unbind", driver());
+	return ret ?: write_file("\n", DEVICES "%s/driver_override", bdf);
+}
+
+bool comes_to(const char *bdf, const char *expected)
+{
+	char path[PATH_MAX], state[16] = "";
+	int waited;
+
+	snprintf(path, sizeof(path), DEVICES "%s/power_state", bdf);
+	for (waited = 0; waited <= SETTLE_MS; waited += 20) {
+		FILE *file = fopen(path, "r");
+
+		if (!file)
+			return false;
+		if (fscanf(file, "%15s", state) != 1)
+			state[0] = '\0';
+		fclose(file);
+		if (!strcmp(state, expected))
+			return true;
+		usleep(20000);
+	}
+	ksft_print_msg("%s is in %s, and not in %s\n", bdf, state, expected);
+	return false;
+}
+
+int read_domain(const char *bdf, struct domain *found)
+{
+	struct domain domain = {};
+	char line[128], function[32], state[16], dirt[16];
+	int ret = -ENOENT;
+	FILE *file;
+
+	file = fopen(DOMAINS, "r");
+	if (!file)
+		return -errno;
+	while (fgets(line, sizeof(line), file)) {
+		if (line[0] != ' ') {
+			if (!ret)
+				break;
+			memset(&domain, 0, sizeof(domain));
+			domain.resets = strtol(strrchr(line, ' '), NULL, 10);
+			continue;
+		}
+		if (sscanf(line, " %31s %15s %15s", function, state, dirt) != 3)
+			continue;
+		domain.members++;
+		domain.idle += !strcmp(state, "idle");
+		domain.dirty += !strcmp(dirt, "dirty");
+		if (!strcmp(function, bdf)) {
+			memcpy(domain.state, state, sizeof(state));
+			ret = 0;
+		}
+	}
+	fclose(file);
+	*found = domain;
+	return ret;
+}
+
+int user_init(struct user *user, bool cdev)
+{
+	memset(user, 0, sizeof(*user));
+	user->iommufd = cdev ? open("/dev/iommu", O_RDWR) : -1;
+	user->container = cdev ? -1 : open("/dev/vfio/vfio", O_RDWR);
+	return user->container >= 0 || user->iommufd >= 0 ? 0 : -errno;
+}
+
+void user_exit(struct user *user)
+{
+	while (user->groups)
+		close(user->group[--user->groups].fd);
+	close(user->container >= 0 ? user->container : user->iommufd);
+}
+
+int iommu_group_of(const char *bdf)
+{
+	char path[PATH_MAX], target[PATH_MAX];
+	ssize_t len;
+
+	snprintf(path, sizeof(path), DEVICES "%s/iommu_group", bdf);
+	len = readlink(path, target, sizeof(target) - 1);
+	if (len < 0)
+		return -errno;
+	target[len] = '\0';
+	return atoi(basename(target));
+}
+
+static int open_group(struct user *user, const char *bdf)
+{
+	struct vfio_group_status status = { .argsz = sizeof(status) };
+	int i, fd, id = iommu_group_of(bdf);
+	char path[PATH_MAX];
+
+	if (id < 0)
+		return id;
+	for (i = 0; i < user->groups; i++) {
+		if (user->group[i].id == id)
+			return user->group[i].fd;
+	}
+	snprintf(path, sizeof(path), "/dev/vfio/%d", id);
+	fd = open(path, O_RDWR);
+	if (fd < 0)
+		return -errno;
+	if (ioctl(fd, VFIO_GROUP_GET_STATUS, &status) ||
+	    !(status.flags & VFIO_GROUP_FLAGS_VIABLE)) {
+		close(fd);
+		return -EPERM;
+	}
+	if (ioctl(fd, VFIO_GROUP_SET_CONTAINER, &user->container) ||
+	    (!user->groups && ioctl(user->container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU))) {
+		int error = errno;
+
+		close(fd);
+		return -error;
+	}
+	user->group[user->groups].id = id;
+	user->group[user->groups++].fd = fd;
+	return fd;
+}
+
+static int open_cdev(struct user *user, const char *bdf)
+{
+	struct vfio_device_bind_iommufd bind = {
+		.argsz = sizeof(bind),
+		.iommufd = user->iommufd,
+	};
+	char pattern[PATH_MAX], path[PATH_MAX];
+	glob_t found;
+	int fd;
+
+	snprintf(pattern, sizeof(pattern), DEVICES "%s/vfio-dev/vfio*", bdf);
+	if (glob(pattern, 0, NULL, &found))
+		return -ENODEV;
+	snprintf(path, sizeof(path), "/dev/vfio/devices/%s", basename(found.gl_pathv[0]));
+	globfree(&found);
+	fd = open(path, O_RDWR);
+	if (fd < 0)
+		return -errno;
+	if (ioctl(fd, VFIO_DEVICE_BIND_IOMMUFD, &bind)) {
+		int error = errno;
+
+		close(fd);
+		return -error;
+	}
+	return fd;
+}
+
+int open_function(struct user *user, const char *bdf)
+{
+	int fd;
+
+	if (user->container < 0)
+		return open_cdev(user, bdf);
+	fd = open_group(user, bdf);
+	if (fd >= 0)
+		fd = ioctl(fd, VFIO_GROUP_GET_DEVICE_FD, bdf);
+	return fd == -1 ? -errno : fd;
+}
+
+/* Returns how many functions a variable names, or -EINVAL if there are too many. */
+static int parse_functions(const char *variable, struct functions *functions)
+{
+	const char *text = getenv(variable);
+	int used;
+
+	functions->count = 0;
+	while (text && sscanf(text, " %15s%n", functions->bdf[functions->count], &used) == 1) {
+		text += used;
+		if (++functions->count == MAX_FUNCTIONS)
+			break;
+	}
+	if (text && text[strspn(text, " ")])
+		return -EINVAL;
+	return functions->count;
+}
+
+int bind_functions(struct functions *functions)
+{
+	int i, ret = 0;
+
+	for (i = 0; i < functions->count && !ret; i++)
+		ret = is_bound(functions->bdf[i]) ? 0 : bind_function(functions->bdf[i]);
+	return ret;
+}
+
+int unbind_functions(struct functions *functions)
+{
+	int i, ret = 0;
+
+	for (i = 0; i < functions->count; i++)
+		ret = unbind_function(functions->bdf[i]) ?: ret;
+	return ret;
+}
+
+int functions_setup(const char *variable, int least, struct functions *functions)
+{
+	int count = parse_functions(variable, functions);
+
+	if (count < 0)
+		return count;
+	if (count < least)
+		return -ENODEV;
+	return bind_functions(functions);
+}
