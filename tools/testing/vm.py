@@ -39,7 +39,7 @@ OK, COMMAND_FAILED, SPLAT, NO_RESULT = range(4)
 # but not 21 seconds slow. If virtiofsd does not start, virtme-ng has the kernel look for a root that it
 # cannot mount; that panic tells nothing about the kernel.
 SPLATS = re.compile(
-    r"\bBUG:|\bBUG \S+ \(|kernel BUG at|WARNING:|Oops|KASAN|KCSAN|UBSAN"
+    r"\bBUG:|\bBUG \S+ \(|kernel BUG at|WARNING:|Oops|KASAN|KCSAN(?!_STRICT)|UBSAN"
     r"|lockdep(?! checking is enabled)|possible [a-z ]*deadlock|possible recursive locking|suspicious RCU usage"
     r"|trying to register non-static key|turning off the locking correctness validator|DEBUG_LOCKS_WARN_ON"
     r"|kmemleak: (?:\d+ new suspected|Cannot|Unable|.*disabled|.*pool empty)|ODEBUG: (?!selftest passed|\d+ of \d+ )"
