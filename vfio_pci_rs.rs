@@ -77,6 +77,7 @@ impl vfio::Driver for VfioPciRs {
     fn options() -> Options {
         Options {
             nointxmask: params::nointxmask(),
+            disable_vga: params::disable_vga(),
             disable_idle_d3: params::disable_idle_d3(),
         }
     }

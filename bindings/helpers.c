@@ -25,6 +25,12 @@ static bool nointxmask;
 module_param(nointxmask, bool, 0644);
 MODULE_PARM_DESC(nointxmask, "Disable support for PCI 2.3 style INTx masking.  If this resolves problems for specific devices, report lspci -vvvxxx to linux-pci@vger.kernel.org so the device can be fixed automatically via the broken_intx_masking flag.");
 
+static bool disable_vga;
+#ifdef CONFIG_VFIO_PCI_VGA
+module_param(disable_vga, bool, 0444);
+MODULE_PARM_DESC(disable_vga, "Disable VGA resource access through vfio-pci");
+#endif
+
 static bool disable_idle_d3;
 module_param(disable_idle_d3, bool, 0644);
 MODULE_PARM_DESC(disable_idle_d3, "Disable using the PCI D3 low power state for idle, unused devices");
@@ -47,6 +53,11 @@ const char *vfio_rs_param_ids(void)
 bool vfio_rs_param_nointxmask(void)
 {
 	return READ_ONCE(nointxmask);
+}
+
+bool vfio_rs_param_disable_vga(void)
+{
+	return disable_vga;
 }
 
 bool vfio_rs_param_disable_idle_d3(void)

@@ -27,6 +27,7 @@ bool vfio_rs_file_is_group(struct file *file);
 bool vfio_rs_file_has_dev(struct file *file, struct vfio_pci_core_device *core);
 
 bool vfio_rs_param_nointxmask(void);
+bool vfio_rs_param_disable_vga(void);
 bool vfio_rs_param_disable_idle_d3(void);
 bool vfio_rs_param_enable_sriov(void);
 bool vfio_rs_param_disable_denylist(void);

@@ -48,6 +48,8 @@ use kernel::{
 pub(crate) struct Options {
     /// Do not use PCI 2.3 style INTx masking.
     pub(crate) nointxmask: bool,
+    /// Give no access to legacy VGA addresses, and leave them to other VGA devices.
+    pub(crate) disable_vga: bool,
     /// Leave the function in D0 while it is unused.
     pub(crate) disable_idle_d3: bool,
 }
@@ -440,6 +442,7 @@ impl<T: Driver> VTable<T> {
         // SAFETY: The device is ours alone while it is initialised.
         unsafe {
             (*core).set_nointxmask(options.nointxmask);
+            (*core).set_disable_vga(options.disable_vga);
             (*core).set_disable_idle_d3(options.disable_idle_d3);
         }
 

@@ -23,6 +23,13 @@ pub(crate) fn nointxmask() -> bool {
     unsafe { bindings::vfio_rs_param_nointxmask() }
 }
 
+/// `disable_vga`: give user space no access to the legacy VGA addresses of a VGA device. Can be set
+/// when the module is loaded only, and is always false without `CONFIG_VFIO_PCI_VGA`.
+pub(crate) fn disable_vga() -> bool {
+    // SAFETY: The function has no preconditions.
+    unsafe { bindings::vfio_rs_param_disable_vga() }
+}
+
 /// `disable_idle_d3`: leave unused functions in D0. Can change at any time.
 pub(crate) fn disable_idle_d3() -> bool {
     // SAFETY: The function has no preconditions.
