@@ -58,6 +58,7 @@ use vfio::{
     DynamicId,
     EnabledDevice,
     Function,
+    Name,
     OpenDevice,
     Options,
     Owner, //
@@ -68,6 +69,8 @@ struct VfioPciRs;
 
 impl vfio::Driver for VfioPciRs {
     const NAME: &'static CStr = c"vfio_pci_rs";
+
+    const DROP_IN_NAME: &'static CStr = c"vfio-pci";
 
     type Shared = Arc<Registry<Function>>;
 
@@ -197,6 +200,11 @@ struct Module {
 impl kernel::InPlaceModule for Module {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
+            let wanted = params::driver_name();
+            let Some(name) = Name::parse::<VfioPciRs>(wanted) else {
+                pr_err!("driver_name cannot be \"{wanted}\": it is vfio_pci_rs or vfio-pci\n");
+                return Err(EINVAL);
+            };
             let registry = Registry::new()?;
             let debugfs = debugfs::Dir::new(<VfioPciRs as vfio::Driver>::NAME);
 
@@ -206,7 +214,7 @@ impl kernel::InPlaceModule for Module {
                     registry.clone(),
                     &|registry, f: &mut fmt::Formatter<'_>| f.write_fmt(fmt!("{}", **registry)),
                 ),
-                driver <- vfio::Registration::new(module, registry),
+                driver <- vfio::Registration::new(module, name, registry),
                 _: {
                     add_ids(&driver);
                     if params::disable_denylist() {

@@ -2,7 +2,8 @@
 /*
  * C helpers for what Rust cannot call or express itself.  Owns the module
  * parameters: the kernel crate's module! macro knows neither strings nor
- * parameters that appear in sysfs, and users of vfio-pci expect both.
+ * parameters that appear in sysfs, and users of vfio-pci expect both.  All but
+ * driver_name are those of vfio-pci.
  */
 
 #include <linux/device.h>
@@ -20,6 +21,10 @@
 static char ids[1024];
 module_param_string(ids, ids, sizeof(ids), 0);
 MODULE_PARM_DESC(ids, "Initial PCI IDs to add to the vfio driver, format is \"vendor:device[:subvendor[:subdevice[:class[:class_mask]]]]\" and multiple comma separated entries can be specified");
+
+static char driver_name[16] = "vfio_pci_rs";
+module_param_string(driver_name, driver_name, sizeof(driver_name), 0444);
+MODULE_PARM_DESC(driver_name, "Name of the PCI driver: vfio_pci_rs (the default), or vfio-pci, for tools that look for that name.  It can be loaded as vfio-pci only while no other driver has the name.");
 
 static bool nointxmask;
 module_param(nointxmask, bool, 0644);
@@ -48,6 +53,11 @@ MODULE_PARM_DESC(disable_denylist, "Disable use of device denylist. Disabling th
 const char *vfio_rs_param_ids(void)
 {
 	return ids;
+}
+
+const char *vfio_rs_param_driver_name(void)
+{
+	return driver_name;
 }
 
 bool vfio_rs_param_nointxmask(void)

@@ -32,5 +32,6 @@ bool vfio_rs_param_disable_idle_d3(void);
 bool vfio_rs_param_enable_sriov(void);
 bool vfio_rs_param_disable_denylist(void);
 const char *vfio_rs_param_ids(void);
+const char *vfio_rs_param_driver_name(void);
 
 #endif /* VFIO_PCI_RS_HELPERS_H */

@@ -11,7 +11,8 @@ use super::{
         Function, //
     },
     hot_reset,
-    Driver, //
+    Driver,
+    Name, //
 };
 use crate::bindings;
 use core::{
@@ -107,13 +108,15 @@ impl<T: Driver> Device<T> {
 
 impl<T: Driver> Device<T> {
     /// Allocates a device for `pdev` with the driver's data in it, which `data` makes, and
-    /// registers it with vfio: user space can open it then.
+    /// registers it with vfio: user space can open it then. `name` is the one that the driver is
+    /// registered under.
     ///
     /// Makes the device the driver data of `pdev`, as vfio-pci-core wants it to be. Gives the
     /// errors of `data`, and those of `vfio_pci_core_register_device()`: [`EINVAL`] for a bridge,
     /// [`EBUSY`] for a PF whose VFs are enabled.
     pub(super) fn register(
         pdev: &pci::Device<device::Core<'_>>,
+        name: Name,
         data: impl FnOnce(CoreDevice) -> Result<T::Data>,
     ) -> Result {
         const {
@@ -130,7 +133,7 @@ impl<T: Driver> Device<T> {
             bindings::_vfio_alloc_device(
                 Layout::new::<Self>().pad_to_align().size(),
                 dev,
-                VTable::<T>::OPS,
+                VTable::<T>::ops(name),
             )
         })?;
         let this = vdev.cast::<Self>();
@@ -390,35 +393,45 @@ impl<T: Driver> Quiesced<'_, T> {
 struct VTable<T: Driver>(PhantomData<T>);
 
 impl<T: Driver> VTable<T> {
-    const OPS: &'static bindings::vfio_device_ops = &bindings::vfio_device_ops {
-        name: as_char_ptr_in_const_context(T::NAME).cast_mut(),
-        init: Some(Self::init_callback),
-        release: Some(bindings::vfio_pci_core_release_dev),
-        open_device: Some(Self::open_callback),
-        close_device: Some(Self::close_callback),
-        ioctl: Some(bindings::vfio_pci_core_ioctl),
-        get_region_info_caps: Some(bindings::vfio_pci_ioctl_get_region_info),
-        device_feature: Some(bindings::vfio_pci_core_ioctl_feature),
-        read: Some(bindings::vfio_pci_core_read),
-        write: Some(bindings::vfio_pci_core_write),
-        mmap: Some(bindings::vfio_pci_core_mmap),
-        request: Some(bindings::vfio_pci_core_request),
-        match_: Some(bindings::vfio_pci_core_match),
-        match_token_uuid: Some(bindings::vfio_pci_core_match_token_uuid),
-        #[cfg(CONFIG_IOMMUFD)]
-        bind_iommufd: Some(Self::bind_iommufd_callback),
-        #[cfg(CONFIG_IOMMUFD)]
-        unbind_iommufd: Some(Self::unbind_iommufd_callback),
-        #[cfg(CONFIG_IOMMUFD)]
-        attach_ioas: Some(Self::attach_ioas_callback),
-        #[cfg(CONFIG_IOMMUFD)]
-        detach_ioas: Some(Self::detach_ioas_callback),
-        #[cfg(CONFIG_IOMMUFD)]
-        pasid_attach_ioas: Some(Self::pasid_attach_ioas_callback),
-        #[cfg(CONFIG_IOMMUFD)]
-        pasid_detach_ioas: Some(Self::pasid_detach_ioas_callback),
-        ..pin_init::zeroed()
-    };
+    /// Returns the ops of the devices of a driver that is registered under `name`.
+    fn ops(name: Name) -> &'static bindings::vfio_device_ops {
+        match name {
+            Name::Own => const { &Self::ops_named(T::NAME) },
+            Name::DropIn => const { &Self::ops_named(T::DROP_IN_NAME) },
+        }
+    }
+
+    const fn ops_named(name: &'static CStr) -> bindings::vfio_device_ops {
+        bindings::vfio_device_ops {
+            name: as_char_ptr_in_const_context(name).cast_mut(),
+            init: Some(Self::init_callback),
+            release: Some(bindings::vfio_pci_core_release_dev),
+            open_device: Some(Self::open_callback),
+            close_device: Some(Self::close_callback),
+            ioctl: Some(bindings::vfio_pci_core_ioctl),
+            get_region_info_caps: Some(bindings::vfio_pci_ioctl_get_region_info),
+            device_feature: Some(bindings::vfio_pci_core_ioctl_feature),
+            read: Some(bindings::vfio_pci_core_read),
+            write: Some(bindings::vfio_pci_core_write),
+            mmap: Some(bindings::vfio_pci_core_mmap),
+            request: Some(bindings::vfio_pci_core_request),
+            match_: Some(bindings::vfio_pci_core_match),
+            match_token_uuid: Some(bindings::vfio_pci_core_match_token_uuid),
+            #[cfg(CONFIG_IOMMUFD)]
+            bind_iommufd: Some(Self::bind_iommufd_callback),
+            #[cfg(CONFIG_IOMMUFD)]
+            unbind_iommufd: Some(Self::unbind_iommufd_callback),
+            #[cfg(CONFIG_IOMMUFD)]
+            attach_ioas: Some(Self::attach_ioas_callback),
+            #[cfg(CONFIG_IOMMUFD)]
+            detach_ioas: Some(Self::detach_ioas_callback),
+            #[cfg(CONFIG_IOMMUFD)]
+            pasid_attach_ioas: Some(Self::pasid_attach_ioas_callback),
+            #[cfg(CONFIG_IOMMUFD)]
+            pasid_detach_ioas: Some(Self::pasid_detach_ioas_callback),
+            ..pin_init::zeroed()
+        }
+    }
 
     const PCI_OPS: &'static bindings::vfio_pci_device_ops = &bindings::vfio_pci_device_ops {
         #[cfg(CONFIG_VFIO_PCI_DMABUF)]

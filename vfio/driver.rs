@@ -44,8 +44,11 @@ use kernel::{
 
 /// A vfio-pci variant driver.
 pub(crate) trait Driver: Sized + Send + Sync + 'static {
-    /// The name of the PCI driver, and of the vfio driver that VFs are captured for.
+    /// The name of the driver and of its module.
     const NAME: &'static CStr;
+
+    /// The name of the driver that this one can take the place of, see [`Name::DropIn`].
+    const DROP_IN_NAME: &'static CStr;
 
     /// What all devices of the driver share. Owned by its [`Registration`].
     type Shared: Send + Sync + 'static;
@@ -115,17 +118,46 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     fn hot_reset(device: &OpenDevice<'_, Self>, owner: &Owner<'_>) -> Result;
 }
 
+/// Which name a [`Driver`] is registered under: that of the PCI driver, which driver overrides give,
+/// and of the vfio driver, which VFs are captured for.
+#[derive(Clone, Copy)]
+pub(crate) enum Name {
+    /// Its own.
+    Own,
+    /// That of the driver that it takes the place of, for programs that know no other. Only one of
+    /// them can be registered at a time.
+    DropIn,
+}
+
+impl Name {
+    /// Returns which name of a driver `name` is, if it is one.
+    pub(crate) fn parse<T: Driver>(name: &CStr) -> Option<Self> {
+        [Self::Own, Self::DropIn]
+            .into_iter()
+            .find(|known| known.of::<T>() == name)
+    }
+
+    /// Returns what it is for a driver.
+    fn of<T: Driver>(self) -> &'static CStr {
+        match self {
+            Self::Own => T::NAME,
+            Self::DropIn => T::DROP_IN_NAME,
+        }
+    }
+}
+
 /// The registration of a [`Driver`] with the PCI bus.
 ///
 /// Dropping it unbinds all its devices, for which it waits until they are closed.
 ///
 /// # Invariants
 ///
-/// `shared` is initialised before `drv` is registered.
+/// `name` and `shared` are initialised before `drv` is registered.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Registration<T: Driver> {
     #[pin]
     drv: Opaque<bindings::pci_driver>,
+    name: Name,
     shared: T::Shared,
 }
 
@@ -139,15 +171,20 @@ impl<T: Driver> Registration<T> {
     /// Registers the driver with the PCI bus.
     ///
     /// May sleep. Devices are bound to it by their driver override or by a dynamic ID, never by
-    /// what they are.
-    pub(crate) fn new(module: &'static ThisModule, shared: T::Shared) -> impl PinInit<Self, Error> {
+    /// what they are. Gives [`EBUSY`] if another driver has the name.
+    pub(crate) fn new(
+        module: &'static ThisModule,
+        name: Name,
+        shared: T::Shared,
+    ) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
+            name,
             shared,
             drv <- Opaque::try_ffi_init(move |drv: *mut bindings::pci_driver| {
                 // SAFETY: `try_ffi_init()` passes a pointer that is valid for writes.
                 unsafe {
                     drv.write(pin_init::zeroed());
-                    (*drv).name = T::NAME.as_char_ptr();
+                    (*drv).name = name.of::<T>().as_char_ptr();
                     (*drv).id_table = VTable::<T>::IDS.as_ptr();
                     (*drv).probe = Some(VTable::<T>::probe_callback);
                     (*drv).remove = Some(VTable::<T>::remove_callback);
@@ -158,9 +195,17 @@ impl<T: Driver> Registration<T> {
                 }
 
                 // SAFETY: `drv` is initialised, and pinned until it is unregistered.
-                to_result(unsafe {
+                let result = to_result(unsafe {
                     bindings::__pci_register_driver(drv, module.as_ptr(), T::NAME.as_char_ptr())
-                })
+                });
+
+                if result == Err(EBUSY) {
+                    pr_err!(
+                        "cannot be registered as {}: another driver that is loaded has this name\n",
+                        name.of::<T>()
+                    );
+                }
+                result
             }),
         })
     }
@@ -300,21 +345,21 @@ impl<T: Driver> VTable<T> {
                 drv
             )
         };
-        // SAFETY: By the type invariants of `Registration`, `shared` is initialised while the
-        // driver is registered, as it is for the duration of this call.
-        let shared = unsafe { &(*registration).shared };
+        // SAFETY: By the type invariants of `Registration`, `name` and `shared` are initialised
+        // while the driver is registered, as it is for the duration of this call.
+        let (name, shared) = unsafe { ((*registration).name, &(*registration).shared) };
         // SAFETY: `pci::Device` is a transparent wrapper of `struct pci_dev`, and probe is the
         // context that `Core` stands for.
         let pdev = unsafe { &*pdev.cast::<pci::Device<device::Core<'_>>>() };
 
         from_result(|| {
-            Device::<T>::register(pdev, |core| T::probe(pdev, core, shared))?;
+            Device::<T>::register(pdev, name, |core| T::probe(pdev, core, shared))?;
             Ok(0)
         })
     }
 
     /// Enables as many VFs as it is told, or disables them all. VFs that appear are captured for
-    /// the driver by their driver override, which names [`Driver::NAME`].
+    /// the driver by their driver override, which gives the [`Name`] that it is registered under.
     ///
     /// Gives [`ENOENT`] if the driver does not allow it, as the PCI bus does for a driver without
     /// this callback.

@@ -42,6 +42,7 @@ pub(crate) use self::device::{
 pub(crate) use self::driver::{
     Driver,
     DynamicId,
+    Name,
     Registration, //
 };
 pub(crate) use self::function::{

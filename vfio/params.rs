@@ -2,8 +2,8 @@
 
 //! The module parameters, as they stand at the time of the call.
 //!
-//! They are defined in C (`bindings/helpers.c`) with the names, types and permissions that they
-//! have in vfio-pci.
+//! They are defined in C (`bindings/helpers.c`), those of vfio-pci with the names, types and
+//! permissions that they have there.
 
 use crate::bindings;
 use kernel::prelude::*;
@@ -15,6 +15,15 @@ pub(crate) fn ids() -> &'static CStr {
     // SAFETY: The parameter is a static, NUL-terminated array that is not written after the
     // module's init function has begun.
     unsafe { CStr::from_char_ptr(bindings::vfio_rs_param_ids()) }
+}
+
+/// `driver_name`: the name that the PCI driver shall have.
+///
+/// Can be set when the module is loaded only.
+pub(crate) fn driver_name() -> &'static CStr {
+    // SAFETY: The parameter is a static, NUL-terminated array that is not written after the
+    // module's init function has begun.
+    unsafe { CStr::from_char_ptr(bindings::vfio_rs_param_driver_name()) }
 }
 
 /// `nointxmask`: do not use PCI 2.3 style INTx masking. Can change at any time.

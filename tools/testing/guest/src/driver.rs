@@ -17,6 +17,9 @@ use crate::Result;
 /// The driver that shows its reset domains; the tests know what to expect there.
 const WITH_DOMAINS: &str = "vfio_pci_rs";
 
+/// The driver whose place it can take, under that name.
+pub const REPLACED: &str = "vfio-pci";
+
 /// Why a scenario leaves something out that concerns a module.
 pub const BUILT_IN: &str = "the driver is built into the kernel";
 

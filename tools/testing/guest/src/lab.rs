@@ -226,7 +226,11 @@ impl Lab {
         }
         for function in sysfs::all_functions()? {
             match function.driver() {
-                Some(name) if name == self.driver.name() || name == STUB => function.release()?,
+                Some(name)
+                    if [self.driver.name(), STUB, driver::REPLACED].contains(&name.as_str()) =>
+                {
+                    function.release()?;
+                }
                 _ => {}
             }
         }

@@ -14,6 +14,7 @@ use crate::Result;
 
 mod bus_reset;
 mod captured;
+mod drop_in;
 mod killed;
 mod kinds;
 mod life_cycle;
@@ -105,6 +106,12 @@ pub const ALL: &[Scenario] = &[
         name: "captured_vfs",
         compared: true,
         run: captured::run,
+    },
+    Scenario {
+        number: 15,
+        name: "drop_in_name",
+        compared: false,
+        run: drop_in::run,
     },
 ];
 
