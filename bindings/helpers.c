@@ -128,6 +128,18 @@ int vfio_rs_driver_name(struct pci_dev *pdev, char *buf, size_t len)
 	return drv ? 1 : 0;
 }
 
+/*
+ * Adds the regions that @core has beyond those of other devices if it is an
+ * Intel display controller; -ENODEV if it has none.
+ */
+int vfio_rs_igd_init(struct vfio_pci_core_device *core)
+{
+	if (!vfio_pci_is_intel_display(core->pdev))
+		return -ENODEV;
+
+	return vfio_pci_igd_init(core);
+}
+
 /* Returns the ID of the IOMMU group of @pdev, -ENODEV if it has none. */
 int vfio_rs_iommu_group_id(struct pci_dev *pdev)
 {

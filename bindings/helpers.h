@@ -20,6 +20,8 @@ void vfio_rs_pm_runtime_put(struct pci_dev *pdev);
 int vfio_rs_driver_name(struct pci_dev *pdev, char *buf, size_t len);
 int vfio_rs_iommu_group_id(struct pci_dev *pdev);
 
+int vfio_rs_igd_init(struct vfio_pci_core_device *core);
+
 bool vfio_rs_iommufd_has_group(struct iommufd_ctx *ictx, struct pci_dev *pdev);
 struct iommufd_ctx *vfio_rs_iommufd_ctx(struct vfio_pci_core_device *core);
 bool vfio_rs_is_cdev_opened(struct vfio_pci_core_device *core);

@@ -263,13 +263,30 @@ impl<'a, T: Driver> ClosedDevice<'a, T> {
 
     /// Wakes, enables and resets the function, and prepares it for its user.
     ///
-    /// Gives the errors of `vfio_pci_core_enable()`, and has undone everything then. May sleep; a
-    /// function level reset takes 100 ms.
+    /// Gives the errors of `vfio_pci_core_enable()` and, for Intel graphics, those of
+    /// `vfio_pci_igd_init()`, and has undone everything then. May sleep; a function level reset
+    /// takes 100 ms.
     pub(crate) fn enable(self) -> Result<EnabledDevice<'a, T>> {
+        let core = self.0.core();
+
         // SAFETY: The device is registered, and closed by the type of `self`.
-        to_result(unsafe { bindings::vfio_pci_core_enable(self.0.core()) })?;
+        to_result(unsafe { bindings::vfio_pci_core_enable(core) })?;
         // SAFETY: It has just been enabled.
-        unsafe { bindings::vfio_pci_core_finish_enable(self.0.core()) };
+        match to_result(unsafe { bindings::vfio_rs_igd_init(core) }) {
+            Ok(()) | Err(ENODEV) => (),
+            Err(error) => {
+                // SAFETY: A registered device has its PCI device, and `pci::Device` is a
+                // transparent wrapper of that.
+                let pdev = unsafe { &*(*core).pdev.cast::<pci::Device>() };
+
+                dev_warn!(pdev, "Failed to setup Intel IGD regions\n");
+                // SAFETY: It has been enabled above, and `dev_set->lock` is held.
+                unsafe { bindings::vfio_pci_core_disable(core) };
+                return Err(error);
+            }
+        }
+        // SAFETY: It has just been enabled.
+        unsafe { bindings::vfio_pci_core_finish_enable(core) };
 
         Ok(EnabledDevice(self.0))
     }
