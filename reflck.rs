@@ -17,6 +17,8 @@
 //!   them is in transit.
 //! - Whatever makes a member unused looks whether the whole domain is unused now and something in
 //!   it is dirty, and if so asks [`Hardware`] for a reset, before anyone can claim a member again.
+//! - A reset that has failed for a reason that may pass is tried again some time later, unless
+//!   somebody claims a member before.
 //!
 //! There is no hardware in here: that is the business of whoever implements [`Hardware`], which is
 //! `reset.rs` for the driver.
@@ -27,11 +29,18 @@
 //! domains. It and a reflck are never held together, so that a domain which is being reset holds up
 //! no other. Vfio's group lock and the `dev_set->lock` of the device stand outside both;
 //! `pci_bus_sem`, runtime PM, and device locks and `memory_lock`s, which are only tried, stand
-//! inside the reflck. No function in here may be called in atomic context.
+//! inside the reflck. The work that tries a reset again takes the reflck, so it is waited for, when
+//! the last member leaves, with neither lock held. No function in here may be called in atomic context.
 
-use crate::vfio::address::{
-    Address,
-    ResetScope, //
+use crate::vfio::{
+    address::{
+        Address,
+        ResetScope, //
+    },
+    delayed_work::{
+        DelayedWork,
+        Work, //
+    },
 };
 use core::ops::Deref;
 use kernel::{
@@ -58,10 +67,14 @@ pub(crate) trait Hardware: Send + Sync + Sized + 'static {
 
     /// Attempts the slot or bus reset that `scope` stands for.
     ///
-    /// Called on the member that has just become idle, with the reflck held. `unused` proves that
-    /// no member is in use. On success every member has been reset and is on its way back to
-    /// D3hot; on error they count as dirty as before.
-    fn reset(&self, scope: &ResetScope, unused: &Unused<'_, Self>) -> Result;
+    /// Called on the member that has just become idle, or on a dirty one if this is tried again,
+    /// with the reflck held. `unused` proves that no member is in use. On success every member has
+    /// been reset and is on its way back to D3hot; on error they count as dirty as before.
+    ///
+    /// [`EAGAIN`] is the error for a reason that may pass: then this is tried again in `retry_in`
+    /// milliseconds, or given up if that is `None`.
+    fn reset(&self, scope: &ResetScope, unused: &Unused<'_, Self>, retry_in: Option<u32>)
+        -> Result;
 
     /// Attempts the same reset, with members in use, all of which belong to the user who asks for
     /// it.
@@ -141,6 +154,8 @@ struct Members<H: Hardware> {
     list: KVec<Arc<Member<H>>>,
     /// How many slot or bus resets the domain has seen.
     resets: u64,
+    /// How many attempts at a reset have failed, if there will be another one; else 0.
+    failed: u32,
     /// How many hot resets wait for members in transit.
     waiting: usize,
 }
@@ -172,6 +187,14 @@ impl<H: Hardware> Members<H> {
             .iter()
             .filter(|member| member.state.access(self).dirty)
             .count()
+    }
+
+    /// Returns the first member that is dirty.
+    fn first_dirty(&self) -> Option<Arc<Member<H>>> {
+        self.list
+            .iter()
+            .find(|member| member.state.access(self).dirty)
+            .cloned()
     }
 
     fn clean_all(&mut self) {
@@ -244,7 +267,7 @@ impl<'a, H: Hardware> Deref for Owned<'a, H> {
     }
 }
 
-/// A reset domain and its lock.
+/// The lock of a reset domain, and what it guards.
 #[pin_data]
 struct Reflck<H: Hardware> {
     scope: ResetScope,
@@ -264,6 +287,7 @@ impl<H: Hardware> Reflck<H> {
                     Members {
                         list: KVec::new(),
                         resets: 0,
+                        failed: 0,
                         waiting: 0,
                     },
                     "reflck"
@@ -274,42 +298,106 @@ impl<H: Hardware> Reflck<H> {
         )
     }
 
+    /// Has the domain reset by the hardware of one of its members, if it is unused. Returns after
+    /// how many milliseconds to try again, if that is worth it.
+    fn reset_unused(&self, members: &mut Members<H>, hardware: &H) -> Option<u32> {
+        if let Some(user) = members.user() {
+            hardware.reset_deferred(&self.scope, user.hardware.address());
+            return None;
+        }
+
+        let retry_in = RETRY_DELAYS_MS.get(members.failed as usize).copied();
+        match hardware.reset(&self.scope, &Unused(Still(members)), retry_in) {
+            Ok(()) => {
+                members.resets += 1;
+                members.clean_all();
+            }
+            Err(EAGAIN) if retry_in.is_some() => {
+                members.failed += 1;
+                return retry_in;
+            }
+            Err(_) => (),
+        }
+        members.failed = 0;
+
+        None
+    }
+}
+
+/// How long to wait before each further attempt at a reset. Whoever binds, unbinds or resets a
+/// function holds its device lock for so long at most, if nothing is wrong.
+const RETRY_DELAYS_MS: [u32; 8] = [100, 200, 400, 800, 1600, 3200, 6400, 12800];
+
+/// Tries the reset of an unused domain again.
+struct Retry<H: Hardware>(Arc<Reflck<H>>);
+
+impl<H: Hardware> Work for Retry<H> {
+    /// Takes the reflck, and keeps it during the reset.
+    fn run(&self) -> Option<u32> {
+        let mut members = self.0.members.lock();
+
+        // Somebody claimed a member when this had begun already.
+        if members.failed == 0 {
+            return None;
+        }
+        // What was dirty may have left.
+        let Some(dirty) = members.first_dirty() else {
+            members.failed = 0;
+            return None;
+        };
+
+        self.0.reset_unused(&mut members, &dirty.hardware)
+    }
+}
+
+/// A reset domain.
+#[pin_data]
+struct Domain<H: Hardware> {
+    reflck: Arc<Reflck<H>>,
+    /// Scheduled if the last attempt at a reset has failed.
+    #[pin]
+    retry: DelayedWork<Retry<H>>,
+}
+
+impl<H: Hardware> Domain<H> {
+    fn new(scope: ResetScope) -> Result<Arc<Self>> {
+        let reflck = Reflck::new(scope)?;
+
+        Arc::pin_init(
+            pin_init!(Self {
+                retry <- DelayedWork::new(Retry(reflck.clone())),
+                reflck,
+            }),
+            GFP_KERNEL,
+        )
+    }
+
     /// Moves `member` on with `change`. If that leaves the domain unused and something in it dirty,
     /// has it reset before anybody can claim a member.
     fn settle(&self, member: &Member<H>, change: impl FnOnce(&mut State<H::Context>)) {
-        let mut members = self.members.lock();
+        let reflck = &self.reflck;
+        let mut members = reflck.members.lock();
         let state = member.state.access_mut(&mut members);
 
         change(state);
         let is_used = state.is_used();
-        self.settled.notify_all();
+        reflck.settled.notify_all();
 
         // Nothing but its own reset can clean a function in a domain of its own. One that is still
         // used comes here again.
-        if is_used || matches!(self.scope, ResetScope::Private(_)) || members.dirty() == 0 {
+        if is_used || matches!(reflck.scope, ResetScope::Private(_)) || members.dirty() == 0 {
             return;
         }
 
-        if let Some(user) = members.user() {
-            let user = user.hardware.address();
-            member.hardware.reset_deferred(&self.scope, user);
-            return;
-        }
-
-        if member
-            .hardware
-            .reset(&self.scope, &Unused(Still(&members)))
-            .is_ok()
-        {
-            members.resets += 1;
-            members.clean_all();
+        if let Some(ms) = reflck.reset_unused(&mut members, &member.hardware) {
+            self.retry.schedule(ms);
         }
     }
 }
 
 /// A domain in the registry.
-struct Domain<H: Hardware> {
-    reflck: Arc<Reflck<H>>,
+struct Entry<H: Hardware> {
+    domain: Arc<Domain<H>>,
     /// How many functions are members, or about to be.
     places: usize,
 }
@@ -318,7 +406,7 @@ struct Domain<H: Hardware> {
 #[pin_data]
 pub(crate) struct Registry<H: Hardware> {
     #[pin]
-    domains: Mutex<KVec<Domain<H>>>,
+    domains: Mutex<KVec<Entry<H>>>,
 }
 
 impl<H: Hardware> Registry<H> {
@@ -342,7 +430,7 @@ impl<H: Hardware> Registry<H> {
             Member {
                 hardware,
                 state: LockedBy::new(
-                    &place.reflck.members,
+                    &place.domain.reflck.members,
                     State {
                         claim: Claim::Idle,
                         binding: Binding::Unbound,
@@ -353,6 +441,7 @@ impl<H: Hardware> Registry<H> {
             GFP_KERNEL,
         )?;
         place
+            .domain
             .reflck
             .members
             .lock()
@@ -366,21 +455,21 @@ impl<H: Hardware> Registry<H> {
     fn take_place(self: &Arc<Self>, scope: ResetScope) -> Result<Place<H>> {
         let mut domains = self.domains.lock();
 
-        if let Some(domain) = domains
+        if let Some(entry) = domains
             .iter_mut()
-            .find(|domain| domain.reflck.scope == scope)
+            .find(|entry| entry.domain.reflck.scope == scope)
         {
-            domain.places += 1;
+            entry.places += 1;
             return Ok(Place {
                 registry: self.clone(),
-                reflck: domain.reflck.clone(),
+                domain: entry.domain.clone(),
             });
         }
 
-        let reflck = Reflck::new(scope)?;
+        let domain = Domain::new(scope)?;
         domains.push(
-            Domain {
-                reflck: reflck.clone(),
+            Entry {
+                domain: domain.clone(),
                 places: 1,
             },
             GFP_KERNEL,
@@ -388,7 +477,7 @@ impl<H: Hardware> Registry<H> {
 
         Ok(Place {
             registry: self.clone(),
-            reflck,
+            domain,
         })
     }
 }
@@ -396,16 +485,16 @@ impl<H: Hardware> Registry<H> {
 /// A place in a domain, for a member. The domain goes when the last place does.
 struct Place<H: Hardware> {
     registry: Arc<Registry<H>>,
-    reflck: Arc<Reflck<H>>,
+    domain: Arc<Domain<H>>,
 }
 
 impl<H: Hardware> Drop for Place<H> {
     fn drop(&mut self) {
-        self.registry.domains.lock().retain(|domain| {
-            if Arc::ptr_eq(&domain.reflck, &self.reflck) {
-                domain.places -= 1;
+        self.registry.domains.lock().retain(|entry| {
+            if Arc::ptr_eq(&entry.domain, &self.domain) {
+                entry.places -= 1;
             }
-            domain.places > 0
+            entry.places > 0
         });
     }
 }
@@ -417,19 +506,24 @@ impl<H: Hardware> Drop for Place<H> {
 impl<H: Hardware> fmt::Display for Registry<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut domains = KVec::new();
-        for domain in self.domains.lock().iter() {
+        for entry in self.domains.lock().iter() {
             domains
-                .push(domain.reflck.clone(), GFP_KERNEL)
+                .push(entry.domain.clone(), GFP_KERNEL)
                 .map_err(|_| fmt::Error)?;
         }
 
-        for reflck in &domains {
+        for domain in &domains {
+            let reflck = &domain.reflck;
             let members = reflck.members.lock();
             if members.list.is_empty() {
                 // The first member is still to come, or the last one has left.
                 continue;
             }
-            f.write_fmt(fmt!("{} resets {}\n", reflck.scope, members.resets))?;
+            f.write_fmt(fmt!("{} resets {}", reflck.scope, members.resets))?;
+            if members.failed > 0 {
+                f.write_fmt(fmt!(" failed {}", members.failed))?;
+            }
+            f.write_str("\n")?;
             for member in &members.list {
                 let State { claim, dirty, .. } = member.state.access(&members);
                 let dirty = if *dirty { "dirty" } else { "clean" };
@@ -459,19 +553,24 @@ impl<H: Hardware> Membership<H> {
 
     /// Returns whether the member is dirty. Takes the reflck.
     pub(crate) fn is_dirty(&self) -> bool {
-        let members = self.place.reflck.members.lock();
+        let members = self.place.domain.reflck.members.lock();
 
         self.member.state.access(&members).dirty
     }
 
     /// Takes the reflck for a member that is about to be in transit. A hot reset that waits for
-    /// others to settle comes first: it would never find them all settled.
+    /// others to settle comes first: it would never find them all settled. Another attempt at a
+    /// reset that has failed is given up: the next one is made when the domain is unused again.
     fn lock_to_depart(&self) -> MutexGuard<'_, Members<H>> {
-        let reflck = &self.place.reflck;
+        let Domain { reflck, retry } = &*self.place.domain;
         let mut members = reflck.members.lock();
 
         while members.waiting > 0 {
             reflck.settled.wait(&mut members);
+        }
+        if members.failed > 0 {
+            members.failed = 0;
+            retry.cancel();
         }
 
         members
@@ -567,7 +666,7 @@ impl<H: Hardware> Membership<H> {
     /// member is not the user's, else the errors of [`Hardware::hot_reset`]. Takes the reflck, and
     /// keeps it during the reset. The caller knows that this member stays open.
     pub(crate) fn hot_reset(&self, owns: impl Fn(&H, Binding<H::Context>) -> bool) -> Result {
-        let reflck = &self.place.reflck;
+        let reflck = &self.place.domain.reflck;
         let mut members = reflck.members.lock();
 
         members.waiting += 1;
@@ -605,7 +704,7 @@ impl<H: Hardware> Membership<H> {
         context: H::Context,
         mut f: impl FnMut(&H, Binding<H::Context>),
     ) {
-        let reflck = &self.place.reflck;
+        let reflck = &self.place.domain.reflck;
         let mut members = reflck.members.lock();
 
         while members
@@ -622,9 +721,9 @@ impl<H: Hardware> Membership<H> {
 
 impl<H: Hardware> Drop for Membership<H> {
     /// Waits for a reset of the domain that is under way. Takes the reflck, and after that the
-    /// registry's lock.
+    /// registry's lock. The last member to leave waits for the work that tries a reset again.
     fn drop(&mut self) {
-        let mut members = self.place.reflck.members.lock();
+        let mut members = self.place.domain.reflck.members.lock();
 
         // A device is unregistered only when nobody has it open any more.
         kernel::warn_on!(self.member.state.access(&members).is_used());
@@ -640,7 +739,7 @@ struct Transit<'a, H: Hardware>(&'a Membership<H>);
 impl<H: Hardware> Transit<'_, H> {
     /// Moves the member on, out of transit.
     fn settle(&self, change: impl FnOnce(&mut State<H::Context>)) {
-        self.0.place.reflck.settle(&self.0.member, change);
+        self.0.place.domain.settle(&self.0.member, change);
     }
 
     /// Makes the member idle. `dirty` says whether it is dirty now; `None` leaves it as it was.

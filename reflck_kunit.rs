@@ -25,6 +25,10 @@ use kernel::{
             Relaxed, //
         },
         Arc, //
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
     }, //
 };
 
@@ -38,6 +42,8 @@ struct Bus {
     functions: Atomic<u32>,
     /// Whether a reset fails.
     broken: Atomic<bool>,
+    /// Whether a reset fails for now.
+    busy: Atomic<bool>,
 }
 
 /// A function of it.
@@ -59,8 +65,16 @@ impl Hardware for Fake {
         self.address
     }
 
-    fn reset(&self, _scope: &ResetScope, unused: &Unused<'_, Self>) -> Result {
+    fn reset(
+        &self,
+        _scope: &ResetScope,
+        unused: &Unused<'_, Self>,
+        _retry_in: Option<u32>,
+    ) -> Result {
         if self.bus.broken.load(Relaxed) || !unused.contains(self.address) {
+            return Err(EIO);
+        }
+        if self.bus.busy.load(Relaxed) {
             return Err(EAGAIN);
         }
         self.bus.resets.fetch_add(1, Relaxed);
@@ -70,7 +84,7 @@ impl Hardware for Fake {
 
     fn hot_reset(&self, _scope: &ResetScope, owned: &Owned<'_, Self>) -> Result {
         if self.bus.broken.load(Relaxed) || !owned.contains(self.address) {
-            return Err(EAGAIN);
+            return Err(EIO);
         }
         let open = owned.iter_open().filter(|(_, open)| *open).count();
         self.bus.hot_reset_open.store(open, Relaxed);
@@ -102,6 +116,7 @@ impl Machine {
                     hot_reset_open: Atomic::new(0),
                     functions: Atomic::new(0),
                     broken: Atomic::new(false),
+                    busy: Atomic::new(false),
                 },
                 GFP_KERNEL,
             )?,
@@ -268,6 +283,37 @@ mod tests {
     }
 
     #[test]
+    fn reset_that_fails_for_now_is_tried_again() -> Result {
+        let machine = Machine::new()?;
+        let a = machine.join(Machine::SCOPE, 0)?;
+        let b = machine.join(Machine::SCOPE, 1)?;
+
+        machine.bus.busy.store(true, Relaxed);
+        a.open()?.succeed();
+        a.close()?.settle(true);
+        assert!(a.is_dirty());
+        machine.bus.busy.store(false, Relaxed);
+        // A generous limit: this may be a slow machine.
+        for _ in 0..500 {
+            if !a.is_dirty() {
+                break;
+            }
+            fsleep(Delta::from_millis(20));
+        }
+        assert!(!a.is_dirty());
+
+        // Whatever is still due when the last member leaves goes with the domain.
+        machine.bus.busy.store(true, Relaxed);
+        b.open()?.succeed();
+        b.close()?.settle(true);
+        drop(a);
+        drop(b);
+        assert!(machine.shows("")?);
+
+        Ok(())
+    }
+
+    #[test]
     fn bound_members_are_in_use() -> Result {
         let machine = Machine::new()?;
         let a = machine.join(Machine::SCOPE, 0)?;
@@ -312,7 +358,7 @@ mod tests {
         assert_eq!(machine.bus.hot_reset_open.load(Relaxed), 1);
 
         machine.bus.broken.store(true, Relaxed);
-        assert_eq!(a.hot_reset(bound_to_1), Err(EAGAIN));
+        assert_eq!(a.hot_reset(bound_to_1), Err(EIO));
         assert!(machine.shows(
             "bus 0000:01 resets 1\n  0000:01:00.0 open clean\n  0000:01:00.1 idle clean\n"
         )?);

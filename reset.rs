@@ -34,6 +34,7 @@ use crate::{
 use core::ops::ControlFlow;
 use kernel::{
     device,
+    fmt,
     pci,
     prelude::*,
     time::{
@@ -160,8 +161,14 @@ impl Hardware for Function {
     ///
     /// Unused functions are in D3hot: they are brought to D0 for the reset, and when it is over,
     /// runtime PM takes them back.
-    fn reset(&self, scope: &ResetScope, unused: &Unused<'_, Self>) -> Result {
+    fn reset(
+        &self,
+        scope: &ResetScope,
+        unused: &Unused<'_, Self>,
+        retry_in: Option<u32>,
+    ) -> Result {
         let kind = scope.kind();
+        let next = Next(retry_in);
 
         if !self.can_reset_affected() {
             dev_info!(
@@ -170,12 +177,22 @@ impl Hardware for Function {
             );
             return Err(ENOTTY);
         }
-        if let Some((address, bound_to)) = find_stranger(self, unused) {
-            dev_info!(
-                self.dev(),
-                "{kind} reset of {scope} skipped: {address} {bound_to}\n"
-            );
-            return Err(EBUSY);
+        match find_stranger(self, unused) {
+            None => (),
+            Some((address, bound_to @ BoundTo::Changing)) => {
+                dev_info!(
+                    self.dev(),
+                    "{kind} reset of {scope} skipped: {address} {bound_to}, {next}\n"
+                );
+                return Err(EAGAIN);
+            }
+            Some((address, bound_to)) => {
+                dev_info!(
+                    self.dev(),
+                    "{kind} reset of {scope} skipped: {address} {bound_to}\n"
+                );
+                return Err(EBUSY);
+            }
         }
 
         let result = reset_all(self, unused);
@@ -184,6 +201,13 @@ impl Hardware for Function {
                 self.dev(),
                 "{kind} reset of {scope} done: {} functions in {ms} ms\n",
                 unused.len()
+            ),
+            // A lock is held elsewhere.
+            Err(EAGAIN) => dev_warn!(
+                self.dev(),
+                "{kind} reset of {scope} failed with error {}, {} functions stay dirty, {next}\n",
+                EAGAIN.to_errno(),
+                unused.dirty()
             ),
             Err(error) => dev_warn!(
                 self.dev(),
@@ -232,6 +256,18 @@ impl Hardware for Function {
             "{} reset of {scope} skipped: {user} is in use\n",
             scope.kind()
         );
+    }
+}
+
+/// When a reset is tried again, for the log.
+struct Next(Option<u32>);
+
+impl fmt::Display for Next {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(ms) => f.write_fmt(fmt!("next attempt in {ms} ms")),
+            None => f.write_str("given up until the next release"),
+        }
     }
 }
 

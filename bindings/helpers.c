@@ -15,6 +15,7 @@
 #include <linux/string.h>
 #include <linux/vfio.h>
 #include <linux/vfio_pci_core.h>
+#include <linux/workqueue.h>
 
 #include "helpers.h"
 
@@ -103,6 +104,17 @@ int vfio_rs_pm_runtime_resume_and_get(struct pci_dev *pdev)
 void vfio_rs_pm_runtime_put(struct pci_dev *pdev)
 {
 	pm_runtime_put(&pdev->dev);
+}
+
+void vfio_rs_init_delayed_work(struct delayed_work *dwork, work_func_t func)
+{
+	INIT_DELAYED_WORK(dwork, func);
+}
+
+/* Not while the system is suspended: the devices may not be accessible. */
+void vfio_rs_schedule_delayed_work(struct delayed_work *dwork, u32 ms)
+{
+	queue_delayed_work(system_freezable_wq, dwork, msecs_to_jiffies(ms));
 }
 
 /*

@@ -8,6 +8,7 @@
 
 #include <linux/pci.h>
 #include <linux/types.h>
+#include <linux/workqueue.h>
 
 struct file;
 struct iommufd_ctx;
@@ -19,6 +20,9 @@ int vfio_rs_pm_runtime_resume_and_get(struct pci_dev *pdev);
 void vfio_rs_pm_runtime_put(struct pci_dev *pdev);
 int vfio_rs_driver_name(struct pci_dev *pdev, char *buf, size_t len);
 int vfio_rs_iommu_group_id(struct pci_dev *pdev);
+
+void vfio_rs_init_delayed_work(struct delayed_work *dwork, work_func_t func);
+void vfio_rs_schedule_delayed_work(struct delayed_work *dwork, u32 ms);
 
 int vfio_rs_igd_init(struct vfio_pci_core_device *core);
 

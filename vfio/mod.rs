@@ -15,11 +15,13 @@
 //!   device is told to the driver before and after.
 //! - [`Function`] is a PCI function as far as resets are concerned. It is usable from the time of
 //!   probe on, by any thread.
+//! - [`delayed_work`] has something done some time later.
 //!
 //! C headers: [`include/linux/vfio.h`](srctree/include/linux/vfio.h),
 //! [`include/linux/vfio_pci_core.h`](srctree/include/linux/vfio_pci_core.h)
 
 pub(crate) mod address;
+pub(crate) mod delayed_work;
 mod device;
 mod driver;
 mod function;

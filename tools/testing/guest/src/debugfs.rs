@@ -22,6 +22,8 @@ pub struct Domain {
     pub name: String,
     /// How many bus or slot resets the driver has done on it.
     pub resets: u64,
+    /// How many attempts have failed, if another one follows.
+    pub failed: u64,
     /// Its functions.
     pub members: Vec<Member>,
 }
@@ -128,15 +130,20 @@ fn parse(text: &str) -> Result<Vec<Domain>> {
             };
             domains.last_mut().ok_or_else(odd)?.members.push(member);
         } else {
-            let [kind @ ("slot" | "bus" | "private"), name, "resets", resets] =
-                line.split(' ').collect::<Vec<_>>()[..]
-            else {
-                return Err(odd());
+            let words = line.split(' ').collect::<Vec<_>>();
+            let (kind, name, resets, failed) = match words[..] {
+                [kind, name, "resets", resets] => (kind, name, resets, "0"),
+                [kind, name, "resets", resets, "failed", failed] => (kind, name, resets, failed),
+                _ => return Err(odd()),
             };
+            if !["slot", "bus", "private"].contains(&kind) {
+                return Err(odd());
+            }
             domains.push(Domain {
                 kind: kind.to_owned(),
                 name: name.to_owned(),
                 resets: resets.parse().map_err(|_| odd())?,
+                failed: failed.parse().map_err(|_| odd())?,
                 members: Vec::new(),
             });
         }
@@ -158,6 +165,8 @@ mod tests {
 slot 0000:02:00 resets 1
   0000:02:00.0 idle dirty
   0000:02:00.1 open clean
+bus 0000:03 resets 0 failed 2
+  0000:03:00.0 idle dirty
 private 0000:00:04.0 resets 0
   0000:00:04.0 closing clean
 ";
@@ -165,7 +174,8 @@ private 0000:00:04.0 resets 0
     #[test]
     fn domains_and_members() {
         let domains = parse(TEXT).expect("a valid file");
-        assert_eq!(domains.len(), 2);
+        assert_eq!(domains.len(), 3);
+        assert_eq!((domains[0].failed, domains[1].failed), (0, 2));
         assert_eq!((domains[0].kind.as_str(), domains[0].resets), ("slot", 1));
         assert_eq!(domains[0].dirty(), 1);
         let function = Bdf::parse("0000:02:00.1").expect("a valid address");

@@ -187,7 +187,8 @@ fn memberships_keep_the_registry() {
     let machine = Machine::new();
     let member = machine.join(bus(1), at(1, 0, 0));
     drop(machine);
-    assert_eq!(live(), 3);
+    // The registry, the lock, the domain and the member.
+    assert_eq!(live(), 4);
 
     open(&member);
     close(&member, false);

@@ -110,9 +110,9 @@ fn cleans_what_was_dirty_unless_it_fails() {
     let (a, b) = two(&machine);
     open(&b);
     close(&b, true);
-    machine.fail_resets(1);
+    machine.fail_resets(1, EIO);
 
-    assert_eq!(a.hot_reset(mine), Err(EAGAIN));
+    assert_eq!(a.hot_reset(mine), Err(EIO));
     assert!(b.is_dirty());
     a.hot_reset(mine).unwrap();
     assert!(!b.is_dirty());

@@ -20,5 +20,6 @@ mod display;
 mod domains;
 mod hot_reset;
 mod resets;
+mod retry;
 mod stress;
 mod waiting;

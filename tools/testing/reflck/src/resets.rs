@@ -19,6 +19,7 @@ use crate::{
         ResetScope, //
     },
 };
+use kernel::prelude::*;
 
 const A: Address = at(1, 0, 0);
 const B: Address = at(1, 0, 1);
@@ -58,7 +59,7 @@ fn machine_with_dirty_a() -> (Machine, Membership<Fake>, Membership<Fake>) {
     let a = machine.join(SCOPE, A);
     let b = machine.join(SCOPE, B);
 
-    machine.fail_resets(1);
+    machine.fail_resets(1, EIO);
     open(&a);
     close(&a, true);
     assert_eq!(machine.events(), [reset(A, &[A, B], 1)]);
@@ -253,7 +254,7 @@ fn failed_reset_changes_nothing_and_is_retried() {
     let a = machine.join(SCOPE, A);
     let b = machine.join(SCOPE, B);
     let c = machine.join(SCOPE, C);
-    machine.fail_resets(2);
+    machine.fail_resets(2, EIO);
     open(&a);
     open(&b);
     close(&a, true);

@@ -13,6 +13,8 @@ pub struct Error(i32);
 pub mod code {
     use super::Error;
 
+    /// I/O error.
+    pub const EIO: Error = Error(-5);
     /// Resource temporarily unavailable.
     pub const EAGAIN: Error = Error(-11);
     /// Out of memory.
