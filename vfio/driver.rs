@@ -265,7 +265,10 @@ impl DynamicId {
 
         for part in &mut parts {
             let number = rest.trim_start();
-            let number = number.strip_prefix("0x").unwrap_or(number);
+            let number = number
+                .strip_prefix("0x")
+                .or_else(|| number.strip_prefix("0X"))
+                .unwrap_or(number);
             let end = number
                 .find(|c: char| !c.is_ascii_hexdigit())
                 .unwrap_or(number.len());
