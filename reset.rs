@@ -87,9 +87,11 @@ pub(crate) fn reset_function<T: Driver>(function: &Function, quiesced: &Quiesced
 ///
 /// That is so if it was open when it was to be unbound: then the device lock was not to be had at
 /// the release. Now it is held. A function that only a reset of its slot or bus can clean is given
-/// back as it is.
+/// back as it is, and so is one that is gone: to wait for it would only hold up its removal.
 pub(crate) fn reset_unbound(pdev: &pci::Device<device::Core<'_>>, function: &Function) {
-    let result = if function.reset_uses_bridge() {
+    let result = if !function.is_present() {
+        Err(ENODEV)
+    } else if function.reset_uses_bridge() {
         Err(ENOTTY)
     } else {
         Function::reset_locked(pdev)
