@@ -5,7 +5,7 @@
 //! What they are built from comes from `backend.rs` alone, so that another implementation of
 //! threads and locks can take its place.
 
-mod backend;
+pub mod backend;
 mod held;
 mod locked_by;
 mod shake;

@@ -2,16 +2,19 @@
 
 //! Stands in for `vfio/delayed_work.rs`: work whose time comes when a test says so.
 //!
-//! What a thread has scheduled, the same thread can have done, in the order of scheduling.
+//! What a thread has scheduled, the same thread can have done, in the order of scheduling. All threads
+//! of a model are one in this.
 
+use kernel::sync::backend::{
+    lock,
+    wait,
+    Condvar,
+    Mutex, //
+};
 use std::{
     cell::RefCell,
     collections::VecDeque,
-    sync::{
-        Arc,
-        Mutex,
-        Weak, //
-    },
+    sync::Arc, //
 };
 
 pub(crate) trait Work: Send + Sync + 'static {
@@ -22,22 +25,28 @@ pub(crate) struct DelayedWork<T: Work>(Arc<State<T>>);
 
 struct State<T> {
     work: T,
+    phase: Mutex<Phase>,
+    /// Notified when it is not running any more.
+    done: Condvar,
+}
+
+#[derive(Default)]
+struct Phase {
     /// In how many milliseconds it is to be done, if it is scheduled.
-    scheduled: Mutex<Option<u32>>,
-    /// Held while it is done.
-    running: Mutex<()>,
+    scheduled: Option<u32>,
+    is_running: bool,
 }
 
 thread_local! {
-    static QUEUE: RefCell<VecDeque<Weak<dyn Item>>> = const { RefCell::new(VecDeque::new()) };
+    static QUEUE: RefCell<VecDeque<Arc<dyn Item>>> = const { RefCell::new(VecDeque::new()) };
 }
 
 impl<T: Work> DelayedWork<T> {
     pub(crate) fn new(work: T) -> Self {
         Self(Arc::new(State {
             work,
-            scheduled: Mutex::new(None),
-            running: Mutex::new(()),
+            phase: Mutex::new(Phase::default()),
+            done: Condvar::new(),
         }))
     }
 
@@ -46,51 +55,53 @@ impl<T: Work> DelayedWork<T> {
     }
 
     pub(crate) fn cancel(&self) {
-        *self.0.scheduled.lock().unwrap() = None;
+        lock(&self.0.phase).scheduled = None;
     }
 }
 
 impl<T: Work> Drop for DelayedWork<T> {
+    /// Cancels it, and waits for it if it is running, as in the kernel.
     fn drop(&mut self) {
-        // As in the kernel, it waits for what has begun. What a test that has failed drops comes
-        // here too.
-        let _running = self.0.running.lock();
-        self.cancel();
+        let mut phase = lock(&self.0.phase);
+        while phase.is_running {
+            phase = wait(&self.0.done, phase);
+        }
+        phase.scheduled = None;
     }
 }
 
 impl<T: Work> State<T> {
     fn schedule(self: Arc<Self>, ms: u32) {
-        if self.scheduled.lock().unwrap().replace(ms).is_some() {
-            return;
+        if lock(&self.phase).scheduled.replace(ms).is_none() {
+            QUEUE.with_borrow_mut(|queue| queue.push_back(self));
         }
-        let item: Arc<dyn Item> = self;
-        QUEUE.with_borrow_mut(|queue| queue.push_back(Arc::downgrade(&item)));
     }
 }
 
 /// A [`DelayedWork`] of whatever type.
 trait Item {
-    /// Takes it out of the queue, if it has not been cancelled. Returns its delay.
-    fn take(&self) -> Option<u32>;
+    /// Has it run from now on, if it has not been cancelled. Returns its delay.
+    fn begin(&self) -> Option<u32>;
 
-    /// Does the work.
-    fn run(self: Arc<Self>);
+    /// Does the work that has begun.
+    fn finish(self: Arc<Self>);
 }
 
 impl<T: Work> Item for State<T> {
-    fn take(&self) -> Option<u32> {
-        self.scheduled.lock().unwrap().take()
+    fn begin(&self) -> Option<u32> {
+        let mut phase = lock(&self.phase);
+        let delay = phase.scheduled.take()?;
+        phase.is_running = true;
+
+        Some(delay)
     }
 
-    fn run(self: Arc<Self>) {
-        let running = self.running.lock().unwrap();
-        let again = self.work.run();
-        drop(running);
-
-        if let Some(ms) = again {
-            self.schedule(ms);
+    fn finish(self: Arc<Self>) {
+        if let Some(ms) = self.work.run() {
+            self.clone().schedule(ms);
         }
+        lock(&self.phase).is_running = false;
+        self.done.notify_all();
     }
 }
 
@@ -104,7 +115,7 @@ pub(crate) struct Begun {
 impl Begun {
     /// Has it done.
     pub(crate) fn finish(self) {
-        self.item.run();
+        self.item.finish();
     }
 }
 
@@ -112,10 +123,7 @@ impl Begun {
 pub(crate) fn begin() -> Option<Begun> {
     loop {
         let item = QUEUE.with_borrow_mut(VecDeque::pop_front)?;
-        let Some(item) = item.upgrade() else {
-            continue;
-        };
-        if let Some(delay) = item.take() {
+        if let Some(delay) = item.begin() {
             return Some(Begun { item, delay });
         }
     }
