@@ -17,14 +17,26 @@ use crate::{
         Membership, //
     },
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::{
+        watch_waits,
+        Wait, //
+    }, //
+};
 use std::{
     sync::mpsc::{
         channel,
         RecvTimeoutError, //
     },
-    thread,
-    time::Duration,
+    thread::{
+        self,
+        ScopedJoinHandle, //
+    },
+    time::{
+        Duration,
+        Instant, //
+    },
 };
 
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -246,6 +258,23 @@ fn claims_wait_for_a_hot_reset() {
     give_back(members.1);
 }
 
+/// Asserts that the end of a hot reset wakes `threads`, which waited for it. If it does not, using
+/// the unused or bound `member` does, or they would wait for ever.
+fn assert_wakes(member: &Membership<Fake>, threads: &[&ScopedJoinHandle<'_, ()>]) {
+    let start = Instant::now();
+    let are_finished = || threads.iter().all(|thread| thread.is_finished());
+
+    while !are_finished() && start.elapsed() < LIMIT / 4 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let are_woken = are_finished();
+    drop(member.attach().or_else(|_| member.bind(ME)).unwrap());
+    assert!(
+        are_woken,
+        "the hot reset is over, and somebody waits for it"
+    );
+}
+
 #[test]
 fn claims_wait_for_a_hot_reset_that_waits() {
     let machine = &Machine::new();
@@ -265,6 +294,7 @@ fn claims_wait_for_a_hot_reset_that_waits() {
         assert!(!attaching.is_finished(), "it could wait for ever");
         opening.succeed();
         assert_eq!(reset.join().unwrap(), Ok(()));
+        assert_wakes(b, &[&opening_c, &attaching]);
     });
     assert_eq!(
         machine.events(),
@@ -281,6 +311,80 @@ fn claims_wait_for_a_hot_reset_that_waits() {
     give_back(c);
     give_back(members.0);
     give_back(members.1);
+}
+
+/// Asserts that a claim which waits for a hot reset, and for nothing else, is made when that ends,
+/// with `expected`.
+///
+/// The hot reset waits for what `begin` returns, and is notified that this is over. Before it has
+/// the reflck, somebody comes to claim function 0: what has woken the hot reset cannot wake them.
+fn assert_wakes_a_claim(
+    machine: &Machine,
+    begin: for<'a> fn(&'a Membership<Fake>) -> Box<dyn InHands + 'a>,
+    expected: Result,
+) {
+    let members = two(machine);
+    let (a, b) = (&members.0, &members.1);
+    let in_hands = begin(b);
+    let (tell, told) = channel();
+    let (go, may_go) = channel::<()>();
+
+    thread::scope(|scope| {
+        // If this fails, the hot reset goes on.
+        let go = go;
+        let tell_of_claim = tell.clone();
+        let reset = scope.spawn(move || {
+            watch_waits(move |wait| {
+                // A test that has failed does not listen any more.
+                let _ = tell.send(("hot reset", wait));
+                if wait == Wait::IsNotified {
+                    let _ = may_go.recv_timeout(LIMIT);
+                }
+            });
+            a.hot_reset(mine)
+        });
+        assert_eq!(told.recv_timeout(LIMIT), Ok(("hot reset", Wait::Begins)));
+        drop(in_hands);
+        assert_eq!(
+            told.recv_timeout(LIMIT),
+            Ok(("hot reset", Wait::IsNotified))
+        );
+
+        let claim = scope.spawn(move || {
+            watch_waits(move |wait| {
+                let _ = tell_of_claim.send(("claim", wait));
+            });
+            drop(a.attach().unwrap());
+        });
+        assert_eq!(told.recv_timeout(LIMIT), Ok(("claim", Wait::Begins)));
+        go.send(()).unwrap();
+        assert_eq!(reset.join().unwrap(), expected);
+        assert_wakes(b, &[&claim]);
+    });
+    give_back(members.0);
+    give_back(members.1);
+}
+
+#[test]
+fn a_hot_reset_that_is_done_wakes_a_claim() {
+    assert_wakes_a_claim(&Machine::new(), |b| Box::new(b.open().unwrap()), Ok(()));
+}
+
+#[test]
+fn a_hot_reset_that_fails_wakes_a_claim() {
+    let machine = Machine::new();
+
+    machine.fail_resets(1, EIO);
+    assert_wakes_a_claim(&machine, |b| Box::new(b.open().unwrap()), Err(EIO));
+}
+
+#[test]
+fn a_hot_reset_that_is_refused_wakes_a_claim() {
+    assert_wakes_a_claim(
+        &Machine::new(),
+        |b| Box::new(b.unbind().unwrap()),
+        Err(EINVAL),
+    );
 }
 
 #[test]

@@ -4,8 +4,8 @@
 //! and tested on the host.
 //!
 //! Names, signatures and what may fail are the kernel's. On top of that, this crate sees what a
-//! test wants to know: allocations can be made to fail and are counted ([`alloc`]), and no two
-//! locks may be held together ([`sync`]).
+//! test wants to know: allocations can be made to fail and are counted ([`alloc`]), no two locks
+//! may be held together, and a thread that waits can be held up when it is notified ([`sync`]).
 
 pub mod alloc;
 pub mod error;

@@ -9,10 +9,15 @@ pub mod backend;
 mod held;
 mod locked_by;
 mod shake;
+mod watch;
 
 pub use self::{
     locked_by::LockedBy,
-    shake::shake, //
+    shake::shake,
+    watch::{
+        watch_waits,
+        Wait, //
+    }, //
 };
 pub use crate::{
     new_condvar,
@@ -133,7 +138,7 @@ impl<T> Mutex<T> {
         MutexGuard {
             data: Some(backend::lock(&self.data)),
             held: Some(held),
-            name: self.name,
+            mutex: self,
         }
     }
 }
@@ -143,7 +148,7 @@ pub struct MutexGuard<'a, T> {
     /// Both are missing while it waits on a [`CondVar`] only.
     data: Option<backend::MutexGuard<'a, Box<T>>>,
     held: Option<Held>,
-    name: &'static str,
+    mutex: &'a Mutex<T>,
 }
 
 /// What a thread can wait on until another one notifies it.
@@ -158,9 +163,16 @@ impl CondVar {
 
     /// Releases the lock, waits to be notified, and takes the lock again.
     pub fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        watch::tell(Wait::Begins);
         drop(guard.held.take());
         guard.data = guard.data.take().map(|data| backend::wait(&self.0, data));
-        guard.held = Some(Held::new(guard.name));
+        if watch::is_watched() {
+            // In the kernel it is one thing to be woken, and another one to have the lock again.
+            drop(guard.data.take());
+            watch::tell(Wait::IsNotified);
+            guard.data = Some(backend::lock(&guard.mutex.data));
+        }
+        guard.held = Some(Held::new(guard.mutex.name));
     }
 
     /// Wakes everybody who waits.

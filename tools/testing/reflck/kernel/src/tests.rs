@@ -12,10 +12,13 @@ use crate::{
     },
     prelude::*,
     sync::{
+        new_condvar,
         new_mutex,
+        watch_waits,
         Arc,
         LockedBy,
-        Mutex, //
+        Mutex,
+        Wait, //
     },
     warn_on, //
 };
@@ -24,6 +27,7 @@ use std::{
         catch_unwind,
         AssertUnwindSafe, //
     },
+    sync::mpsc::channel,
     thread,
 };
 
@@ -86,6 +90,37 @@ fn lock_class_is_not_taken_inside_itself() {
 
     let message = panic_of(|| drop(b.lock()));
     assert_eq!(message, "lock class is taken while class is held");
+}
+
+#[test]
+fn a_thread_that_waits_can_be_held_up_before_it_has_the_lock_again() {
+    let may_go = new_mutex!(false, "may_go");
+    let changed = new_condvar!("changed");
+    let (told, waits) = channel();
+    let (go, may_take_it) = channel::<()>();
+
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| {
+            watch_waits(move |wait| {
+                told.send(wait).unwrap();
+                if wait == Wait::IsNotified {
+                    may_take_it.recv().unwrap();
+                }
+            });
+            let mut guard = may_go.lock();
+            while !*guard {
+                changed.wait(&mut guard);
+            }
+        });
+        assert_eq!(waits.recv(), Ok(Wait::Begins));
+        *may_go.lock() = true;
+        changed.notify_all();
+        assert_eq!(waits.recv(), Ok(Wait::IsNotified));
+        // The lock is free, and the waiter cannot have it.
+        drop(may_go.lock());
+        assert!(!waiter.is_finished());
+        go.send(()).unwrap();
+    });
 }
 
 #[test]
