@@ -4,6 +4,7 @@
 #include <glob.h>
 #include <libgen.h>
 #include <limits.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,20 +73,37 @@ int unbind_function(const char *bdf)
 	return ret ?: write_file("\n", DEVICES "%s/driver_override", bdf);
 }
 
+bool exists(const char *bdf)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), DEVICES "%s", bdf);
+	return access(path, F_OK) == 0;
+}
+
+int read_attribute(const char *bdf, const char *name, char value[32])
+{
+	char path[PATH_MAX];
+	FILE *file;
+
+	snprintf(path, sizeof(path), DEVICES "%s/%s", bdf, name);
+	file = fopen(path, "r");
+	if (!file)
+		return -errno;
+	if (fscanf(file, "%31s", value) != 1)
+		value[0] = '\0';
+	fclose(file);
+	return 0;
+}
+
 bool comes_to(const char *bdf, const char *expected)
 {
-	char path[PATH_MAX], state[16] = "";
+	char state[32];
 	int waited;
 
-	snprintf(path, sizeof(path), DEVICES "%s/power_state", bdf);
 	for (waited = 0; waited <= SETTLE_MS; waited += 20) {
-		FILE *file = fopen(path, "r");
-
-		if (!file)
+		if (read_attribute(bdf, "power_state", state))
 			return false;
-		if (fscanf(file, "%15s", state) != 1)
-			state[0] = '\0';
-		fclose(file);
 		if (!strcmp(state, expected))
 			return true;
 		usleep(20000);
@@ -125,6 +143,42 @@ int read_domain(const char *bdf, struct domain *found)
 	fclose(file);
 	*found = domain;
 	return ret;
+}
+
+int allow_sriov(bool allowed)
+{
+	char module[32];
+	char *dash;
+
+	snprintf(module, sizeof(module), "%s", driver());
+	while ((dash = strchr(module, '-')))
+		*dash = '_';
+	return write_file(allowed ? "Y" : "N", "/sys/module/%s/parameters/enable_sriov", module);
+}
+
+int set_vfs(const char *pf, int count)
+{
+	char value[8];
+
+	snprintf(value, sizeof(value), "%d", count);
+	return write_file(value, DEVICES "%s/sriov_numvfs", pf);
+}
+
+int find_vfs(const char *pf, struct functions *vfs)
+{
+	char path[PATH_MAX], target[PATH_MAX];
+	ssize_t len;
+
+	for (vfs->count = 0;; vfs->count++) {
+		snprintf(path, sizeof(path), DEVICES "%s/virtfn%d", pf, vfs->count);
+		len = readlink(path, target, sizeof(target) - 1);
+		if (len < 0)
+			return errno == ENOENT ? 0 : -errno;
+		if (vfs->count == MAX_FUNCTIONS)
+			return -E2BIG;
+		target[len] = '\0';
+		snprintf(vfs->bdf[vfs->count], sizeof(vfs->bdf[0]), "%s", basename(target));
+	}
 }
 
 int user_init(struct user *user, bool cdev)
@@ -188,11 +242,13 @@ static int open_group(struct user *user, const char *bdf)
 	return fd;
 }
 
-static int open_cdev(struct user *user, const char *bdf)
+static int open_cdev(struct user *user, const char *bdf, const unsigned char *token)
 {
 	struct vfio_device_bind_iommufd bind = {
 		.argsz = sizeof(bind),
+		.flags = token ? VFIO_DEVICE_BIND_FLAG_TOKEN : 0,
 		.iommufd = user->iommufd,
+		.token_uuid_ptr = (uintptr_t)token,
 	};
 	char pattern[PATH_MAX], path[PATH_MAX];
 	glob_t found;
@@ -215,16 +271,52 @@ static int open_cdev(struct user *user, const char *bdf)
 	return fd;
 }
 
-int open_function(struct user *user, const char *bdf)
+/* What a user of groups calls a function: its address, and " vf_token=" with a UUID. */
+static void name_with_token(char *name, size_t size, const char *bdf, const unsigned char *token)
 {
+	int i, used = snprintf(name, size, "%s%s", bdf, token ? " vf_token=" : "");
+
+	for (i = 0; token && i < TOKEN_SIZE; i++)
+		used += snprintf(name + used, size - used, "%s%02x",
+				 i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", token[i]);
+}
+
+int open_with_token(struct user *user, const char *bdf, const unsigned char *token)
+{
+	char name[80];
 	int fd;
 
 	if (user->container < 0)
-		return open_cdev(user, bdf);
+		return open_cdev(user, bdf, token);
+	name_with_token(name, sizeof(name), bdf, token);
 	fd = open_group(user, bdf);
 	if (fd >= 0)
-		fd = ioctl(fd, VFIO_GROUP_GET_DEVICE_FD, bdf);
+		fd = ioctl(fd, VFIO_GROUP_GET_DEVICE_FD, name);
 	return fd == -1 ? -errno : fd;
+}
+
+int open_function(struct user *user, const char *bdf)
+{
+	return open_with_token(user, bdf, NULL);
+}
+
+off_t config_offset(int fd)
+{
+	struct vfio_region_info info = {
+		.argsz = sizeof(info),
+		.index = VFIO_PCI_CONFIG_REGION_INDEX,
+	};
+
+	return ioctl(fd, VFIO_DEVICE_GET_REGION_INFO, &info) ? -1 : (off_t)info.offset;
+}
+
+unsigned int config_read(int fd, int where)
+{
+	__u16 value;
+
+	if (pread(fd, &value, sizeof(value), config_offset(fd) + where) != sizeof(value))
+		return ~0U;
+	return value;
 }
 
 /* Returns how many functions a variable names, or -EINVAL if there are too many. */

@@ -7,8 +7,10 @@
 #define VFIO_PCI_RS_FUNCTIONS_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 #define MAX_FUNCTIONS	8
+#define TOKEN_SIZE	16
 
 struct functions {
 	int count;
@@ -49,11 +51,26 @@ int bind_function(const char *bdf);
 int unbind_function(const char *bdf);
 bool is_bound(const char *bdf);
 
+/* Returns whether there is such a function, bound or not. */
+bool exists(const char *bdf);
+
+/* Reads the first word of a function's attribute in sysfs, 31 characters of it at most. */
+int read_attribute(const char *bdf, const char *name, char value[32]);
+
 /* Returns whether the function comes to this power state. */
 bool comes_to(const char *bdf, const char *expected);
 
 /* Reads the domain of the function; -ENOENT if it is in none. */
 int read_domain(const char *bdf, struct domain *found);
+
+/* Has the driver let root enable VFs, or not. */
+int allow_sriov(bool allowed);
+
+/* Enables so many VFs of a PF, or disables them all. */
+int set_vfs(const char *pf, int count);
+
+/* Finds the VFs of a PF; -E2BIG if there are too many. */
+int find_vfs(const char *pf, struct functions *vfs);
 
 /* Returns the number of the function's IOMMU group. */
 int iommu_group_of(const char *bdf);
@@ -63,5 +80,14 @@ void user_exit(struct user *user);
 
 /* Opens a function, and its group if that is what the user has. Returns a file descriptor. */
 int open_function(struct user *user, const char *bdf);
+
+/* The same with a VF token, or with none if that is NULL. */
+int open_with_token(struct user *user, const char *bdf, const unsigned char *token);
+
+/* Reads 16 bits of the configuration space of an open function; ~0U if that fails. */
+unsigned int config_read(int fd, int where);
+
+/* Returns where the configuration space is in the file, or -1. */
+off_t config_offset(int fd);
 
 #endif

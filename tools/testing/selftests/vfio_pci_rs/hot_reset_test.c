@@ -92,25 +92,6 @@ static int hot_reset(struct user *user, int fd)
 	return reset_with(fd, groups, user->groups);
 }
 
-static off_t config_offset(int fd)
-{
-	struct vfio_region_info info = {
-		.argsz = sizeof(info),
-		.index = VFIO_PCI_CONFIG_REGION_INDEX,
-	};
-
-	return ioctl(fd, VFIO_DEVICE_GET_REGION_INFO, &info) ? -1 : (off_t)info.offset;
-}
-
-static unsigned int config_read(int fd, int where)
-{
-	__u16 value;
-
-	if (pread(fd, &value, sizeof(value), config_offset(fd) + where) != sizeof(value))
-		return ~0U;
-	return value;
-}
-
 /* Maps a BAR of the function, with memory enabled: NULL if none can be. */
 static __u32 *map_bar(int fd)
 {
