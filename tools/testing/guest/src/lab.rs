@@ -20,6 +20,7 @@ use crate::topology::Topology;
 use crate::trace::Calls;
 use crate::trace::Counts;
 use crate::trace::Tracer;
+use crate::wait;
 use crate::Result;
 
 /// Drivers other than the one under test that scenarios bind functions to.
@@ -122,6 +123,18 @@ impl Lab {
         t.observe("references", &shown);
         t.eq("the module's reference count", "0", &shown);
         Ok(())
+    }
+
+    /// Waits until no user of the driver's module is left, if it is one, and asserts that it came
+    /// to that. The kernel closes the files of a process after its parent has heard of its end.
+    pub fn comes_to_be_unreferenced(&self, t: &mut Test) -> Result<()> {
+        wait::until(
+            wait::SETTLE,
+            || self.driver.references(),
+            // One that is built in has no count.
+            |references| matches!(references, Ok(Some(0) | None)),
+        )?;
+        self.unreferenced(t)
     }
 
     /// Whether the driver shows `function` in a reset domain; never, if it shows none at all.

@@ -2,12 +2,14 @@
 
 //! A QEMU inside the guest, with functions assigned to it, spoken to over QMP.
 
+use std::fs;
 use std::fs::File;
 use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
 use std::process::ExitStatus;
@@ -20,7 +22,7 @@ use serde_json::json;
 use serde_json::Value;
 
 use crate::error::Doing;
-use crate::sysfs::Bdf;
+use crate::topology::Device;
 use crate::Error;
 use crate::Result;
 
@@ -29,18 +31,26 @@ const PROGRAM: &str = "qemu-system-x86_64";
 /// up its devices.
 const LIMIT: Duration = Duration::from_secs(180);
 const POLL: Duration = Duration::from_millis(100);
+/// What QEMU is to trace: a line for each event, which begins with its name.
+const TRACED: &str = "vfio_pci_hot_reset*";
+const HOT_RESET: &str = "vfio_pci_hot_reset ";
+const AFFECTED: &str = "vfio_pci_hot_reset_dep_devices ";
+const RESULT: &str = "vfio_pci_hot_reset_result ";
 
 /// A running QEMU; dropping it kills it.
 #[derive(Debug)]
 pub struct Qemu {
     child: Child,
     qmp: Option<Qmp>,
+    trace: PathBuf,
 }
 
 #[derive(Debug)]
 struct Qmp {
     stream: UnixStream,
     replies: BufReader<UnixStream>,
+    /// How many events have come which say that the machine was reset.
+    resets: usize,
 }
 
 /// An assigned function as QEMU's own guest sees it.
@@ -54,14 +64,27 @@ pub struct Seen {
     pub bars: usize,
 }
 
+/// A hot reset that QEMU wanted, as it traced it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HotReset {
+    /// Whether it is one for several assigned functions, or for one that is alone.
+    pub multi: bool,
+    /// How many functions it would affect; fewer, if QEMU gave up when it came to one.
+    pub affected: usize,
+    /// What came of it, `Success` or an error; nothing, if QEMU did not ask the kernel for it.
+    pub result: Option<String>,
+}
+
 impl Qemu {
-    /// Starts QEMU with `functions` assigned; its messages go to `NAME.log` in `results`.
-    pub fn start(functions: &[&Bdf], results: &Path, name: &str) -> Result<Self> {
+    /// Starts QEMU with `functions` assigned; its messages go to `NAME.log` in `results`, and what
+    /// it traces of hot resets to `NAME.trace`.
+    pub fn start(functions: &[Device], results: &Path, name: &str) -> Result<Self> {
         let log = results.join(format!("{name}.log"));
         let log_file = File::create(&log).doing(format!("creating {}", log.display()))?;
         let errors = log_file
             .try_clone()
             .doing(format!("opening {} again", log.display()))?;
+        let trace = results.join(format!("{name}.trace"));
         let socket = std::env::temp_dir().join(format!("{name}.{}.qmp", std::process::id()));
         let mut command = Command::new(PROGRAM);
         command
@@ -75,11 +98,13 @@ impl Qemu {
                 "none",
             ])
             .arg("-qmp")
-            .arg(format!("unix:{},server=on,wait=off", socket.display()));
+            .arg(format!("unix:{},server=on,wait=off", socket.display()))
+            .args(["-trace", TRACED, "-D"])
+            .arg(&trace);
         for (i, function) in functions.iter().enumerate() {
             command
                 .arg("-device")
-                .arg(format!("vfio-pci,host={function},id=assigned{i}"));
+                .arg(format!("vfio-pci,host={},id=assigned{i}", function.bdf()));
         }
         let child = command
             .stdin(Stdio::null())
@@ -87,7 +112,11 @@ impl Qemu {
             .stderr(errors)
             .spawn()
             .doing(format!("starting {PROGRAM}"))?;
-        let mut qemu = Qemu { child, qmp: None };
+        let mut qemu = Qemu {
+            child,
+            qmp: None,
+            trace,
+        };
         let connected = qemu.connect(&socket);
         let qmp = connected
             .map_err(|e| Error::new(format!("{e} (its messages are in {})", log.display())))?;
@@ -148,6 +177,38 @@ impl Qemu {
         Ok(seen)
     }
 
+    /// Resets QEMU's machine, which is what a reboot of its guest comes to. Its processor stands
+    /// still when this is done, before the first instruction of the firmware.
+    pub fn reset(&mut self) -> Result<()> {
+        let qmp = self.qmp()?;
+        qmp.execute("stop")?;
+        let before = qmp.resets;
+        qmp.execute("system_reset")?;
+        while qmp.resets == before {
+            let message = qmp.receive()?;
+            qmp.note_event(&message)?;
+        }
+        Ok(())
+    }
+
+    /// How often the machine has been reset since QEMU was started: by [`Qemu::reset`], or by
+    /// what runs in it.
+    pub fn resets(&mut self) -> Result<usize> {
+        Ok(self.qmp()?.resets)
+    }
+
+    /// Lets the processor go on after [`Qemu::reset`].
+    pub fn resume(&mut self) -> Result<()> {
+        self.qmp()?.execute("cont").map(drop)
+    }
+
+    /// The hot resets that QEMU has wanted so far.
+    pub fn hot_resets(&self) -> Result<Vec<HotReset>> {
+        let path = &self.trace;
+        let text = fs::read_to_string(path).doing(format!("reading {}", path.display()))?;
+        parse_hot_resets(&text).map_err(|e| Error::new(format!("{}: {e}", path.display())))
+    }
+
     /// Ends QEMU as SIGKILL does, in the midst of whatever it is doing.
     pub fn kill(mut self) -> Result<ExitStatus> {
         self.child.kill().doing(format!("killing {PROGRAM}"))?;
@@ -184,6 +245,7 @@ impl Qmp {
         let mut qmp = Qmp {
             stream,
             replies: BufReader::new(reader),
+            resets: 0,
         };
         let greeting = qmp.receive()?;
         if greeting.get("QMP").is_none() {
@@ -206,8 +268,15 @@ impl Qmp {
             if let Some(error) = reply.get("error") {
                 return Err(Error::new(format!("QMP {command} failed: {error}")));
             }
-            // Anything else is an event.
+            self.note_event(&reply)?;
         }
+    }
+
+    fn note_event(&mut self, message: &Value) -> Result<()> {
+        let name = message.get("event").and_then(Value::as_str);
+        let name = name.ok_or_else(|| Error::new(format!("QMP sent no event: {message}")))?;
+        self.resets += usize::from(name == "RESET");
+        Ok(())
     }
 
     fn receive(&mut self) -> Result<Value> {
@@ -258,9 +327,68 @@ fn has_address(region: &Value) -> bool {
         .is_some_and(|address| address > 0)
 }
 
+/// Finds hot resets in QEMU's trace: each begins with a line, and lines for what it would affect
+/// and for its result follow, if it comes so far.
+fn parse_hot_resets(text: &str) -> Result<Vec<HotReset>> {
+    let mut found: Vec<HotReset> = Vec::new();
+    for line in text.lines() {
+        let odd = || Error::new(format!("QEMU's trace has a line out of place: '{line}'"));
+        if let Some(rest) = line.strip_prefix(HOT_RESET) {
+            let multi = match rest.rsplit(' ').next() {
+                Some("multi") => true,
+                Some("one") => false,
+                _ => return Err(odd()),
+            };
+            found.push(HotReset {
+                multi,
+                affected: 0,
+                result: None,
+            });
+        } else if line.starts_with(AFFECTED) {
+            found.last_mut().ok_or_else(odd)?.affected += 1;
+        } else if line.starts_with(RESULT) {
+            let (_, result) = line.split_once(" hot reset: ").ok_or_else(odd)?;
+            found.last_mut().ok_or_else(odd)?.result = Some(result.to_owned());
+        }
+    }
+    Ok(found)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TRACE: &str = "\
+vfio_pci_hot_reset  (0000:01:00.0) multi
+vfio_pci_hot_reset_has_dep_devices 0000:01:00.0: hot reset dependent devices:
+vfio_pci_hot_reset_dep_devices \t0000:01:00.0 group 9
+vfio_pci_hot_reset_dep_devices \t0000:01:00.1 group 9
+vfio_pci_hot_reset_result 0000:01:00.0 hot reset: Invalid argument
+vfio_pci_hot_reset  (0000:01:00.0) one
+vfio_pci_hot_reset_has_dep_devices 0000:01:00.0: hot reset dependent devices:
+vfio_pci_hot_reset_dep_devices \t0000:01:00.0 group 9
+";
+
+    #[test]
+    fn hot_resets_are_found() {
+        let found = parse_hot_resets(TRACE).expect("a valid trace");
+        let expected = [
+            HotReset {
+                multi: true,
+                affected: 2,
+                result: Some("Invalid argument".into()),
+            },
+            HotReset {
+                multi: false,
+                affected: 1,
+                result: None,
+            },
+        ];
+        assert_eq!(found, expected);
+        assert!(parse_hot_resets("").expect("an empty trace").is_empty());
+        let no_beginning = TRACE.lines().last().expect("a line");
+        assert!(parse_hot_resets(no_beginning).is_err());
+    }
 
     #[test]
     fn assigned_functions_are_found() {

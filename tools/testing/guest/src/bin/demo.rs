@@ -156,9 +156,8 @@ fn with_driver(
     show_domain(show, driver, &devices[0])?;
     power(show, devices, "before", "D3hot")?;
 
-    let bdfs: Vec<_> = devices.iter().map(Device::bdf).collect();
     let start = Instant::now();
-    let mut qemu = Qemu::start(&bdfs, results, "demo-qemu")?;
+    let mut qemu = Qemu::start(devices, results, "demo-qemu")?;
     show.step("QEMU started with both functions assigned")?;
     let seen = qemu.wait_seen(devices.len())?;
     show.observe(

@@ -14,7 +14,7 @@ use crate::topology::Device;
 use crate::Error;
 use crate::Result;
 
-const VFS: usize = 2;
+const VFS: usize = 7;
 
 /// Exists if the kernel has lockdep.
 const LOCKDEP: &str = "/proc/lockdep";

@@ -15,6 +15,7 @@ use crate::Result;
 mod bus_reset;
 mod captured;
 mod drop_in;
+mod hot_reset;
 mod killed;
 mod kinds;
 mod life_cycle;
@@ -106,6 +107,12 @@ pub const ALL: &[Scenario] = &[
         name: "captured_vfs",
         compared: true,
         run: captured::run,
+    },
+    Scenario {
+        number: 13,
+        name: "qemu_hot_reset",
+        compared: true,
+        run: hot_reset::run,
     },
     Scenario {
         number: 15,
