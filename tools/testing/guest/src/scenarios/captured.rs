@@ -6,6 +6,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
+use super::errno;
 use crate::ktap::Test;
 use crate::lab;
 use crate::lab::Lab;
@@ -30,11 +31,11 @@ pub(super) fn run(lab: &Lab, t: &mut Test) -> Result<()> {
     let pf = lab.topology.device(lab::PF)?;
     lab.driver.load(&[])?;
     let binding = lab.bind([&pf])?;
-    let enabled = errno(pf.write("sriov_numvfs", &VFS.to_string()));
+    let enabled = errno(&pf.write("sriov_numvfs", &VFS.to_string()));
     t.observe("errno without enable_sriov", &enabled);
     t.eq(
         "without enable_sriov there are no VFs",
-        Errno::ENOENT.to_string(),
+        format!("{:?}", Errno::ENOENT),
         enabled,
     );
     binding.release()?;
@@ -44,11 +45,11 @@ pub(super) fn run(lab: &Lab, t: &mut Test) -> Result<()> {
     let binding = lab.bind([&pf])?;
     pf.write("sriov_numvfs", &VFS.to_string())?;
     captured(lab, t, &pf, "enabled")?;
-    let again = errno(pf.write("sriov_numvfs", "1"));
+    let again = errno(&pf.write("sriov_numvfs", "1"));
     t.observe("errno for another number", &again);
     t.eq(
         "another number of VFs has to wait until there are none",
-        Errno::EBUSY.to_string(),
+        format!("{:?}", Errno::EBUSY),
         again,
     );
     lab.power(t, &pf, "with VFs", "D0")?;
@@ -94,12 +95,4 @@ fn captured(lab: &Lab, t: &mut Test, pf: &Bdf, when: &str) -> Result<()> {
         lab.state(t, &vf, when, "idle")?;
     }
     Ok(())
-}
-
-/// The name of the error of a write, or that there was none.
-fn errno(result: Result<()>) -> String {
-    match result.as_ref().err().and_then(Error::errno) {
-        Some(errno) => Errno::from_raw(errno).to_string(),
-        None => format!("none: {result:?}"),
-    }
 }

@@ -3,13 +3,17 @@
 //! The scenarios: what a vfio-pci driver has to do, each on a freshly loaded module and each
 //! leaving the machine as it found it.
 
+use std::fmt::Debug;
 use std::panic::catch_unwind;
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
+use nix::errno::Errno;
+
 use crate::ktap::Report;
 use crate::ktap::Test;
 use crate::lab::Lab;
+use crate::Error;
 use crate::Result;
 
 mod bus_reset;
@@ -19,6 +23,7 @@ mod hot_reset;
 mod killed;
 mod kinds;
 mod life_cycle;
+mod locked;
 mod parallel;
 mod probe;
 
@@ -120,6 +125,12 @@ pub const ALL: &[Scenario] = &[
         compared: false,
         run: drop_in::run,
     },
+    Scenario {
+        number: 19,
+        name: "locked_at_open",
+        compared: true,
+        run: locked::run,
+    },
 ];
 
 impl Scenario {
@@ -145,5 +156,13 @@ impl Scenario {
             start.elapsed().as_secs_f64()
         );
         report.finish(self.name, self.number, test, self.compared)
+    }
+}
+
+/// The name of the errno that an operation ended with, or that there was none.
+fn errno<T: Debug>(result: &Result<T>) -> String {
+    match result.as_ref().err().and_then(Error::errno) {
+        Some(errno) => format!("{:?}", Errno::from_raw(errno)),
+        None => format!("none: {result:?}"),
     }
 }
