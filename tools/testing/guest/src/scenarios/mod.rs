@@ -20,6 +20,7 @@ mod bus_reset;
 mod captured;
 mod drop_in;
 mod hot_reset;
+mod dynamic_ids;
 mod killed;
 mod kinds;
 mod life_cycle;
@@ -124,6 +125,12 @@ pub const ALL: &[Scenario] = &[
         name: "drop_in_name",
         compared: false,
         run: drop_in::run,
+    },
+    Scenario {
+        number: 16,
+        name: "dynamic_ids",
+        compared: true,
+        run: dynamic_ids::run,
     },
     Scenario {
         number: 19,
