@@ -58,6 +58,17 @@ impl Bdf {
         &self.0[..10]
     }
 
+    /// Domain, bus, device and function.
+    pub fn numbers(&self) -> [u32; 4] {
+        let number = |digits: &str| u32::from_str_radix(digits, 16).expect("these are digits");
+        [
+            number(&self.0[..4]),
+            number(&self.0[5..7]),
+            number(&self.0[8..10]),
+            number(&self.0[11..]),
+        ]
+    }
+
     /// The device's directory in sysfs.
     pub fn path(&self) -> PathBuf {
         Path::new(PCI_BUS).join("devices").join(&self.0)
@@ -258,6 +269,7 @@ mod tests {
         assert_eq!(bdf.to_string(), "0000:0a:1f.7");
         assert_eq!(bdf.bus(), "0000:0a");
         assert_eq!(bdf.slot(), "0000:0a:1f");
+        assert_eq!(bdf.numbers(), [0, 0x0a, 0x1f, 7]);
         for wrong in [
             "0a:1f.7",
             "0000:0a:1f:7",

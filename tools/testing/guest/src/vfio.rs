@@ -17,10 +17,12 @@ use iommufd_ioctls::IommuFd;
 use nix::fcntl::fcntl;
 use nix::fcntl::FcntlArg;
 use nix::fcntl::FdFlag;
+use vfio_bindings::bindings::vfio::VFIO_PCI_ERR_IRQ_INDEX;
 use vfio_ioctls::VfioContainer;
 use vfio_ioctls::VfioDevice;
 use vfio_ioctls::VfioIommufd;
 use vfio_ioctls::VfioOps;
+use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use crate::error::Doing;
@@ -59,8 +61,27 @@ impl User {
 
     /// Opens `function`; of a container also its group, if this is the first function of it.
     pub fn open(&self, function: &Bdf) -> Result<Opened> {
+        self.open_and(function, |_| Ok(()))
+    }
+
+    /// Opens `function`, and has `event` signalled whenever PCI Express reports an error of it.
+    pub fn open_with_error_event(&self, function: &Bdf, event: &EventFd) -> Result<Opened> {
+        self.open_and(function, |device| {
+            device
+                .enable_irq(VFIO_PCI_ERR_IRQ_INDEX, vec![event])
+                .map_err(|e| refused(format!("setting the error event of {function}"), e))
+        })
+    }
+
+    /// Opens `function`, and does `more` with it.
+    fn open_and(
+        &self,
+        function: &Bdf,
+        more: impl FnOnce(&VfioDevice) -> Result<()>,
+    ) -> Result<Opened> {
         let device = VfioDevice::new(&function.path(), self.0.clone())
             .map_err(|e| refused(format!("opening {function} through VFIO"), e))?;
+        more(&device)?;
         // Dropping a VfioDevice gives up its group if it believes to be the last user, and two
         // threads that do so at once are in each other's way (the group is EBUSY for the second
         // one). With another reference to the open file, that happens here, where the kernel

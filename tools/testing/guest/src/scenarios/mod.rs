@@ -21,6 +21,7 @@ mod captured;
 mod drop_in;
 mod hot_reset;
 mod dynamic_ids;
+mod errors;
 mod killed;
 mod kinds;
 mod life_cycle;
@@ -131,6 +132,12 @@ pub const ALL: &[Scenario] = &[
         name: "dynamic_ids",
         compared: true,
         run: dynamic_ids::run,
+    },
+    Scenario {
+        number: 17,
+        name: "errors",
+        compared: true,
+        run: errors::run,
     },
     Scenario {
         number: 19,
