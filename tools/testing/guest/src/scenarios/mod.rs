@@ -28,6 +28,7 @@ mod life_cycle;
 mod locked;
 mod parallel;
 mod probe;
+mod vga;
 
 /// One scenario.
 #[derive(Debug, Clone, Copy)]
@@ -144,6 +145,12 @@ pub const ALL: &[Scenario] = &[
         name: "locked_at_open",
         compared: true,
         run: locked::run,
+    },
+    Scenario {
+        number: 20,
+        name: "vga",
+        compared: true,
+        run: vga::run,
     },
 ];
 
