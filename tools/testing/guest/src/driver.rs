@@ -166,11 +166,21 @@ pub fn rmmod(module: &str) -> Result<()> {
     run(Command::new("rmmod").arg(module))
 }
 
+/// What a module's file says in all its fields of this name.
+pub fn modinfo(module: &str, field: &str) -> Result<Vec<String>> {
+    let output = output(Command::new("modinfo").args(["-F", field, module]))?;
+    Ok(output.lines().map(str::to_owned).collect())
+}
+
 fn run(command: &mut Command) -> Result<()> {
+    output(command).map(|_| ())
+}
+
+fn output(command: &mut Command) -> Result<String> {
     let shown = format!("{command:?}").replace('"', "");
     let output = command.output().doing(format!("running {shown}"))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let complaint = String::from_utf8_lossy(&output.stderr);
     Err(Error::new(format!("{shown} failed: {}", complaint.trim())))

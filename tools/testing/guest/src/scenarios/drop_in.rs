@@ -20,6 +20,9 @@ use crate::Result;
 const BUSY: &str = "Device or resource busy";
 const INVALID: &str = "Invalid argument";
 
+/// What the alias of a driver begins with that a tool is to choose for a function.
+const ALIAS: &str = "vfio_pci:";
+
 pub(super) fn run(lab: &Lab, t: &mut Test) -> Result<()> {
     lab.driver.load(&[])?;
     t.eq(
@@ -39,6 +42,7 @@ pub(super) fn run(lab: &Lab, t: &mut Test) -> Result<()> {
     lab.driver.unload()?;
 
     let replaced = Driver::new(driver::REPLACED);
+    described(lab, t, &replaced)?;
     let as_replaced = format!("driver_name={}", replaced.name());
     unknown_name(lab, t)?;
     beside(lab, t, &replaced, &as_replaced)?;
@@ -62,6 +66,37 @@ pub(super) fn run(lab: &Lab, t: &mut Test) -> Result<()> {
     );
     used(lab, t, replaced.name())?;
     lab.unreferenced(t)
+}
+
+/// Tools that look for a driver by the module's aliases find the other one; the parameters are the
+/// other one's, and the name.
+fn described(lab: &Lab, t: &mut Test, replaced: &Driver) -> Result<()> {
+    let own = driver::modinfo(&lab.driver.module(), "alias")?;
+    t.check(
+        "no alias makes a tool choose it",
+        !own.iter().any(|alias| alias.starts_with(ALIAS)),
+        || format!("{own:?}"),
+    );
+    let aliases = driver::modinfo(&replaced.module(), "alias")?;
+    t.check(
+        "vfio-pci has such an alias",
+        aliases.iter().any(|alias| alias.starts_with(ALIAS)),
+        || format!("{aliases:?}"),
+    );
+
+    let mut parameters = driver::modinfo(&lab.driver.module(), "parm")?;
+    let all = parameters.len();
+    parameters.retain(|parameter| !parameter.starts_with("driver_name:"));
+    t.eq("it has a parameter driver_name", all - 1, parameters.len());
+    let mut expected = driver::modinfo(&replaced.module(), "parm")?;
+    parameters.sort();
+    expected.sort();
+    t.check(
+        "its other parameters are those of vfio-pci",
+        !expected.is_empty() && parameters == expected,
+        || format!("expected {expected:#?} got {parameters:#?}"),
+    );
+    Ok(())
 }
 
 /// A name that is none of the driver's is refused, and reported once.
@@ -108,7 +143,8 @@ fn beside(lab: &Lab, t: &mut Test, replaced: &Driver, as_replaced: &str) -> Resu
 
 /// Functions are bound, opened and captured under the other name as under its own.
 fn used(lab: &Lab, t: &mut Test, name: &str) -> Result<()> {
-    lab.driver.load(&[&format!("driver_name={name}"), "enable_sriov=1"])?;
+    lab.driver
+        .load(&[&format!("driver_name={name}"), "enable_sriov=1"])?;
     let pf = lab.topology.device(lab::PF)?;
     pf.bind(name)?;
     pf.write("sriov_numvfs", "1")?;
