@@ -79,6 +79,7 @@ class Topology:
     def __init__(self, name, table):
         self.memory = table.get("memory", "2G")
         self.globals = table.get("globals", [])
+        self.cpu = table.get("cpu", "Nehalem")
         self.arguments = []
         # Device id -> device.function of every hop from the root bus, as in "08.0/00.1".
         self.paths = {}
@@ -130,7 +131,7 @@ def virtme_command(topology, cpus, memory):
     command += [
         "--qemu-opts",
         # Newer processor models have more for TCG to emulate: a boot with "max" takes twice as long.
-        "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "Nehalem",
+        "-accel", "tcg,thread=multi,tb-size=512", "-cpu", topology.cpu,
         # vfio needs an IOMMU that remaps interrupts. (The machine is q35 without KVM.)
         "-machine", "kernel-irqchip=split",
         "-device", "intel-iommu,intremap=on,caching-mode=on",

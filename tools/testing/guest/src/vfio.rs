@@ -14,12 +14,14 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use iommufd_ioctls::IommuFd;
+use kvm_ioctls::DeviceFd;
 use nix::fcntl::fcntl;
 use nix::fcntl::FcntlArg;
 use nix::fcntl::FdFlag;
 use vfio_bindings::bindings::vfio::VFIO_PCI_ERR_IRQ_INDEX;
 use vfio_ioctls::VfioContainer;
 use vfio_ioctls::VfioDevice;
+use vfio_ioctls::VfioDeviceFd;
 use vfio_ioctls::VfioIommufd;
 use vfio_ioctls::VfioOps;
 use vmm_sys_util::eventfd::EventFd;
@@ -48,6 +50,14 @@ impl User {
     pub fn new() -> Result<Self> {
         let container =
             VfioContainer::new(None).map_err(|e| refused("opening a VFIO container", e))?;
+        Ok(User(Arc::new(container)))
+    }
+
+    /// Opens a container that tells a virtual machine which groups it has, through the machine's
+    /// VFIO device.
+    pub fn with_machine(vfio: DeviceFd) -> Result<Self> {
+        let container = VfioContainer::new(Some(Arc::new(VfioDeviceFd::new_from_kvm(vfio))))
+            .map_err(|e| refused("opening a VFIO container for a virtual machine", e))?;
         Ok(User(Arc::new(container)))
     }
 

@@ -24,6 +24,7 @@ mod dynamic_ids;
 mod errors;
 mod killed;
 mod kinds;
+mod kvm;
 mod life_cycle;
 mod locked;
 mod parallel;
@@ -139,6 +140,12 @@ pub const ALL: &[Scenario] = &[
         name: "errors",
         compared: true,
         run: errors::run,
+    },
+    Scenario {
+        number: 18,
+        name: "kvm",
+        compared: true,
+        run: kvm::run,
     },
     Scenario {
         number: 19,
