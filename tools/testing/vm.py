@@ -80,6 +80,7 @@ class Topology:
         self.memory = table.get("memory", "2G")
         self.globals = table.get("globals", [])
         self.cpu = table.get("cpu", "Nehalem")
+        self.kernel_arguments = table.get("kernel-arguments", [])
         self.arguments = []
         # Device id -> device.function of every hop from the root bus, as in "08.0/00.1".
         self.paths = {}
@@ -126,7 +127,7 @@ def virtme_command(topology, cpus, memory):
         # --script-sh would take one more device, the first one of the topologies.
         "--script-exec", str(GUEST_INIT), "--show-boot-console",
     ]  # fmt: skip
-    for argument in KERNEL_ARGUMENTS:
+    for argument in KERNEL_ARGUMENTS + topology.kernel_arguments:
         command += ["--kopt", argument]
     command += [
         "--qemu-opts",

@@ -186,6 +186,7 @@ int user_init(struct user *user, bool cdev)
 	memset(user, 0, sizeof(*user));
 	user->iommufd = cdev ? open("/dev/iommu", O_RDWR) : -1;
 	user->container = cdev ? -1 : open("/dev/vfio/vfio", O_RDWR);
+	user->iommu = VFIO_TYPE1v2_IOMMU;
 	return user->container >= 0 || user->iommufd >= 0 ? 0 : -errno;
 }
 
@@ -221,7 +222,8 @@ static int open_group(struct user *user, const char *bdf)
 		if (user->group[i].id == id)
 			return user->group[i].fd;
 	}
-	snprintf(path, sizeof(path), "/dev/vfio/%d", id);
+	snprintf(path, sizeof(path), "/dev/vfio/%s%d",
+		 user->iommu == VFIO_NOIOMMU_IOMMU ? "noiommu-" : "", id);
 	fd = open(path, O_RDWR);
 	if (fd < 0)
 		return -errno;
@@ -231,7 +233,7 @@ static int open_group(struct user *user, const char *bdf)
 		return -EPERM;
 	}
 	if (ioctl(fd, VFIO_GROUP_SET_CONTAINER, &user->container) ||
-	    (!user->groups && ioctl(user->container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU))) {
+	    (!user->groups && ioctl(user->container, VFIO_SET_IOMMU, user->iommu))) {
 		int error = errno;
 
 		close(fd);

@@ -17,9 +17,11 @@ struct functions {
 	char bdf[MAX_FUNCTIONS][16];
 };
 
-/* How a user gets at functions: one of them is -1. */
+/* How a user gets at functions: one of the files is -1. */
 struct user {
 	int container;
+	/* What the container is given: VFIO_TYPE1v2_IOMMU, unless it is set. */
+	int iommu;
 	int iommufd;
 	int groups;
 	struct {
