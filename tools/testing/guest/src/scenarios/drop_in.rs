@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Scenario 15: the driver under the name of the one that it can take the place of.
+//! Scenario 14: the driver under the name of the one that it can take the place of.
 
 use std::fs;
 

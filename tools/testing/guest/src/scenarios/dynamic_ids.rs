@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Scenario 16: IDs that are given to the driver, and taken from it, while it is loaded: `new_id`
+//! Scenario 15: IDs that are given to the driver, and taken from it, while it is loaded: `new_id`
 //! and `remove_id` in its directory in sysfs.
 
 use nix::errno::Errno;

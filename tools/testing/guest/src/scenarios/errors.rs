@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Scenario 17: errors that PCI Express reports of a function (AER). They are not there, but
+//! Scenario 16: errors that PCI Express reports of a function (AER). They are not there, but
 //! injected: the kernel's `aer_inject` has the root port's interrupt handler find them.
 
 use std::fs::OpenOptions;

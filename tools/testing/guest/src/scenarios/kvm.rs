@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Scenario 18: a function that is opened for a virtual machine of KVM keeps the machine, until it is
+//! Scenario 17: a function that is opened for a virtual machine of KVM keeps the machine, until it is
 //! released. No code runs in the machine.
 
 use std::fs;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Scenario 19: a function is opened whose device lock is held elsewhere.
+//! Scenario 18: a function is opened whose device lock is held elsewhere.
 //!
 //! The function cannot be reset then, and is not given to anybody in the state in which it was left.
 

@@ -19,9 +19,9 @@ use crate::Result;
 mod bus_reset;
 mod captured;
 mod drop_in;
-mod hot_reset;
 mod dynamic_ids;
 mod errors;
+mod hot_reset;
 mod killed;
 mod kinds;
 mod kvm;
@@ -124,37 +124,37 @@ pub const ALL: &[Scenario] = &[
         run: hot_reset::run,
     },
     Scenario {
-        number: 15,
+        number: 14,
         name: "drop_in_name",
         compared: false,
         run: drop_in::run,
     },
     Scenario {
-        number: 16,
+        number: 15,
         name: "dynamic_ids",
         compared: true,
         run: dynamic_ids::run,
     },
     Scenario {
-        number: 17,
+        number: 16,
         name: "errors",
         compared: true,
         run: errors::run,
     },
     Scenario {
-        number: 18,
+        number: 17,
         name: "kvm",
         compared: true,
         run: kvm::run,
     },
     Scenario {
-        number: 19,
+        number: 18,
         name: "locked_at_open",
         compared: true,
         run: locked::run,
     },
     Scenario {
-        number: 20,
+        number: 19,
         name: "vga",
         compared: true,
         run: vga::run,

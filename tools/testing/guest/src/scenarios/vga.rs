@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Scenario 20: what the VGA arbiter is told of the legacy addresses that a VGA device answers to.
+//! Scenario 19: what the VGA arbiter is told of the legacy addresses that a VGA device answers to.
 //!
 //! With `disable_vga`, user space has no access to them. A bridge then need not forward them to the
 //! device, unless another VGA device is behind it; on the root bus there is no bridge.
