@@ -4,11 +4,14 @@
 #include <glob.h>
 #include <libgen.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <linux/iommufd.h>
@@ -19,6 +22,8 @@
 
 /* How long something may take that happens by itself, and how long it is watched. */
 #define SETTLE_MS	5000
+/* How long something is watched that has to wait. */
+#define WATCH_MS	500
 
 #define OURS		"vfio_pci_rs"
 #define DOMAINS		"/sys/kernel/debug/" OURS "/reset_domains"
@@ -96,20 +101,48 @@ int read_attribute(const char *bdf, const char *name, char value[32])
 	return 0;
 }
 
-bool comes_to(const char *bdf, const char *expected)
+int write_attribute(const char *bdf, const char *name, const char *value)
 {
-	char state[32];
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/%s", bdf, name);
+	return write_file(value, DEVICES "%s", path);
+}
+
+int read_host_config(const char *bdf, int where, void *config, size_t size)
+{
+	char path[PATH_MAX];
+	ssize_t len;
+	int fd;
+
+	snprintf(path, sizeof(path), DEVICES "%s/config", bdf);
+	fd = open(path, O_RDONLY);
+	if (fd < 0)
+		return -errno;
+	len = pread(fd, config, size, where);
+	close(fd);
+	return len < 0 ? -EIO : len;
+}
+
+bool attribute_comes_to(const char *bdf, const char *name, const char *expected)
+{
+	char value[32];
 	int waited;
 
 	for (waited = 0; waited <= SETTLE_MS; waited += 20) {
-		if (read_attribute(bdf, "power_state", state))
+		if (read_attribute(bdf, name, value))
 			return false;
-		if (!strcmp(state, expected))
+		if (!strcmp(value, expected))
 			return true;
 		usleep(20000);
 	}
-	ksft_print_msg("%s is in %s, and not in %s\n", bdf, state, expected);
+	ksft_print_msg("%s: %s is %s, and not %s\n", bdf, name, value, expected);
 	return false;
+}
+
+bool comes_to(const char *bdf, const char *expected)
+{
+	return attribute_comes_to(bdf, "power_state", expected);
 }
 
 int read_domain(const char *bdf, struct domain *found)
@@ -321,6 +354,101 @@ unsigned int config_read(int fd, int where)
 	return value;
 }
 
+int set_irqs(int fd, unsigned int index, unsigned int flags, unsigned int count, const void *data)
+{
+	struct {
+		struct vfio_irq_set header;
+		unsigned char data[MAX_FUNCTIONS * sizeof(int)];
+	} irqs = {
+		.header = {
+			.flags = flags,
+			.index = index,
+			.count = count,
+		},
+	};
+	size_t size = 0;
+
+	if (flags & VFIO_IRQ_SET_DATA_BOOL)
+		size = count;
+	else if (flags & VFIO_IRQ_SET_DATA_EVENTFD)
+		size = count * sizeof(int);
+	if (size > sizeof(irqs.data))
+		return -E2BIG;
+	if (size)
+		memcpy(irqs.data, data, size);
+	irqs.header.argsz = sizeof(irqs.header) + size;
+	return ioctl(fd, VFIO_DEVICE_SET_IRQS, &irqs) ? -errno : 0;
+}
+
+int request_eventfd(int fd)
+{
+	int ret, request = eventfd(0, EFD_CLOEXEC);
+
+	ret = set_irqs(fd, VFIO_PCI_REQ_IRQ_INDEX,
+		       VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER, 1, &request);
+	return ret ?: request;
+}
+
+bool is_signalled(int eventfd, int timeout_ms)
+{
+	struct pollfd event = {
+		.fd = eventfd,
+		.events = POLLIN,
+	};
+
+	return poll(&event, 1, timeout_ms) == 1;
+}
+
+int reset_with(int fd, const int *groups, int count)
+{
+	struct {
+		struct vfio_pci_hot_reset header;
+		int groups[MAX_FUNCTIONS + 1];
+	} request = {
+		.header = {
+			.argsz = sizeof(request),
+			.count = count,
+		},
+	};
+
+	if (count)
+		memcpy(request.groups, groups, count * sizeof(*groups));
+	return ioctl(fd, VFIO_DEVICE_PCI_HOT_RESET, &request) ? -errno : 0;
+}
+
+int hot_reset(struct user *user, int fd)
+{
+	int groups[MAX_FUNCTIONS], i;
+
+	for (i = 0; i < user->groups; i++)
+		groups[i] = user->group[i].fd;
+	return reset_with(fd, groups, user->groups);
+}
+
+pid_t begin(int (*action)(const char *bdf), const char *bdf)
+{
+	pid_t pid = fork();
+
+	if (!pid) {
+		close_range(3, ~0U, 0);
+		_exit(action(bdf) ? 1 : 0);
+	}
+	return pid;
+}
+
+bool waits(pid_t pid)
+{
+	usleep(WATCH_MS * 1000);
+	return !waitpid(pid, NULL, WNOHANG);
+}
+
+bool succeeds(pid_t pid)
+{
+	int status;
+
+	return waitpid(pid, &status, 0) == pid && WIFEXITED(status) && !WEXITSTATUS(status);
+}
+
 /* Returns how many functions a variable names, or -EINVAL if there are too many. */
 static int parse_functions(const char *variable, struct functions *functions)
 {
@@ -356,13 +484,16 @@ int unbind_functions(struct functions *functions)
 	return ret;
 }
 
-int functions_setup(const char *variable, int least, struct functions *functions)
+int functions_find(const char *variable, int least, struct functions *functions)
 {
 	int count = parse_functions(variable, functions);
 
 	if (count < 0)
 		return count;
-	if (count < least)
-		return -ENODEV;
-	return bind_functions(functions);
+	return count < least ? -ENODEV : 0;
+}
+
+int functions_setup(const char *variable, int least, struct functions *functions)
+{
+	return functions_find(variable, least, functions) ?: bind_functions(functions);
 }

@@ -45,7 +45,8 @@ struct domain {
 const char *driver(void);
 bool shows_domains(void);
 
-/* Binds the functions that a variable names; -ENODEV if these are fewer than @least. */
+/* Finds the functions that a variable names, and binds them; -ENODEV if fewer than @least. */
+int functions_find(const char *variable, int least, struct functions *functions);
 int functions_setup(const char *variable, int least, struct functions *functions);
 int bind_functions(struct functions *functions);
 int unbind_functions(struct functions *functions);
@@ -59,8 +60,14 @@ bool exists(const char *bdf);
 /* Reads the first word of a function's attribute in sysfs, 31 characters of it at most. */
 int read_attribute(const char *bdf, const char *name, char value[32]);
 
-/* Returns whether the function comes to this power state. */
+/* Reads configuration space as the host sees it. Returns how many bytes there are, up to @size. */
+int read_host_config(const char *bdf, int where, void *config, size_t size);
+
+int write_attribute(const char *bdf, const char *name, const char *value);
+
+/* Returns whether the function comes to this power state, or an attribute to this value. */
 bool comes_to(const char *bdf, const char *expected);
+bool attribute_comes_to(const char *bdf, const char *name, const char *expected);
 
 /* Reads the domain of the function; -ENOENT if it is in none. */
 int read_domain(const char *bdf, struct domain *found);
@@ -91,5 +98,26 @@ unsigned int config_read(int fd, int where);
 
 /* Returns where the configuration space is in the file, or -1. */
 off_t config_offset(int fd);
+
+/* VFIO_DEVICE_SET_IRQS from vector 0 on: @data are bytes or file descriptors, as the flags say. */
+int set_irqs(int fd, unsigned int index, unsigned int flags, unsigned int count, const void *data);
+
+/* Returns an eventfd by which the user of a function is asked to let go of it. */
+int request_eventfd(int fd);
+
+bool is_signalled(int eventfd, int timeout_ms);
+
+/* Asks for a hot reset with @count group files, or as a user of iommufd with none. */
+int reset_with(int fd, const int *groups, int count);
+
+/* Asks for it with all groups that the user has. */
+int hot_reset(struct user *user, int fd);
+
+/* Begins what may have to wait, in a child that has nothing open of what its parent has. */
+pid_t begin(int (*action)(const char *bdf), const char *bdf);
+
+/* Returns whether the child is still at it after a while, or whether it comes to a good end. */
+bool waits(pid_t pid);
+bool succeeds(pid_t pid);
 
 #endif

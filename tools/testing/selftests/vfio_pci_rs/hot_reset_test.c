@@ -67,31 +67,6 @@ static struct vfio_pci_dependent_device *entry_of(struct info *info, const char 
 	return NULL;
 }
 
-/* Asks for a reset with @count group files, or as a user of iommufd with none. */
-static int reset_with(int fd, const int *groups, int count)
-{
-	struct request request = {
-		.header = {
-			.argsz = sizeof(request),
-			.count = count,
-		},
-	};
-
-	if (count)
-		memcpy(request.groups, groups, count * sizeof(*groups));
-	return ioctl(fd, VFIO_DEVICE_PCI_HOT_RESET, &request) ? -errno : 0;
-}
-
-/* Asks for it with all groups that the user has. */
-static int hot_reset(struct user *user, int fd)
-{
-	int groups[MAX_FUNCTIONS], i;
-
-	for (i = 0; i < user->groups; i++)
-		groups[i] = user->group[i].fd;
-	return reset_with(fd, groups, user->groups);
-}
-
 /* Maps a BAR of the function, with memory enabled: NULL if none can be. */
 static __u32 *map_bar(int fd)
 {

@@ -11,12 +11,9 @@
  * give the same answers. The driver's parameter enable_sriov is set meanwhile.
  */
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <linux/pci_regs.h>
@@ -27,8 +24,6 @@
 
 /* How long something may take that has to happen. */
 #define LIMIT_MS	30000
-/* How long something is watched that must not change. */
-#define WATCH_MS	500
 
 /* Exists if the kernel has lockdep. */
 #define LOCKDEP		"/proc/lockdep"
@@ -107,60 +102,6 @@ static int token_feature(int fd, unsigned int operation, const unsigned char *to
 
 	memcpy(feature.token, token, TOKEN_SIZE);
 	return ioctl(fd, VFIO_DEVICE_FEATURE, &feature) ? -errno : 0;
-}
-
-/* Returns an eventfd by which the user of a function is asked to let go of it. */
-static int request_eventfd(int fd)
-{
-	struct {
-		struct vfio_irq_set header;
-		int eventfd;
-	} irq = {
-		.header = {
-			.argsz = sizeof(irq),
-			.flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
-			.index = VFIO_PCI_REQ_IRQ_INDEX,
-			.count = 1,
-		},
-		.eventfd = eventfd(0, EFD_CLOEXEC),
-	};
-
-	return ioctl(fd, VFIO_DEVICE_SET_IRQS, &irq) ? -errno : irq.eventfd;
-}
-
-static bool is_signalled(int eventfd, int timeout_ms)
-{
-	struct pollfd event = {
-		.fd = eventfd,
-		.events = POLLIN,
-	};
-
-	return poll(&event, 1, timeout_ms) == 1;
-}
-
-/* Begins what may have to wait, in a child that has nothing open of what its parent has. */
-static pid_t begin(int (*action)(const char *pf), const char *pf)
-{
-	pid_t pid = fork();
-
-	if (!pid) {
-		close_range(3, ~0U, 0);
-		_exit(action(pf) ? 1 : 0);
-	}
-	return pid;
-}
-
-static bool waits(pid_t pid)
-{
-	usleep(WATCH_MS * 1000);
-	return !waitpid(pid, NULL, WNOHANG);
-}
-
-static bool succeeds(pid_t pid)
-{
-	int status;
-
-	return waitpid(pid, &status, 0) == pid && WIFEXITED(status) && !WEXITSTATUS(status);
 }
 
 FIXTURE_SETUP(sriov)
