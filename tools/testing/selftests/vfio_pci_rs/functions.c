@@ -178,15 +178,14 @@ int read_domain(const char *bdf, struct domain *found)
 	return ret;
 }
 
-int allow_sriov(bool allowed)
+int set_parameter(const char *name, bool value)
 {
-	char module[32];
-	char *dash;
+	char path[PATH_MAX], *dash;
 
-	snprintf(module, sizeof(module), "%s", driver());
-	while ((dash = strchr(module, '-')))
+	snprintf(path, sizeof(path), "%s/parameters/%s", driver(), name);
+	while ((dash = strchr(path, '-')))
 		*dash = '_';
-	return write_file(allowed ? "Y" : "N", "/sys/module/%s/parameters/enable_sriov", module);
+	return write_file(value ? "Y" : "N", "/sys/module/%s", path);
 }
 
 int set_vfs(const char *pf, int count)

@@ -72,8 +72,8 @@ bool attribute_comes_to(const char *bdf, const char *name, const char *expected)
 /* Reads the domain of the function; -ENOENT if it is in none. */
 int read_domain(const char *bdf, struct domain *found);
 
-/* Has the driver let root enable VFs, or not. */
-int allow_sriov(bool allowed);
+/* Sets a parameter of the driver's module. */
+int set_parameter(const char *name, bool value);
 
 /* Enables so many VFs of a PF, or disables them all. */
 int set_vfs(const char *pf, int count);

@@ -112,7 +112,7 @@ FIXTURE_SETUP(sriov)
 		SKIP(return, "VFIO_PCI_RS_PF names no function");
 	ASSERT_EQ(0, ret);
 	self->pf = self->pfs.bdf[0];
-	ASSERT_EQ(0, allow_sriov(true));
+	ASSERT_EQ(0, set_parameter("enable_sriov", true));
 	ASSERT_EQ(0, enable_vfs(self->pf, &self->vfs));
 	ASSERT_LE(2, self->vfs.count);
 	ASSERT_EQ(0, user_init(&self->user, variant->cdev));
@@ -123,7 +123,7 @@ FIXTURE_TEARDOWN(sriov)
 	user_exit(&self->user);
 	EXPECT_EQ(0, disable_vfs(self->pf));
 	EXPECT_EQ(0, unbind_functions(&self->pfs));
-	EXPECT_EQ(0, allow_sriov(false));
+	EXPECT_EQ(0, set_parameter("enable_sriov", false));
 }
 
 TEST_F_TIMEOUT(sriov, vfs_are_the_drivers, 120)
@@ -157,7 +157,7 @@ TEST_F_TIMEOUT(sriov, vfs_are_the_drivers, 120)
 	ASSERT_EQ(0, disable_vfs(self->pf));
 	EXPECT_FALSE(any_exists(&self->vfs));
 	EXPECT_TRUE(comes_to(self->pf, "D3hot"));
-	ASSERT_EQ(0, allow_sriov(false));
+	ASSERT_EQ(0, set_parameter("enable_sriov", false));
 	EXPECT_EQ(-ENOENT, set_vfs(self->pf, 1));
 }
 
