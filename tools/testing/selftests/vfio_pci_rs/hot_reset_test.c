@@ -297,6 +297,49 @@ TEST_F_TIMEOUT(hot_reset, owner_of_all, 120)
 		ASSERT_EQ(0, close(self->fd[i]));
 }
 
+struct reader {
+	const __u32 *bar;
+	bool stop;
+	__u32 expected;
+	long reads;
+	long odd;
+};
+
+static void *read_on(void *argument)
+{
+	struct reader *reader = argument;
+
+	while (!__atomic_load_n(&reader->stop, __ATOMIC_RELAXED)) {
+		reader->odd += __atomic_load_n(reader->bar, __ATOMIC_RELAXED) != reader->expected;
+		reader->reads++;
+	}
+	return NULL;
+}
+
+/* Who reads a mapped BAR then waits, and does not see what is there during the reset. */
+TEST_F_TIMEOUT(hot_reset, bars_are_away_meanwhile, 120)
+{
+	struct reader reader = { .bar = map_bar(self->fd[0]) };
+	int ret, done = 0;
+	pthread_t thread;
+
+	ASSERT_NE(NULL, reader.bar);
+	reader.expected = __atomic_load_n(reader.bar, __ATOMIC_RELAXED);
+	ASSERT_NE(~0U, reader.expected);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, read_on, &reader));
+	do {
+		ret = hot_reset(&self->user, self->fd[0]);
+		done += !ret;
+		/* A page fault of the reader is in the way. */
+	} while ((!ret || ret == -EBUSY) && done < 5);
+	EXPECT_EQ(0, ret);
+	__atomic_store_n(&reader.stop, true, __ATOMIC_RELAXED);
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_LT(0, reader.reads);
+	EXPECT_EQ(0, reader.odd);
+	ASSERT_EQ(0, munmap((void *)reader.bar, getpagesize()));
+}
+
 /* Functions that are not open are reset too, and are back in D3hot and clean after it. */
 TEST_F(hot_reset, unused_siblings)
 {
@@ -386,6 +429,52 @@ TEST_F_TIMEOUT(hot_reset, while_siblings_open_and_close, 3600)
 		EXPECT_EQ(before + done, domain.resets);
 		EXPECT_EQ(count - 1, domain.idle);
 	}
+}
+
+/* Functions of the root bus, which nothing resets. */
+FIXTURE(root) {
+	struct functions functions;
+	struct user user;
+	int fd;
+};
+
+FIXTURE_VARIANT(root) {
+	bool cdev;
+};
+
+FIXTURE_VARIANT_ADD(root, group) {
+	.cdev = false,
+};
+
+FIXTURE_VARIANT_ADD(root, cdev) {
+	.cdev = true,
+};
+
+FIXTURE_SETUP(root)
+{
+	int ret = functions_setup("VFIO_PCI_RS_ROOT", 1, &self->functions);
+
+	if (ret == -ENODEV)
+		SKIP(return, "VFIO_PCI_RS_ROOT names no function");
+	ASSERT_EQ(0, ret);
+	ASSERT_EQ(0, user_init(&self->user, variant->cdev));
+	self->fd = open_function(&self->user, self->functions.bdf[0]);
+	ASSERT_LE(0, self->fd);
+}
+
+FIXTURE_TEARDOWN(root)
+{
+	close(self->fd);
+	user_exit(&self->user);
+	EXPECT_EQ(0, unbind_functions(&self->functions));
+}
+
+TEST_F(root, there_is_no_such_reset)
+{
+	struct info info;
+
+	EXPECT_EQ(-ENODEV, get_info(self->fd, &info));
+	EXPECT_EQ(-ENODEV, hot_reset(&self->user, self->fd));
 }
 
 /* Functions that can have different users. */
