@@ -7,6 +7,8 @@ use std::path::Path;
 use nix::errno::Errno;
 
 use super::errno;
+use crate::driver;
+use crate::kmsg::Mark;
 use crate::ktap::Test;
 use crate::lab;
 use crate::lab::Lab;
@@ -53,6 +55,7 @@ pub(super) fn run(lab: &Lab, t: &mut Test) -> Result<()> {
         again,
     );
     lab.power(t, &pf, "with VFs", "D0")?;
+    given_away(lab, t, &pf)?;
     pf.write("sriov_numvfs", "0")?;
     lab.power(t, &pf, "without VFs again", "D3hot")?;
 
@@ -76,14 +79,36 @@ pub(super) fn run(lab: &Lab, t: &mut Test) -> Result<()> {
     lab.unreferenced(t)
 }
 
+/// A VF that is given to another driver while the PF is the driver's is warned about, and no more.
+fn given_away(lab: &Lab, t: &mut Test, pf: &Bdf) -> Result<()> {
+    driver::modprobe("pci_stub", &[])?;
+    let vf = virtual_function(pf, 0)?;
+    let mut mark = Mark::here()?;
+    vf.bind(lab::STUB)?;
+    let elsewhere = vf.driver().unwrap_or_default();
+    t.eq("a VF can be given away", lab::STUB, &elsewhere);
+    let warnings = mark.lines_with(&["bound to driver pci-stub while PF bound to driver"])?;
+    t.observe("warnings about a VF with another driver", warnings.len());
+    t.eq("that is warned about once", 1, warnings.len());
+    vf.bind(lab.driver.name())
+}
+
+/// The VF of a number.
+fn virtual_function(pf: &Bdf, number: usize) -> Result<Device> {
+    let link = pf.path().join(format!("virtfn{number}"));
+    let target = std::fs::canonicalize(&link)
+        .map_err(|e| Error::io(format!("resolving {}", link.display()), e))?;
+    let name = target.file_name().and_then(|name| name.to_str());
+    Ok(Device::new(
+        format!("vf.{number}"),
+        &Bdf::parse(name.unwrap_or(""))?,
+    ))
+}
+
 /// Asserts that each VF of `pf` is bound to the driver by its override, in a domain of its own.
 fn captured(lab: &Lab, t: &mut Test, pf: &Bdf, when: &str) -> Result<()> {
     for i in 0..VFS {
-        let link = pf.path().join(format!("virtfn{i}"));
-        let target = std::fs::canonicalize(&link)
-            .map_err(|e| Error::io(format!("resolving {}", link.display()), e))?;
-        let name = target.file_name().and_then(|name| name.to_str());
-        let vf = Device::new(format!("vf.{i}"), &Bdf::parse(name.unwrap_or(""))?);
+        let vf = virtual_function(pf, i)?;
         let captured = (vf.read("driver_override")?, vf.driver().unwrap_or_default());
         let by_us = captured == (lab.driver.name().to_owned(), lab.driver.name().to_owned());
         t.observe(format!("VF {i} is captured {when}"), by_us);

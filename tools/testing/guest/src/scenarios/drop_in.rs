@@ -84,6 +84,13 @@ fn described(lab: &Lab, t: &mut Test, replaced: &Driver) -> Result<()> {
         || format!("{aliases:?}"),
     );
 
+    let license = driver::modinfo(&lab.driver.module(), "license")?;
+    t.check(
+        "its license is that of vfio-pci",
+        !license.is_empty() && license == driver::modinfo(&replaced.module(), "license")?,
+        || format!("{license:?}"),
+    );
+
     let mut parameters = driver::modinfo(&lab.driver.module(), "parm")?;
     let all = parameters.len();
     parameters.retain(|parameter| !parameter.starts_with("driver_name:"));

@@ -5,6 +5,7 @@
 use std::thread;
 
 use crate::driver;
+use crate::kmsg::Mark;
 use crate::ktap::Test;
 use crate::lab::Lab;
 use crate::topology::Device;
@@ -237,6 +238,7 @@ pub(super) fn unbind_open(lab: &Lab, t: &mut Test) -> Result<()> {
     let opened = user.open(&device)?;
 
     lab.tracer.mark()?;
+    let mut mark = Mark::here()?;
     let unbinding = thread::spawn({
         let bdf = device.bdf().clone();
         move || bdf.unbind()
@@ -261,6 +263,13 @@ pub(super) fn unbind_open(lab: &Lab, t: &mut Test) -> Result<()> {
             || "its count is 0",
         );
     }
+    let warnings = mark.lines_with(&["No device request channel registered"])?;
+    t.observe("warnings that the user is not told", warnings.len());
+    t.eq(
+        "that the user cannot be asked is warned about once",
+        1,
+        warnings.len(),
+    );
     lab.power(t, &device, "open and being unbound", "D0")?;
     lab.state(t, &device, "being unbound", "open")?;
 
