@@ -57,8 +57,9 @@ KERNEL_ARGUMENTS = [
     "intel_iommu=on",
     # A task that hangs shall be seen within any run's time limit.
     "sysctl.kernel.hung_task_timeout_secs=60",
-    # TCG's TSC is the host's one clock; the watchdog's cross-check of the CPUs only times out.
-    "tsc=reliable",
+    # TCG's TSC is the host's one clock; the watchdog's cross-check of the CPUs only times out. So does
+    # the look whether the timer ticks, if the host has other things to do just then.
+    "tsc=reliable", "no_timer_check",
     # Costs of real hardware's defects, which an emulated processor does not have.
     "mitigations=off",
 ]  # fmt: skip
