@@ -82,6 +82,7 @@ class Topology:
         self.globals = table.get("globals", [])
         self.cpu = table.get("cpu", "Nehalem")
         self.kernel_arguments = table.get("kernel-arguments", [])
+        self.objects = table.get("objects", [])
         self.arguments = []
         # Device id -> device.function of every hop from the root bus, as in "08.0/00.1".
         self.paths = {}
@@ -140,6 +141,8 @@ def virtme_command(topology, cpus, memory):
     ]  # fmt: skip
     for setting in topology.globals:
         command += ["-global", setting]
+    for setting in topology.objects:
+        command += ["-object", setting]
     return command + topology.arguments
 
 
