@@ -30,7 +30,8 @@
 //! no other. Vfio's group lock and the `dev_set->lock` of the device stand outside both;
 //! `pci_bus_sem`, runtime PM, and device locks and `memory_lock`s, which are only tried, stand
 //! inside the reflck. The work that tries a reset again takes the reflck, so it is waited for, when
-//! the last member leaves, with neither lock held. No function in here may be called in atomic context.
+//! the last member leaves, with neither lock held. No function in here may be called in atomic
+//! context.
 
 use crate::vfio::{
     address::{

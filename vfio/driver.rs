@@ -118,8 +118,8 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     fn hot_reset(device: &OpenDevice<'_, Self>, owner: &Owner<'_>) -> Result;
 }
 
-/// Which name a [`Driver`] is registered under: that of the PCI driver, which driver overrides give,
-/// and of the vfio driver, which VFs are captured for.
+/// Which name a [`Driver`] is registered under: that of the PCI driver, which driver overrides
+/// give, and of the vfio driver, which VFs are captured for.
 #[derive(Clone, Copy)]
 pub(crate) enum Name {
     /// Its own.
