@@ -5,7 +5,10 @@
 ifneq ($(KERNELRELEASE),)
 
 obj-$(CONFIG_VFIO_PCI_RS) += vfio-pci-rs.o
-vfio-pci-rs-y := vfio_pci_rs.o bindings/helpers.o
+vfio-pci-rs-y := vfio_pci_rs.o bindings/helpers.o bindings/trace.o
+
+# define_trace.h looks for trace.h there.
+CFLAGS_bindings/trace.o := -I$(src)/bindings
 
 # bindgen reads the vfio headers with the flags and parameters that the kernel
 # crate's own bindings were made with: types must come out the same in both.

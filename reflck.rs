@@ -53,8 +53,12 @@ use kernel::{
         Arc,
         CondVar,
         LockedBy,
-        Mutex,
-        MutexGuard, //
+        Mutex, //
+    },
+    time::{
+        Delta,
+        Instant,
+        Monotonic, //
     }, //
 };
 
@@ -87,6 +91,46 @@ pub(crate) trait Hardware: Send + Sync + Sized + 'static {
     /// Told, with the reflck held, that something in the domain is dirty, but cannot be reset
     /// because the function at address `user` is in use.
     fn reset_deferred(&self, scope: &ResetScope, user: Address);
+
+    /// Told what happens to the member, for whoever wants to see where time goes. Must not sleep.
+    fn trace(&self, scope: &ResetScope, event: TraceEvent);
+}
+
+/// What a function is put into transit for, or the domain made to hold still for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Purpose {
+    /// A user opens the function.
+    Open,
+    /// A user releases it.
+    Release,
+    /// iommufd binds it.
+    Bind,
+    /// iommufd unbinds it.
+    Unbind,
+    /// iommufd changes what it is attached to.
+    Attach,
+    /// A user who has the whole domain resets it.
+    HotReset,
+}
+
+/// What [`Hardware::trace`] is told of a member.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum TraceEvent {
+    /// The reflck is about to be taken, and what has to be waited for with it. Not held yet.
+    Wait(Purpose),
+    /// What was waited for has come, after this time: the member is in transit, or the domain holds
+    /// still. Told with the reflck held.
+    Claim(Purpose, Delta),
+    /// The member is not in transit any more. Told with the reflck held, before the reset that may
+    /// follow from it.
+    Settle {
+        /// Whether it is open.
+        open: bool,
+        /// Whether it is bound to an iommufd.
+        bound: bool,
+        /// Whether it is dirty.
+        dirty: bool,
+    },
 }
 
 /// Who has a function.
@@ -381,6 +425,14 @@ impl<H: Hardware> Domain<H> {
         let state = member.state.access_mut(&mut members);
 
         change(state);
+        member.hardware.trace(
+            &reflck.scope,
+            TraceEvent::Settle {
+                open: state.claim == Claim::Open,
+                bound: state.binding != Binding::Unbound,
+                dirty: state.dirty,
+            },
+        );
         let is_used = state.is_used();
         reflck.settled.notify_all();
 
@@ -559,35 +611,44 @@ impl<H: Hardware> Membership<H> {
         self.member.state.access(&members).dirty
     }
 
-    /// Takes the reflck for a member that is about to be in transit. A hot reset that waits for
-    /// others to settle comes first: it would never find them all settled. Another attempt at a
-    /// reset that has failed is given up: the next one is made when the domain is unused again.
-    fn lock_to_depart(&self) -> MutexGuard<'_, Members<H>> {
+    /// Puts the member into transit with `change`, which gives [`EBUSY`] and changes nothing if the
+    /// member is not where it has to be for that.
+    ///
+    /// A hot reset that waits for others to settle comes first: it would never find them all
+    /// settled. Another attempt at a reset that has failed is given up: the next one is made when
+    /// the domain is unused again. Takes the reflck.
+    fn depart<R>(
+        &self,
+        purpose: Purpose,
+        change: impl FnOnce(&mut State<H::Context>) -> Result<R>,
+    ) -> Result<R> {
         let Domain { reflck, retry } = &*self.place.domain;
+        let wait = Wait::new(self, purpose);
         let mut members = reflck.members.lock();
 
         while members.waiting > 0 {
             reflck.settled.wait(&mut members);
         }
+        let departed = change(self.member.state.access_mut(&mut members))?;
+        wait.end();
         if members.failed > 0 {
             members.failed = 0;
             retry.cancel();
         }
 
-        members
+        Ok(departed)
     }
 
-    /// Moves the member on to `to`, if it is at `from`; gives [`EBUSY`] if it is not.
-    fn depart(&self, from: Claim, to: Claim) -> Result {
-        let mut members = self.lock_to_depart();
-        let state = self.member.state.access_mut(&mut members);
+    /// Moves the claim on the member on to `to`, if it is at `from`.
+    fn reclaim(&self, purpose: Purpose, from: Claim, to: Claim) -> Result {
+        self.depart(purpose, |state| {
+            if state.claim != from {
+                return Err(EBUSY);
+            }
+            state.claim = to;
 
-        if state.claim != from {
-            return Err(EBUSY);
-        }
-        state.claim = to;
-
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Claims an idle member for a user: it is opening from now on.
@@ -595,7 +656,7 @@ impl<H: Hardware> Membership<H> {
     /// Waits for a reset of the domain that is under way. Gives [`EBUSY`] if the member is not
     /// idle. Takes the reflck.
     pub(crate) fn open(&self) -> Result<Opening<'_, H>> {
-        self.depart(Claim::Idle, Claim::Opening)?;
+        self.reclaim(Purpose::Open, Claim::Idle, Claim::Opening)?;
 
         Ok(Opening(Transit(self)))
     }
@@ -604,7 +665,7 @@ impl<H: Hardware> Membership<H> {
     ///
     /// Gives [`EBUSY`] if the member is not open. Takes the reflck.
     pub(crate) fn close(&self) -> Result<Closing<'_, H>> {
-        self.depart(Claim::Open, Claim::Closing)?;
+        self.reclaim(Purpose::Release, Claim::Open, Claim::Closing)?;
 
         Ok(Closing(Transit(self)))
     }
@@ -614,7 +675,7 @@ impl<H: Hardware> Membership<H> {
     /// Waits for a reset of the domain that is under way. Gives [`EBUSY`] if the member is bound.
     /// Takes the reflck.
     pub(crate) fn bind(&self, context: H::Context) -> Result<Rebinding<'_, H>> {
-        self.rebind(|binding| match binding {
+        self.rebind(Purpose::Bind, |binding| match binding {
             Binding::Unbound => Some((context, Binding::Unbound)),
             _ => None,
         })
@@ -624,7 +685,7 @@ impl<H: Hardware> Membership<H> {
     ///
     /// Gives [`EBUSY`] if the member is not bound. Takes the reflck.
     pub(crate) fn unbind(&self) -> Result<Rebinding<'_, H>> {
-        self.rebind(|binding| match binding {
+        self.rebind(Purpose::Unbind, |binding| match binding {
             Binding::Bound(context, _) => Some((context, Binding::Unbound)),
             _ => None,
         })
@@ -635,7 +696,7 @@ impl<H: Hardware> Membership<H> {
     /// Waits for a reset of the domain that is under way. Gives [`EBUSY`] if the member is not
     /// bound. Takes the reflck.
     pub(crate) fn attach(&self) -> Result<Rebinding<'_, H>> {
-        self.rebind(|binding| match binding {
+        self.rebind(Purpose::Attach, |binding| match binding {
             Binding::Bound(context, _) => Some((context, binding)),
             _ => None,
         })
@@ -645,13 +706,15 @@ impl<H: Hardware> Membership<H> {
     /// binding is after that.
     fn rebind(
         &self,
+        purpose: Purpose,
         decide: impl FnOnce(Binding<H::Context>) -> Option<(H::Context, Binding<H::Context>)>,
     ) -> Result<Rebinding<'_, H>> {
-        let mut members = self.lock_to_depart();
-        let state = self.member.state.access_mut(&mut members);
+        let (context, after) = self.depart(purpose, |state| {
+            let (context, after) = decide(state.binding).ok_or(EBUSY)?;
+            state.binding = Binding::Changing(context);
 
-        let (context, after) = decide(state.binding).ok_or(EBUSY)?;
-        state.binding = Binding::Changing(context);
+            Ok((context, after))
+        })?;
 
         Ok(Rebinding {
             transit: Transit(self),
@@ -668,6 +731,7 @@ impl<H: Hardware> Membership<H> {
     /// keeps it during the reset. The caller knows that this member stays open.
     pub(crate) fn hot_reset(&self, owns: impl Fn(&H, Binding<H::Context>) -> bool) -> Result {
         let reflck = &self.place.domain.reflck;
+        let wait = Wait::new(self, Purpose::HotReset);
         let mut members = reflck.members.lock();
 
         members.waiting += 1;
@@ -680,6 +744,7 @@ impl<H: Hardware> Membership<H> {
                 break Err(EINVAL);
             }
             if !members.is_in_transit() {
+                wait.end();
                 let owned = Owned(Still(&members));
                 break self.hardware().hot_reset(&reflck.scope, &owned);
             }
@@ -731,6 +796,37 @@ impl<H: Hardware> Drop for Membership<H> {
         members
             .list
             .retain(|other| !Arc::ptr_eq(other, &self.member));
+    }
+}
+
+/// A wait for the reflck and, with it, for others to settle, which is traced.
+struct Wait<'a, H: Hardware> {
+    membership: &'a Membership<H>,
+    purpose: Purpose,
+    start: Instant<Monotonic>,
+}
+
+impl<'a, H: Hardware> Wait<'a, H> {
+    fn new(membership: &'a Membership<H>, purpose: Purpose) -> Self {
+        let this = Self {
+            membership,
+            purpose,
+            start: Instant::now(),
+        };
+        this.trace(TraceEvent::Wait(purpose));
+
+        this
+    }
+
+    /// Says that nothing is waited for any more. Called with the reflck held.
+    fn end(self) {
+        self.trace(TraceEvent::Claim(self.purpose, self.start.elapsed()));
+    }
+
+    fn trace(&self, event: TraceEvent) {
+        let Membership { member, place } = self.membership;
+
+        member.hardware.trace(&place.domain.reflck.scope, event);
     }
 }
 

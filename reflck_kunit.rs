@@ -10,6 +10,7 @@ use crate::{
         Membership,
         Owned,
         Registry,
+        TraceEvent,
         Unused, //
     },
     vfio::{
@@ -95,6 +96,8 @@ impl Hardware for Fake {
     fn reset_deferred(&self, _scope: &ResetScope, _user: Address) {
         self.bus.deferred.fetch_add(1, Relaxed);
     }
+
+    fn trace(&self, _scope: &ResetScope, _event: TraceEvent) {}
 }
 
 /// A registry, and a bus whose functions join it.

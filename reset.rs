@@ -13,7 +13,9 @@ use crate::{
         Hardware,
         Membership,
         Owned,
+        Purpose,
         Still,
+        TraceEvent,
         Unused, //
     },
     vfio::{
@@ -28,7 +30,8 @@ use crate::{
         Owner,
         Quiesced,
         ResetScope,
-        Resumed, //
+        Resumed,
+        TracedReset, //
     },
 };
 use core::ops::ControlFlow;
@@ -197,7 +200,7 @@ impl Hardware for Function {
             }
         }
 
-        let result = reset_all(self, unused);
+        let result = traced(self, scope, false, unused, || reset_all(self, unused));
         match &result {
             Ok(ms) => dev_info!(
                 self.dev(),
@@ -240,16 +243,18 @@ impl Hardware for Function {
             return Err(EINVAL);
         }
 
-        let _resumed = Resumed::new(owned.iter())?;
-        let mut fences = Fences(KVec::with_capacity(owned.len(), GFP_KERNEL)?);
-        for (function, open) in owned.iter_open() {
-            fences.0.push(function.fence(open)?, GFP_KERNEL)?;
-        }
-        for fence in &fences.0 {
-            fence.set_d0();
-        }
+        traced(self, scope, true, owned, || {
+            let _resumed = Resumed::new(owned.iter())?;
+            let mut fences = Fences(KVec::with_capacity(owned.len(), GFP_KERNEL)?);
+            for (function, open) in owned.iter_open() {
+                fences.0.push(function.fence(open)?, GFP_KERNEL)?;
+            }
+            for fence in &fences.0 {
+                fence.set_d0();
+            }
 
-        self.reset_affected()
+            self.reset_affected()
+        })
     }
 
     fn reset_deferred(&self, scope: &ResetScope, user: Address) {
@@ -258,6 +263,28 @@ impl Hardware for Function {
             "{} reset of {scope} skipped: {user} is in use\n",
             scope.kind()
         );
+    }
+
+    fn trace(&self, scope: &ResetScope, event: TraceEvent) {
+        match event {
+            TraceEvent::Wait(purpose) => self.trace_wait(scope, name(purpose)),
+            TraceEvent::Claim(purpose, waited) => self.trace_claim(scope, name(purpose), waited),
+            TraceEvent::Settle { open, bound, dirty } => {
+                self.trace_settle(scope, open, bound, dirty)
+            }
+        }
+    }
+}
+
+/// What tracepoints call a purpose.
+fn name(purpose: Purpose) -> &'static CStr {
+    match purpose {
+        Purpose::Open => c"open",
+        Purpose::Release => c"release",
+        Purpose::Bind => c"bind",
+        Purpose::Unbind => c"unbind",
+        Purpose::Attach => c"attach",
+        Purpose::HotReset => c"hot-reset",
     }
 }
 
@@ -297,6 +324,30 @@ fn find_stranger(function: &Function, members: &Still<'_, Function>) -> Option<(
     });
 
     stranger
+}
+
+/// Does `reset` on the slot or bus of `function`, whose functions are `members`, and traces when it
+/// begins, how it ends and how long it takes.
+fn traced<R>(
+    function: &Function,
+    scope: &ResetScope,
+    hot: bool,
+    members: &Still<'_, Function>,
+    reset: impl FnOnce() -> Result<R>,
+) -> Result<R> {
+    let trace = TracedReset {
+        function,
+        scope,
+        hot,
+        functions: members.len(),
+    };
+
+    trace.begin();
+    let start = Instant::<Monotonic>::now();
+    let result = reset();
+    trace.end(&result, start.elapsed());
+
+    result
 }
 
 /// Resets the slot or bus of `function`, with all its functions in D0 meanwhile. Returns the

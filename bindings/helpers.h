@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * C helpers for what Rust cannot call or express itself: inline functions, and
- * module parameters that can be written at run time or hold a string.
+ * C helpers for what Rust cannot call or express itself: inline functions,
+ * tracepoints, and module parameters that can be written at run time or hold a
+ * string.
  */
 #ifndef VFIO_PCI_RS_HELPERS_H
 #define VFIO_PCI_RS_HELPERS_H
@@ -23,6 +24,17 @@ int vfio_rs_iommu_group_id(struct pci_dev *pdev);
 
 void vfio_rs_init_delayed_work(struct delayed_work *dwork, work_func_t func);
 void vfio_rs_schedule_delayed_work(struct delayed_work *dwork, u32 ms);
+
+void vfio_rs_trace_wait(struct pci_dev *pdev, const char *scope,
+			const char *purpose);
+void vfio_rs_trace_claim(struct pci_dev *pdev, const char *scope,
+			 const char *purpose, s64 waited_ns);
+void vfio_rs_trace_settle(struct pci_dev *pdev, const char *scope, bool open,
+			  bool bound, bool dirty);
+void vfio_rs_trace_reset_begin(struct pci_dev *pdev, const char *scope,
+			       bool hot, unsigned int functions);
+void vfio_rs_trace_reset_end(struct pci_dev *pdev, const char *scope, bool hot,
+			     unsigned int functions, int error, s64 duration_ns);
 
 int vfio_rs_igd_init(struct vfio_pci_core_device *core);
 

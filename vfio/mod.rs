@@ -15,6 +15,7 @@
 //!   device is told to the driver before and after.
 //! - [`Function`] is a PCI function as far as resets are concerned. It is usable from the time of
 //!   probe on, by any thread.
+//! - What happens to a function, and how long it takes, can be seen by tracepoints.
 //! - [`delayed_work`] has something done some time later.
 //!
 //! C headers: [`include/linux/vfio.h`](srctree/include/linux/vfio.h),
@@ -27,6 +28,7 @@ mod driver;
 mod function;
 mod hot_reset;
 pub(crate) mod params;
+mod trace;
 
 pub(crate) use self::address::{
     Address,
@@ -59,3 +61,4 @@ pub(crate) use self::hot_reset::{
     Dependent,
     Owner, //
 };
+pub(crate) use self::trace::TracedReset;

@@ -9,6 +9,7 @@ use crate::{
         Membership,
         Owned,
         Registry,
+        TraceEvent,
         Unused, //
     },
     vfio::address::{
@@ -18,7 +19,8 @@ use crate::{
 };
 use kernel::{
     alloc::live,
-    prelude::*, //
+    prelude::*,
+    sync::held, //
 };
 use std::{
     sync::{
@@ -64,6 +66,7 @@ pub(crate) enum Event {
 #[derive(Default)]
 struct Wires {
     events: Vec<Event>,
+    traces: Vec<String>,
     /// How many of the next resets fail, and with which error.
     failing: Option<(usize, Error)>,
     /// How many functions there are.
@@ -166,6 +169,28 @@ impl Hardware for Fake {
             user,
         });
     }
+
+    fn trace(&self, scope: &ResetScope, event: TraceEvent) {
+        let (locked, text) = match event {
+            TraceEvent::Wait(purpose) => (None, format!("wait {purpose:?}")),
+            TraceEvent::Claim(purpose, waited) => {
+                if !thread::panicking() {
+                    assert!(waited.as_nanos() >= 0);
+                }
+                (Some("reflck"), format!("claim {purpose:?}"))
+            }
+            TraceEvent::Settle { open, bound, dirty } => {
+                let text = format!("settle open={open} bound={bound} dirty={dirty}");
+                (Some("reflck"), text)
+            }
+        };
+        if !thread::panicking() {
+            assert_eq!(held(), locked, "{text}");
+        }
+
+        let trace = format!("{scope}, {}: {text}", self.address);
+        self.wires().traces.push(trace);
+    }
 }
 
 /// Returns an address in the first segment.
@@ -240,6 +265,11 @@ impl Machine {
     /// Returns what has been asked of the hardware since this was called last.
     pub(crate) fn events(&self) -> Vec<Event> {
         std::mem::take(&mut self.wires().events)
+    }
+
+    /// Returns what has been traced since this was called last.
+    pub(crate) fn traces(&self) -> Vec<String> {
+        std::mem::take(&mut self.wires().traces)
     }
 
     /// Returns how many functions there are.

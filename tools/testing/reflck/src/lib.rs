@@ -22,4 +22,5 @@ mod hot_reset;
 mod resets;
 mod retry;
 mod stress;
+mod traces;
 mod waiting;

@@ -146,6 +146,19 @@ fn given_up_when_a_member_is_bound() {
 }
 
 #[test]
+fn not_given_up_for_what_is_refused() {
+    let (machine, a, b) = machine_with_dirty_a(1);
+
+    assert!(b.close().is_err());
+    assert!(b.unbind().is_err());
+    assert!(b.attach().is_err());
+    assert_eq!(machine.show()[0], "bus 0000:01 resets 0 failed 1");
+    assert_eq!(run_next(), Some(100));
+    assert_eq!(machine.events(), [attempt(A)]);
+    assert!(!a.is_dirty());
+}
+
+#[test]
 fn given_up_when_it_has_begun_already() {
     let (machine, a, b) = machine_with_dirty_a(1);
 

@@ -13,6 +13,7 @@ use crate::{
         Membership,
         Owned,
         Registry,
+        TraceEvent,
         Unused, //
     },
     vfio::{
@@ -169,6 +170,8 @@ impl Hardware for Function {
             "deferred for a function that is not in use"
         );
     }
+
+    fn trace(&self, _: &ResetScope, _: TraceEvent) {}
 }
 
 /// Pseudo-random numbers, the same ones in every run.

@@ -10,6 +10,7 @@
 pub mod alloc;
 pub mod error;
 pub mod sync;
+pub mod time;
 
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ mod shake;
 mod watch;
 
 pub use self::{
+    held::held,
     locked_by::LockedBy,
     shake::shake,
     watch::{

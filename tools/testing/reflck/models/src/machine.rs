@@ -12,6 +12,7 @@ use crate::{
         Membership,
         Owned,
         Registry,
+        TraceEvent,
         Unused, //
     },
     vfio::address::{
@@ -173,6 +174,8 @@ impl Hardware for Function {
             "deferred for a function that is not in use"
         );
     }
+
+    fn trace(&self, _: &ResetScope, _: TraceEvent) {}
 }
 
 /// A registry, and the bus whose functions join it.

@@ -8,10 +8,15 @@ use super::backend::thread_local;
 use core::cell::Cell;
 use std::thread::panicking;
 
-type Class = &'static str;
+pub type Class = &'static str;
 
 thread_local! {
     static HELD: Cell<Option<Class>> = Cell::default();
+}
+
+/// Returns the name of the lock that this thread holds, or waits for.
+pub fn held() -> Option<Class> {
+    HELD.with(Cell::get)
 }
 
 /// Stands for the lock that this thread holds, or waits for.
