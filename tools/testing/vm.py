@@ -74,6 +74,17 @@ def load_topologies():
         return tomllib.load(file)
 
 
+def grid_devices(grid):
+    """The devices of a grid: ports, eight of which make one device, each with functions behind it."""
+    first = int(grid["at"], 16)
+    for port in range(grid["ports"]):
+        port_id = f"{grid['id']}.port.{port}"
+        yield {"id": port_id, "at": f"{first + port // 8:02x}.{port % 8}", "device": grid["port"]}
+        for function in range(grid["functions"]):
+            device_id = f"{grid['id']}.{port}.{function}"
+            yield {"id": device_id, "behind": port_id, "at": f"00.{function}", "device": grid["device"]}
+
+
 class Topology:
     """One table of topologies.toml: QEMU's arguments, and where each device will be found."""
 
@@ -86,7 +97,7 @@ class Topology:
         self.arguments = []
         # Device id -> device.function of every hop from the root bus, as in "08.0/00.1".
         self.paths = {}
-        devices = table.get("device", [])
+        devices = table.get("device", []) + [device for grid in table.get("grid", []) for device in grid_devices(grid)]
         occupied = [(device.get("behind"), device["at"]) for device in devices]
         for device in devices:
             self._add(name, device, occupied)
@@ -114,8 +125,9 @@ class Topology:
         if function == "0" and any(b == behind and a.split(".")[0] == slot and a != at for b, a in occupied):
             argument += ",multifunction=on"
         if device["device"].startswith("pcie-root-port"):
-            # Every port needs a slot number of its own; its device number is one.
-            argument += f",chassis={int(slot, 16)},slot={int(slot, 16)}"
+            # Every port needs a slot number of its own; its device number is one, if it is function 0.
+            number = int(slot, 16) + 32 * int(function)
+            argument += f",chassis={number},slot={number}"
         self.arguments += ["-device", argument]
 
 
@@ -272,6 +284,8 @@ def list_topologies(topologies):
         for device in table.get("device", []):
             behind = device.get("behind", "the root bus")
             print(f"    {device['id']:12} {device['at']} of {behind}: {device['device']}")
+        for grid in table.get("grid", []):
+            print(f"    {grid['id']:12} {grid['ports']} ports with {grid['functions']} functions each: {grid['device']}")
 
 
 def main():
