@@ -29,8 +29,79 @@
 
 #define REBINDS		20
 #define ROUNDS		3
+/* How often functions are released together. */
+#define RELEASES	100
 /* How long something is watched that must not change. */
 #define WATCH_MS	500
+
+/* One thread for each of the functions that are opened together and released together. */
+struct together {
+	struct user *user;
+	struct functions *functions;
+	pthread_barrier_t barrier;
+	pthread_t threads[MAX_FUNCTIONS];
+	struct opener {
+		struct together *all;
+		const char *bdf;
+		int error;
+	} openers[MAX_FUNCTIONS];
+	int rounds;
+};
+
+/* Each round is a barrier before the opens, one before the releases, and one after them. */
+static void *open_and_close(void *argument)
+{
+	struct opener *opener = argument;
+	struct together *all = opener->all;
+	int round, fd;
+
+	for (round = 0; round < all->rounds; round++) {
+		pthread_barrier_wait(&all->barrier);
+		/* After an error, the others go on. */
+		fd = opener->error ? opener->error : open_function(all->user, opener->bdf);
+		pthread_barrier_wait(&all->barrier);
+		opener->error = fd < 0 ? fd : close(fd);
+		pthread_barrier_wait(&all->barrier);
+	}
+	return NULL;
+}
+
+/* Whoever calls this takes part in the barriers. */
+static int together_start(struct together *all, struct user *user, struct functions *functions,
+			  int rounds)
+{
+	int i, fd, count = functions->count;
+
+	*all = (struct together){ .user = user, .functions = functions, .rounds = rounds };
+	/* The groups are opened once: threads would be in each other's way there. */
+	for (i = 0; i < count; i++) {
+		fd = open_function(user, functions->bdf[i]);
+		if (fd < 0)
+			return fd;
+		close(fd);
+	}
+	if (pthread_barrier_init(&all->barrier, NULL, count + 1))
+		return -ENOMEM;
+	for (i = 0; i < count; i++) {
+		all->openers[i] = (struct opener){ .all = all, .bdf = functions->bdf[i] };
+		if (pthread_create(&all->threads[i], NULL, open_and_close, &all->openers[i]))
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static int together_end(struct together *all)
+{
+	int i, error = 0;
+
+	for (i = 0; i < all->functions->count; i++) {
+		pthread_join(all->threads[i], NULL);
+		if (all->openers[i].error)
+			error = all->openers[i].error;
+	}
+	pthread_barrier_destroy(&all->barrier);
+	return error;
+}
 
 /* Functions of one bus that only a reset of the bus can clean. */
 FIXTURE(bus) {
@@ -178,6 +249,30 @@ TEST_F(bus, killed_user)
 		EXPECT_TRUE(comes_to(self->functions.bdf[i], "D3hot"));
 }
 
+/* Whichever is the last one: exactly one reset of the bus each time. */
+TEST_F_TIMEOUT(bus, released_together, 600)
+{
+	int i, round, count = self->functions.count;
+	struct domain before, domain;
+	struct together all;
+
+	ASSERT_EQ(0, together_start(&all, &self->user, &self->functions, RELEASES));
+	for (round = 0; round < RELEASES; round++) {
+		ASSERT_EQ(0, read_domain(self->functions.bdf[0], &before));
+		EXPECT_EQ(count, before.idle);
+		pthread_barrier_wait(&all.barrier);
+		pthread_barrier_wait(&all.barrier);
+		pthread_barrier_wait(&all.barrier);
+		ASSERT_EQ(0, read_domain(self->functions.bdf[0], &domain));
+		EXPECT_EQ(before.resets + 1, domain.resets);
+		EXPECT_EQ(count, domain.idle);
+		EXPECT_EQ(0, domain.dirty);
+	}
+	EXPECT_EQ(0, together_end(&all));
+	for (i = 0; i < count; i++)
+		EXPECT_TRUE(comes_to(self->functions.bdf[i], "D3hot"));
+}
+
 /* Functions of one bus, each with a reset of its own. */
 FIXTURE(flr) {
 	struct functions functions;
@@ -264,61 +359,20 @@ TEST_F(flr, unbind_waits_for_release)
 	EXPECT_FALSE(is_bound(bdf));
 }
 
-struct opener {
-	struct user *user;
-	const char *bdf;
-	pthread_barrier_t *start;
-	int error;
-};
-
-static void *open_and_close(void *argument)
-{
-	struct opener *opener = argument;
-	int round, fd;
-
-	for (round = 0; round < ROUNDS && !opener->error; round++) {
-		pthread_barrier_wait(opener->start);
-		fd = open_function(opener->user, opener->bdf);
-		opener->error = fd < 0 ? fd : close(fd);
-	}
-	/* The others go on. */
-	for (; round < ROUNDS; round++)
-		pthread_barrier_wait(opener->start);
-	return NULL;
-}
-
 TEST_F(flr, parallel)
 {
-	int i, fd, count = self->functions.count;
-	pthread_t threads[MAX_FUNCTIONS];
-	struct opener openers[MAX_FUNCTIONS];
-	pthread_barrier_t start;
+	struct together all;
 	struct domain domain;
+	int i;
 
-	/* The groups are opened once: threads would be in each other's way there. */
-	for (i = 0; i < count; i++) {
-		fd = open_function(&self->user, self->functions.bdf[i]);
-		ASSERT_LE(0, fd);
-		ASSERT_EQ(0, close(fd));
-	}
-	ASSERT_EQ(0, pthread_barrier_init(&start, NULL, count));
-	for (i = 0; i < count; i++) {
-		openers[i] = (struct opener){
-			.user = &self->user,
-			.bdf = self->functions.bdf[i],
-			.start = &start,
-		};
-		ASSERT_EQ(0, pthread_create(&threads[i], NULL, open_and_close, &openers[i]));
-	}
-	for (i = 0; i < count; i++) {
-		ASSERT_EQ(0, pthread_join(threads[i], NULL));
-		EXPECT_EQ(0, openers[i].error);
-	}
-	pthread_barrier_destroy(&start);
+	ASSERT_EQ(0, together_start(&all, &self->user, &self->functions, ROUNDS));
+	for (i = 0; i < 3 * ROUNDS; i++)
+		pthread_barrier_wait(&all.barrier);
+	EXPECT_EQ(0, together_end(&all));
 	ASSERT_EQ(0, read_domain(self->functions.bdf[0], &domain));
 	EXPECT_EQ(domain.members, domain.idle);
 	EXPECT_EQ(0, domain.dirty);
-	for (i = 0; i < count; i++)
+	for (i = 0; i < self->functions.count; i++)
 		EXPECT_TRUE(comes_to(self->functions.bdf[i], "D3hot"));
 }
 
