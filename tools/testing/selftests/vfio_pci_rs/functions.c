@@ -39,7 +39,7 @@ bool shows_domains(void)
 	return !strcmp(driver(), OURS);
 }
 
-static int write_file(const char *value, const char *format, const char *name)
+int write_file(const char *value, const char *format, const char *name)
 {
 	char path[PATH_MAX];
 	int fd, ret = 0;

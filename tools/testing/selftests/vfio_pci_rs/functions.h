@@ -63,6 +63,9 @@ int read_attribute(const char *bdf, const char *name, char value[32]);
 /* Reads configuration space as the host sees it. Returns how many bytes there are, up to @size. */
 int read_host_config(const char *bdf, int where, void *config, size_t size);
 
+/* Writes to the file whose path is @format with @name in it. */
+int write_file(const char *value, const char *format, const char *name);
+
 int write_attribute(const char *bdf, const char *name, const char *value);
 
 /* Returns whether the function comes to this power state, or an attribute to this value. */

@@ -12,7 +12,6 @@
  * give the same answers.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -27,15 +26,7 @@
 
 static int set_mode(const char *value)
 {
-	int fd = open(MODE, O_WRONLY);
-	int ret = 0;
-
-	if (fd < 0)
-		return -errno;
-	if (write(fd, value, strlen(value)) < 0)
-		ret = -errno;
-	close(fd);
-	return ret;
+	return write_file(value, "%s", MODE);
 }
 
 /* Whether vfio has made a group for the function, because it has none of an IOMMU. */

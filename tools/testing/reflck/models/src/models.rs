@@ -48,6 +48,14 @@ fn model(name: &str, f: impl Fn() + Send + Sync + 'static) {
     println!("model {name}: {} interleavings", count.load(Relaxed));
 }
 
+/// A machine with two functions.
+fn two() -> (Machine, Member, Member) {
+    let machine = Machine::new();
+    let (a, b) = (machine.join(0), machine.join(1));
+
+    (machine, a, b)
+}
+
 /// Has a thread do something with a member.
 fn with(member: Member, f: impl FnOnce(&Member) + 'static) -> JoinHandle<Member> {
     thread::spawn(move || {
@@ -70,8 +78,7 @@ fn done<T>(thread: JoinHandle<T>) -> T {
 #[test]
 fn both_released_dirty() {
     model("both_released_dirty", || {
-        let machine = Machine::new();
-        let (a, b) = (machine.join(0), machine.join(1));
+        let (machine, a, b) = two();
         a.open();
         b.open();
 
@@ -86,8 +93,7 @@ fn both_released_dirty() {
 #[test]
 fn opened_and_released() {
     model("opened_and_released", || {
-        let machine = Machine::new();
-        let (a, b) = (machine.join(0), machine.join(1));
+        let (machine, a, b) = two();
 
         let a = with(a, |a| {
             a.open();
@@ -102,8 +108,7 @@ fn opened_and_released() {
 #[test]
 fn open_fails_while_sibling_is_released() {
     model("open_fails_while_sibling_is_released", || {
-        let machine = Machine::new();
-        let (a, b) = (machine.join(0), machine.join(1));
+        let (machine, a, b) = two();
         a.open();
 
         let a = with(a, |a| a.close(true));
@@ -152,8 +157,7 @@ fn probed_at_once() {
 #[test]
 fn removed_while_sibling_is_released() {
     model("removed_while_sibling_is_released", || {
-        let machine = Machine::new();
-        let (a, b) = (machine.join(0), machine.join(1));
+        let (machine, a, b) = two();
         a.open();
 
         let thread = thread::spawn(move || drop(b));
@@ -183,8 +187,7 @@ fn listed_while_removed() {
 #[test]
 fn hot_reset_while_sibling_comes_and_goes() {
     model("hot_reset_while_sibling_comes_and_goes", || {
-        let machine = Machine::new();
-        let (a, b) = (machine.join(0), machine.join(1));
+        let (machine, a, b) = two();
         a.open();
 
         let b = with(b, |b| {
@@ -200,8 +203,7 @@ fn hot_reset_while_sibling_comes_and_goes() {
 #[test]
 fn hot_reset_while_sibling_is_bound() {
     model("hot_reset_while_sibling_is_bound", || {
-        let machine = Machine::new();
-        let (a, b) = (machine.join(0), machine.join(1));
+        let (machine, a, b) = two();
         a.bind(ME);
         a.open();
 
@@ -219,8 +221,7 @@ fn hot_reset_while_sibling_is_bound() {
 #[test]
 fn hot_reset_while_sibling_changes_hands() {
     model("hot_reset_while_sibling_changes_hands", || {
-        let machine = Machine::new();
-        let (a, b) = (machine.join(0), machine.join(1));
+        let (machine, a, b) = two();
         a.bind(ME);
         a.open();
         b.bind(ME);
@@ -241,8 +242,7 @@ fn hot_reset_while_sibling_changes_hands() {
 #[test]
 fn hot_reset_refused_while_sibling_is_bound() {
     model("hot_reset_refused_while_sibling_is_bound", || {
-        let machine = Machine::new();
-        let (a, b) = (machine.join(0), machine.join(1));
+        let (machine, a, b) = two();
         a.bind(ME);
         a.open();
         b.bind(OTHER);
@@ -263,8 +263,7 @@ fn hot_reset_refused_while_sibling_is_bound() {
 #[test]
 fn bindings_listed_while_sibling_is_bound() {
     model("bindings_listed_while_sibling_is_bound", || {
-        let machine = Machine::new();
-        let (a, b) = (machine.join(0), machine.join(1));
+        let (machine, a, b) = two();
         a.bind(ME);
 
         let b = with(b, |b| b.bind(ME));
@@ -279,8 +278,7 @@ fn bindings_listed_while_sibling_is_bound() {
 #[test]
 fn unbound_while_sibling_is_released() {
     model("unbound_while_sibling_is_released", || {
-        let machine = Machine::new();
-        let (a, b) = (machine.join(0), machine.join(1));
+        let (machine, a, b) = two();
         a.bind(ME);
         b.open();
 
@@ -293,8 +291,7 @@ fn unbound_while_sibling_is_released() {
 /// A machine with two functions, the first one of which is dirty: its reset has failed, and is to
 /// be tried again.
 fn owed_a_reset() -> (Machine, Member, Member) {
-    let machine = Machine::new();
-    let (a, b) = (machine.join(0), machine.join(1));
+    let (machine, a, b) = two();
     machine.fail_resets(1);
     a.open();
     a.close(true);
