@@ -20,6 +20,7 @@ pub mod sriov;
 pub mod sysfs;
 pub mod topology;
 pub mod trace;
+pub mod tracepoints;
 pub mod vfio;
 pub mod wait;
 

@@ -29,6 +29,7 @@ mod life_cycle;
 mod locked;
 mod parallel;
 mod probe;
+mod tracing;
 mod vga;
 
 /// One scenario.
@@ -158,6 +159,12 @@ pub const ALL: &[Scenario] = &[
         name: "vga",
         compared: true,
         run: vga::run,
+    },
+    Scenario {
+        number: 20,
+        name: "tracepoints",
+        compared: false,
+        run: tracing::run,
     },
 ];
 

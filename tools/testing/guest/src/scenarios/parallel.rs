@@ -101,7 +101,7 @@ fn rounds(lab: &Lab, t: &mut Test, what: &str, devices: &[Device]) -> Result<()>
 
 /// One thread a function: all open together, then all release together. Returns the resets of
 /// the opens and those of the releases.
-fn round(lab: &Lab, devices: &[Device]) -> Result<(Counts, Counts)> {
+pub(super) fn round(lab: &Lab, devices: &[Device]) -> Result<(Counts, Counts)> {
     let users = users(devices)?;
     let barrier = Barrier::new(devices.len() + 1);
     thread::scope(|scope| {

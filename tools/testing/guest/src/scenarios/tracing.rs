@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Scenario 20: what the driver's tracepoints tell, and by them, that functions of one bus are
+//! opened and released side by side.
+
+use crate::ktap::Test;
+use crate::lab;
+use crate::lab::Lab;
+use crate::scenarios::parallel;
+use crate::sriov::VirtualFunctions;
+use crate::topology::Device;
+use crate::tracepoints::most_in_transit;
+use crate::tracepoints::Event;
+use crate::tracepoints::Tracepoints;
+use crate::vfio::User;
+use crate::Result;
+
+const VFS: usize = 7;
+
+pub(super) fn run(lab: &Lab, t: &mut Test) -> Result<()> {
+    if !lab.driver.shows_domains() {
+        t.skip("tracepoints", "this driver has none");
+        return Ok(());
+    }
+    lab.driver.load(&[])?;
+    // Before the module is removed again, the instance has to be gone.
+    let tracepoints = Tracepoints::enable()?;
+    one_after_the_other(lab, t, &tracepoints)?;
+    side_by_side(lab, t, &tracepoints)
+}
+
+/// Two functions that only a reset of their bus can clean.
+fn one_after_the_other(lab: &Lab, t: &mut Test, tracepoints: &Tracepoints) -> Result<()> {
+    let (a, b) = (lab.topology.device("bus.a")?, lab.topology.device("bus.b")?);
+    let c = lab.topology.device("bus.c")?;
+    let binding = lab.bind([&a, &b, &c])?;
+    let user = User::new()?;
+    tracepoints.mark()?;
+    let (first, second) = (user.open(&a)?, user.open(&b)?);
+    drop(first);
+    drop(second);
+    let events = tracepoints.events()?;
+
+    let told: Vec<_> = events
+        .iter()
+        .map(|event| format!("{} {}", event.function(), event.short()))
+        .collect();
+    let (a, b) = (a.bdf(), b.bdf());
+    let expected = [
+        format!("{a} wait open"),
+        format!("{a} claim open"),
+        format!("{a} settle open dirty=0"),
+        format!("{b} wait open"),
+        format!("{b} claim open"),
+        format!("{b} settle open dirty=0"),
+        format!("{a} wait release"),
+        format!("{a} claim release"),
+        format!("{a} settle idle dirty=1"),
+        format!("{b} wait release"),
+        format!("{b} claim release"),
+        format!("{b} settle idle dirty=1"),
+        format!("{b} reset_begin"),
+        format!("{b} reset_end error=0"),
+    ];
+    t.eq(
+        "what is told of two functions of one bus",
+        expected.join("\n"),
+        told.join("\n"),
+    );
+    reset_takes_its_time(t, &events);
+    binding.release()
+}
+
+/// The duration that is told is the time between the two events.
+fn reset_takes_its_time(t: &mut Test, events: &[Event]) {
+    let [.., begin, end] = events else {
+        return;
+    };
+    let between = end.time - begin.time;
+    let told = end.field("duration_ns").parse().unwrap_or(0) / 1000;
+    t.check(
+        "the duration of the reset",
+        told > 0 && told <= between && end.field("functions") == "3",
+        || format!("{told} us told, {between} us between the events: {end:?}"),
+    );
+}
+
+/// Functions of one bus, each in an IOMMU group of its own: no lock of vfio's keeps them apart.
+fn side_by_side(lab: &Lab, t: &mut Test, tracepoints: &Tracepoints) -> Result<()> {
+    let pair = lab.topology.family("pair", 2)?;
+    together(lab, t, tracepoints, "functions of one bus", &pair)?;
+    let pf = lab.topology.device(lab::PF)?;
+    let enabled = VirtualFunctions::enable(&pf, VFS)?;
+    together(lab, t, tracepoints, "VFs", &enabled.devices())
+}
+
+fn together(
+    lab: &Lab,
+    t: &mut Test,
+    tracepoints: &Tracepoints,
+    what: &str,
+    devices: &[Device],
+) -> Result<()> {
+    let binding = lab.bind(devices)?;
+    tracepoints.mark()?;
+    parallel::round(lab, devices)?;
+    let events = tracepoints.events()?;
+    for purpose in ["open", "release"] {
+        let most = most_in_transit(&events, purpose);
+        t.note(format!(
+            "{what}: at most {most} of {} in transit at once ({purpose})",
+            devices.len()
+        ));
+        // A function reset takes 100 ms: the others come meanwhile, on the slowest machine too.
+        t.check(
+            format!("{what} do not wait for each other's resets ({purpose})"),
+            most >= 2,
+            || format!("never more than {most} in transit"),
+        );
+    }
+    binding.release()
+}
