@@ -58,7 +58,7 @@ $(obj)/vfio_pci_rs.o: $(obj)/bindings/bindings_generated.rs
 else
 
 # For people. Everything is built in the cache; what is missing there is made.
-.PHONY: all check demo install uninstall intree series clean help
+.PHONY: all check demo bench install uninstall intree series clean help
 
 all:
 	@modules=$$(tools/modules rs $(if $(CLIPPY),CLIPPY=$(CLIPPY))) && \
@@ -70,6 +70,9 @@ check:
 
 demo:
 	@tools/testing/demo
+
+bench:
+	@tools/testing/bench/run $(OUT)
 
 install uninstall:
 	@tools/$@
@@ -87,6 +90,7 @@ help:
 	@echo "make              builds vfio-pci-rs.ko and the patched vfio-pci-core.ko for Debian's kernel"
 	@echo "make demo         shows the driver at work in a virtual machine, beside vfio-pci"
 	@echo "make check        runs every test"
+	@echo "make bench        measures it beside vfio-pci, in a virtual machine; OUT=DIR gets the report"
 	@echo "make install      installs the modules for the running kernel, if it is the one they are for"
 	@echo "make uninstall    removes them again"
 	@echo "make intree KSRC=DIR   puts the driver into the kernel tree DIR"

@@ -161,6 +161,14 @@ pub fn modprobe(module: &str, parameters: &[&str]) -> Result<()> {
     run(Command::new("modprobe").arg(module).args(parameters))
 }
 
+/// The same with the modules below another root directory.
+pub fn modprobe_from(root: &Path, module: &str) -> Result<()> {
+    run(Command::new("modprobe")
+        .arg("--dirname")
+        .arg(root)
+        .arg(module))
+}
+
 /// Removes a module; an error if it is in use or not loaded.
 pub fn rmmod(module: &str) -> Result<()> {
     run(Command::new("rmmod").arg(module))

@@ -57,12 +57,7 @@ pub struct Bound<'a>(Vec<&'a Device>);
 impl Lab {
     /// Binds all of `devices` to the driver under test and waits until they are idle.
     pub fn bind<'a>(&self, devices: impl IntoIterator<Item = &'a Device>) -> Result<Bound<'a>> {
-        let mut bound = Bound(Vec::new());
-        for device in devices {
-            bound.0.push(device);
-            device.bind(self.driver.name())?;
-        }
-        Ok(bound)
+        Bound::bind(self.driver.name(), devices)
     }
 
     /// Releases what is open; returns the resets that this took.
@@ -259,7 +254,17 @@ impl Lab {
     }
 }
 
-impl Bound<'_> {
+impl<'a> Bound<'a> {
+    /// Binds all of `devices` to the driver of this name.
+    pub fn bind(driver: &str, devices: impl IntoIterator<Item = &'a Device>) -> Result<Self> {
+        let mut bound = Bound(Vec::new());
+        for device in devices {
+            bound.0.push(device);
+            device.bind(driver)?;
+        }
+        Ok(bound)
+    }
+
     /// Unbinds the functions; unlike dropping, this reports an error.
     pub fn release(mut self) -> Result<()> {
         for device in std::mem::take(&mut self.0) {

@@ -6,9 +6,11 @@
 //! The programs run as root in a virtual machine that has nothing else to do, so every module
 //! takes the machine's state (tracer, driver bindings) as its own.
 
+pub mod bench;
 pub mod debugfs;
 pub mod driver;
 pub mod error;
+pub mod events;
 pub mod faults;
 pub mod helper;
 pub mod kmsg;

@@ -18,14 +18,21 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::error::Doing;
+use crate::events;
+use crate::events::Event;
 use crate::sysfs::write_attribute;
 use crate::Error;
 use crate::Result;
 
 const TRACEFS: &str = "/sys/kernel/tracing";
-const FLR: &str = "pcie_flr";
-const BUS_RESET: &str = "pci_bridge_secondary_bus_reset";
+
+/// A function level reset.
+pub const FLR: &str = "pcie_flr";
+
+/// A reset of everything below a bridge.
+pub const BUS_RESET: &str = "pci_bridge_secondary_bus_reset";
 const SLOT_RESET: &str = "pciehp_reset_slot";
+const RESETS: [&str; 3] = [FLR, BUS_RESET, SLOT_RESET];
 const RELEASE: &str = "vfio_device_fops_release";
 const DEVICE_IOCTL: &str = "vfio_device_fops_unl_ioctl";
 
@@ -62,8 +69,24 @@ pub struct Counts {
 }
 
 impl Tracer {
-    /// Mounts tracefs if nobody has, and starts tracing.
+    /// Mounts tracefs if nobody has, and starts tracing resets with their call chains.
     pub fn start() -> Result<Self> {
+        Self::trace(&RESETS, true)
+    }
+
+    /// The same without the chains, which take time: resets can be counted, and nothing said of who
+    /// asked for them.
+    pub fn start_counting() -> Result<Self> {
+        Self::trace(&RESETS, false)
+    }
+
+    /// The same, but traces `functions`, all of which the kernel must have, or the modules that are
+    /// loaded.
+    pub fn start_on(functions: &[&str]) -> Result<Self> {
+        Self::trace(functions, false)
+    }
+
+    fn trace(functions: &[&str], chains: bool) -> Result<Self> {
         if !Path::new(TRACEFS).join("current_tracer").exists() {
             nix::mount::mount(
                 Some("tracefs"),
@@ -78,13 +101,14 @@ impl Tracer {
         set("current_tracer", "nop")?;
         // The filter comes before the stack option: a stack for every function of the kernel
         // would bring the machine to a halt.
-        set(
-            "set_ftrace_filter",
-            &format!("{FLR} {BUS_RESET} {SLOT_RESET}"),
-        )?;
+        set("set_ftrace_filter", &functions.join(" "))?;
+        // The clock that programs can read.
+        set("trace_clock", "mono")?;
         let tracer = Tracer(());
         set("current_tracer", "function")?;
-        set("options/func_stack_trace", "1")?;
+        if chains {
+            set("options/func_stack_trace", "1")?;
+        }
         set("trace", "")?;
         set("tracing_on", "1")?;
         Ok(tracer)
@@ -95,11 +119,26 @@ impl Tracer {
         set("trace", "")
     }
 
+    /// Traces all tracepoints of `system` too, if the kernel has any of that name; says whether.
+    pub fn trace_points(&self, system: &str) -> Result<bool> {
+        let name = format!("events/{system}/enable");
+        if !file(&name).exists() {
+            return Ok(false);
+        }
+        set(&name, "1")?;
+        Ok(true)
+    }
+
     /// The calls since the last mark.
     pub fn calls(&self) -> Result<Calls> {
-        let path = file("trace");
-        let text = fs::read_to_string(&path).doing(format!("reading {}", path.display()))?;
-        Calls::parse(&text)
+        Calls::parse(&read()?)
+    }
+
+    /// The calls since the last mark, and what tracepoints told, with who did it when.
+    pub fn events(&self) -> Result<Vec<Event>> {
+        let text = read()?;
+        complete(&text)?;
+        events::parse(&text)
     }
 
     /// Counts what happens while `work` runs.
@@ -118,6 +157,8 @@ impl Drop for Tracer {
             ("options/func_stack_trace", "0"),
             ("current_tracer", "nop"),
             ("set_ftrace_filter", " "),
+            ("set_event", ""),
+            ("trace_clock", "local"),
         ] {
             if let Err(e) = set(name, value) {
                 eprintln!("the function tracer was not put back: {e}");
@@ -129,6 +170,7 @@ impl Drop for Tracer {
 impl Calls {
     /// Parses the tracer's `trace` file.
     fn parse(text: &str) -> Result<Self> {
+        complete(text)?;
         let mut calls: Vec<Call> = Vec::new();
         // Index of the call that the `=>` lines being read belong to. Events of two CPUs are
         // merged by time, so a stack follows its call only among the lines of the same task.
@@ -139,21 +181,7 @@ impl Calls {
                     let name = symbol.split([' ', '+']).next().unwrap_or(symbol);
                     call.chain.push(name.to_owned());
                 }
-            } else if let Some(rest) = line.strip_prefix("# entries-in-buffer/entries-written: ") {
-                let lost = rest
-                    .split_whitespace()
-                    .next()
-                    .and_then(|pair| pair.split_once('/'))
-                    .is_some_and(|(kept, written)| kept != written);
-                if lost {
-                    return Err(Error::new(format!(
-                        "the trace buffer overran ({}): counts would be wrong",
-                        rest.trim_end()
-                    )));
-                }
             } else if line.starts_with('#') {
-            } else if line.starts_with("CPU:") && line.ends_with("LOST EVENTS]") {
-                return Err(Error::new(format!("counts would be wrong: {line}")));
             } else if let Some((head, event)) = line.split_once(": ") {
                 let task = head.split(" [").next().unwrap_or(head).trim().to_owned();
                 if event.trim() == "<stack trace>" {
@@ -235,6 +263,34 @@ impl fmt::Display for Calls {
         }
         Ok(())
     }
+}
+
+/// What is in the buffer.
+fn read() -> Result<String> {
+    let path = file("trace");
+    fs::read_to_string(&path).doing(format!("reading {}", path.display()))
+}
+
+/// An error if something is missing in the tracer's `trace` file that was traced.
+fn complete(text: &str) -> Result<()> {
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# entries-in-buffer/entries-written: ") {
+            let lost = rest
+                .split_whitespace()
+                .next()
+                .and_then(|pair| pair.split_once('/'))
+                .is_some_and(|(kept, written)| kept != written);
+            if lost {
+                return Err(Error::new(format!(
+                    "the trace buffer overran ({}): counts would be wrong",
+                    rest.trim_end()
+                )));
+            }
+        } else if line.starts_with("CPU:") && line.ends_with("LOST EVENTS]") {
+            return Err(Error::new(format!("counts would be wrong: {line}")));
+        }
+    }
+    Ok(())
 }
 
 fn file(name: &str) -> PathBuf {

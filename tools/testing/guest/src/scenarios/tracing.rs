@@ -3,6 +3,9 @@
 //! Scenario 20: what the driver's tracepoints tell, and by them, that functions of one bus are
 //! opened and released side by side.
 
+use std::time::Duration;
+
+use crate::events::Event;
 use crate::ktap::Test;
 use crate::lab;
 use crate::lab::Lab;
@@ -10,7 +13,7 @@ use crate::scenarios::parallel;
 use crate::sriov::VirtualFunctions;
 use crate::topology::Device;
 use crate::tracepoints::most_in_transit;
-use crate::tracepoints::Event;
+use crate::tracepoints::short;
 use crate::tracepoints::Tracepoints;
 use crate::vfio::User;
 use crate::Result;
@@ -41,10 +44,7 @@ fn one_after_the_other(lab: &Lab, t: &mut Test, tracepoints: &Tracepoints) -> Re
     drop(second);
     let events = tracepoints.events()?;
 
-    let told: Vec<_> = events
-        .iter()
-        .map(|event| format!("{} {}", event.function(), event.short()))
-        .collect();
+    let told: Vec<_> = events.iter().map(short).collect();
     let (a, b) = (a.bdf(), b.bdf());
     let expected = [
         format!("{a} wait open"),
@@ -77,11 +77,11 @@ fn reset_takes_its_time(t: &mut Test, events: &[Event]) {
         return;
     };
     let between = end.time - begin.time;
-    let told = end.field("duration_ns").parse().unwrap_or(0) / 1000;
+    let told = Duration::from_nanos(end.field("duration_ns").parse().unwrap_or(0));
     t.check(
         "the duration of the reset",
-        told > 0 && told <= between && end.field("functions") == "3",
-        || format!("{told} us told, {between} us between the events: {end:?}"),
+        !told.is_zero() && told <= between && end.field("functions") == "3",
+        || format!("{told:?} told, {between:?} between the events: {end:?}"),
     );
 }
 
