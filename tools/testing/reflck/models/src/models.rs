@@ -2,8 +2,9 @@
 
 //! The models: what two or three threads do at once with functions of one bus.
 //!
-//! Each model goes through every interleaving, unless the environment variable `MODEL_PREEMPTIONS`
-//! says how often, in each of them, a thread that could go on may be left for another one.
+//! Each model goes through every interleaving. Those of three threads have so many that the
+//! environment variable `MODEL_PREEMPTIONS` can say how often, in each of them, a thread that could
+//! go on may be left for another one.
 
 use crate::{
     machine::{
@@ -30,14 +31,27 @@ use std::{
     },
 };
 
-/// Goes through the interleavings of `f`.
+/// Goes through every interleaving of the two threads of `f`.
 fn model(name: &str, f: impl Fn() + Send + Sync + 'static) {
+    check(name, None, f);
+}
+
+/// Goes through the interleavings of the three threads of `f`: every one, or those with no more
+/// preemptions than `MODEL_PREEMPTIONS` says.
+fn model_of_three(name: &str, f: impl Fn() + Send + Sync + 'static) {
+    let bound = env::var("MODEL_PREEMPTIONS")
+        .ok()
+        .map(|bound| bound.parse().expect("MODEL_PREEMPTIONS is not a number"));
+
+    check(name, bound, f);
+}
+
+/// Goes through the interleavings of `f`, and says how many there were.
+fn check(name: &str, bound: Option<usize>, f: impl Fn() + Send + Sync + 'static) {
     let count = Arc::new(AtomicUsize::new(0));
     let counter = count.clone();
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = env::var("MODEL_PREEMPTIONS")
-        .ok()
-        .map(|bound| bound.parse().expect("MODEL_PREEMPTIONS is not a number"));
+    builder.preemption_bound = bound;
     builder.max_branches = 100_000;
     builder.check(move || {
         counter.fetch_add(1, Relaxed);
@@ -45,7 +59,11 @@ fn model(name: &str, f: impl Fn() + Send + Sync + 'static) {
         assert_eq!(live(), 0, "objects that outlive everything");
     });
 
-    println!("model {name}: {} interleavings", count.load(Relaxed));
+    let bounded = bound.map_or(String::new(), |n| format!(" of at most {n} preemptions"));
+    println!(
+        "model {name}: {} interleavings{bounded}",
+        count.load(Relaxed)
+    );
 }
 
 /// A machine with two functions.
@@ -374,7 +392,7 @@ fn retried_while_the_last_is_removed() {
 
 #[test]
 fn three_come_and_go() {
-    model("three_come_and_go", || {
+    model_of_three("three_come_and_go", || {
         let machine = Machine::new();
         let (a, b, c) = (machine.join(0), machine.join(1), machine.join(2));
 
@@ -391,7 +409,7 @@ fn three_come_and_go() {
 
 #[test]
 fn hot_reset_while_two_come_and_go() {
-    model("hot_reset_while_two_come_and_go", || {
+    model_of_three("hot_reset_while_two_come_and_go", || {
         let machine = Machine::new();
         let (a, b, c) = (machine.join(0), machine.join(1), machine.join(2));
         a.open();
@@ -409,7 +427,7 @@ fn hot_reset_while_two_come_and_go() {
 
 #[test]
 fn hot_reset_while_two_are_opened() {
-    model("hot_reset_while_two_are_opened", || {
+    model_of_three("hot_reset_while_two_are_opened", || {
         let machine = Machine::new();
         let (a, b, c) = (machine.join(0), machine.join(1), machine.join(2));
         a.open();
@@ -427,7 +445,7 @@ fn hot_reset_while_two_are_opened() {
 
 #[test]
 fn two_hot_resets_while_sibling_comes_and_goes() {
-    model("two_hot_resets_while_sibling_comes_and_goes", || {
+    model_of_three("two_hot_resets_while_sibling_comes_and_goes", || {
         let machine = Machine::new();
         let (a, b, c) = (machine.join(0), machine.join(1), machine.join(2));
         a.open();
@@ -448,7 +466,7 @@ fn two_hot_resets_while_sibling_comes_and_goes() {
 
 #[test]
 fn retried_while_one_is_opened_and_one_is_removed() {
-    model("retried_while_one_is_opened_and_one_is_removed", || {
+    model_of_three("retried_while_one_is_opened_and_one_is_removed", || {
         let (machine, a, b) = owed_a_reset();
 
         let work = thread::spawn(|| while run_next().is_some() {});
