@@ -11,6 +11,7 @@ pub mod drawing;
 pub mod error;
 pub mod figures;
 pub mod markdown;
+pub mod merge;
 pub mod model;
 pub mod statistics;
 pub mod targets;

@@ -65,8 +65,16 @@ pub static ALL: &[Chart] = &[
         run: |bench, report| charts::run(bench, report, &charts::BUS),
     },
     Chart {
+        name: timelines::BUS.name,
+        run: |bench, report| timelines::run(bench, report, &timelines::BUS),
+    },
+    Chart {
         name: "buses",
         run: |bench, report| charts::run(bench, report, &charts::BUSES),
+    },
+    Chart {
+        name: timelines::BUSES.name,
+        run: |bench, report| timelines::run(bench, report, &timelines::BUSES),
     },
     Chart {
         name: "vfs",
@@ -75,6 +83,10 @@ pub static ALL: &[Chart] = &[
     Chart {
         name: "dirty",
         run: charts::dirty,
+    },
+    Chart {
+        name: timelines::DIRTY.name,
+        run: |bench, report| timelines::run(bench, report, &timelines::DIRTY),
     },
     Chart {
         name: "scale",
@@ -99,10 +111,6 @@ pub static ALL: &[Chart] = &[
     Chart {
         name: data_path::NAME,
         run: data_path::run,
-    },
-    Chart {
-        name: timelines::NAME,
-        run: timelines::run,
     },
 ];
 

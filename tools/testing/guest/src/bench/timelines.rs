@@ -30,8 +30,6 @@ use crate::trace::FLR;
 use crate::vfio::User;
 use crate::Result;
 
-pub(super) const NAME: &str = "timelines";
-
 /// What begins with the lock held, and is not called before.
 const LOCKED: [&str; 2] = ["vfio_pci_core_enable", "vfio_pci_core_close_device"];
 
@@ -58,55 +56,64 @@ enum Source {
 }
 
 /// What is shown of some functions.
-struct Shown<'a> {
-    functions: &'a [Device],
+pub(super) struct Shown {
+    pub(super) name: &'static str,
+    functions: fn(&Bench) -> Result<Vec<Device>>,
     /// Name and title of the open, unless it is not shown.
     open: Option<(&'static str, &'static str)>,
     /// The same of the release.
     release: Option<(&'static str, &'static str)>,
 }
 
-pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
-    let bus = bench.grid(1, 8)?;
-    let buses = bench.grid(8, 1)?;
-    let dirty = bench.family("dirty", 8)?;
-    let shown = [
-        Shown {
-            functions: &bus,
-            open: Some(("bus-8-open", "8 functions of one bus opened together")),
-            release: Some(("bus-8-release", "8 functions of one bus released together")),
-        },
-        Shown {
-            functions: &buses,
-            open: Some(("buses-8-open", "8 functions of 8 buses opened together")),
-            release: None,
-        },
-        Shown {
-            functions: &dirty,
-            open: None,
-            release: Some((
-                "dirty-8-release",
-                "8 functions without a reset of their own released together",
-            )),
-        },
-    ];
+/// Functions of one bus.
+pub(super) static BUS: Shown = Shown {
+    name: "bus-timeline",
+    functions: |bench| bench.grid(1, 8),
+    open: Some(("bus-8-open", "8 functions of one bus opened together")),
+    release: Some(("bus-8-release", "8 functions of one bus released together")),
+};
+
+/// Functions that share nothing.
+pub(super) static BUSES: Shown = Shown {
+    name: "buses-timeline",
+    functions: |bench| bench.grid(8, 1),
+    open: Some(("buses-8-open", "8 functions of 8 buses opened together")),
+    release: None,
+};
+
+/// Functions that only a reset of their bus cleans.
+pub(super) static DIRTY: Shown = Shown {
+    name: "dirty-timeline",
+    functions: |bench| bench.family("dirty", 8),
+    open: None,
+    release: Some((
+        "dirty-8-release",
+        "8 functions without a reset of their own released together",
+    )),
+};
+
+pub(super) fn run(bench: &Bench, report: &mut Report, shown: &Shown) -> Result<()> {
+    let functions = (shown.functions)(bench)?;
     for name in EVERYBODY {
         let competitor = bench.competitor(name)?;
         let loaded = competitor.load()?;
-        for shown in &shown {
-            let bound = Bound::bind(competitor.driver(), shown.functions)?;
-            record(competitor, shown, report)?;
-            bound.release()?;
-        }
+        let bound = Bound::bind(competitor.driver(), &functions)?;
+        record(competitor, shown, &functions, report)?;
+        bound.release()?;
         loaded.unload()?;
-        println!("{NAME}: {name}");
+        println!("{}: {name}", shown.name);
     }
     Ok(())
 }
 
-fn record(competitor: &Competitor, shown: &Shown<'_>, report: &mut Report) -> Result<()> {
+fn record(
+    competitor: &Competitor,
+    shown: &Shown,
+    functions: &[Device],
+    report: &mut Report,
+) -> Result<()> {
     let user = User::with_iommufd()?;
-    together::warm_up(&user, shown.functions)?;
+    together::warm_up(&user, functions)?;
 
     let tracer = Tracer::start_on(&[FLR, BUS_RESET, LOCKED[0], LOCKED[1]])?;
     // The tracepoints of the third driver tell nothing of its lock.
@@ -124,14 +131,14 @@ fn record(competitor: &Competitor, shown: &Shown<'_>, report: &mut Report) -> Re
                 title,
                 driver: competitor.name,
                 wall: Sample::of(&all).wall,
-                rows: rows(shown.functions, &threads, source, base, events),
+                rows: rows(functions, &threads, source, base, events),
             });
         }
     };
 
-    wait_asleep(shown.functions)?;
+    wait_asleep(functions)?;
     tracer.mark()?;
-    let opened = together::open(&user, shown.functions)?;
+    let opened = together::open(&user, functions)?;
     add(shown.open, OPENS, threads(&opened), &tracer.events()?);
 
     tracer.mark()?;
