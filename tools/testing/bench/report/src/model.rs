@@ -224,6 +224,12 @@ impl Benchmark {
         &self.drivers[1]
     }
 
+    /// The C driver on the core of ours: where only the core takes time, nothing but the drivers
+    /// differs between the two.
+    pub fn same_core(&self) -> Option<&Driver> {
+        self.drivers.get(3)
+    }
+
     /// The driver that shows what the benchmark would find if ours had not its locking.
     pub fn comparison(&self) -> Option<&Driver> {
         self.drivers.get(2)

@@ -124,7 +124,13 @@ pub fn targets(benchmark: &Benchmark) -> Vec<Target> {
         });
     }
     let data_path = benchmark.data_path.iter();
-    targets.extend(data_path.map(|path| within_noise(benchmark, path)));
+    targets.extend(data_path.flat_map(|path| {
+        let competitors = [Some(c), benchmark.same_core()];
+        competitors
+            .into_iter()
+            .flatten()
+            .map(|c| within_noise(benchmark, path, c))
+    }));
     targets.push(same_callers(benchmark));
     targets.push(scale(benchmark));
     targets
@@ -242,8 +248,8 @@ fn one_bus_reset(benchmark: &Benchmark) -> Target {
     }
 }
 
-fn within_noise(benchmark: &Benchmark, path: &DataPath) -> Target {
-    let (c, ours) = (benchmark.competitor(), benchmark.ours());
+fn within_noise(benchmark: &Benchmark, path: &DataPath, c: &Driver) -> Target {
+    let ours = benchmark.ours();
     let summary = |driver: &Driver| Summary::of(path.results.get(&driver.name)?.iter().copied());
     let both = summary(ours).zip(summary(c));
     let noise = both.map(|(ours, c)| {

@@ -21,6 +21,10 @@ pub const OURS: &str = "vfio_pci_rs";
 /// The same with one lock for everything.
 pub const GLOBAL: &str = "global mutex";
 
+/// The C driver on the core of the others, for what only the core has a part in: the same machine
+/// code, but not in the same place.
+pub const C_SAME_CORE: &str = "vfio-pci, same core";
+
 /// What all drivers share; of the same name with and without the patches.
 const CORE: &str = "vfio_pci_core";
 
@@ -46,7 +50,7 @@ pub struct Loaded<'a>(&'a Competitor);
 impl Competitor {
     /// All of them, in the order in which they are shown; `sets` has the modules of those that are
     /// not the machine's.
-    pub fn all(sets: &Path) -> [Self; 3] {
+    pub fn all(sets: &Path) -> [Self; 4] {
         let competitor = |name, title, driver, set: Option<&str>| Competitor {
             name,
             title,
@@ -61,6 +65,12 @@ impl Competitor {
                 "vfio_pci_rs with one mutex around every open and release, as before 2018",
                 OURS,
                 Some("global-mutex"),
+            ),
+            competitor(
+                C_SAME_CORE,
+                "C vfio-pci on the core that vfio_pci_rs has, with our patches",
+                C,
+                None,
             ),
         ]
     }

@@ -19,6 +19,7 @@ use crate::Result;
 
 use drivers::Competitor;
 use drivers::C;
+use drivers::C_SAME_CORE;
 use drivers::GLOBAL;
 use drivers::OURS;
 use report::Report;
@@ -116,6 +117,7 @@ pub static ALL: &[Chart] = &[
 
 const EVERYBODY: &[&str] = &[C, OURS, GLOBAL];
 const TWO: &[&str] = &[C, OURS];
+const BOTH_CORES: &[&str] = &[C, C_SAME_CORE, OURS];
 
 impl Chart {
     /// Measures it.
@@ -141,7 +143,7 @@ impl Bench {
         found.ok_or_else(|| Error::new(format!("there is no driver '{name}'")))
     }
 
-    /// In each round, has each of the `drivers` loaded for some `work`.
+    /// In each round, has each of the `drivers` loaded for some `work`, in turns.
     fn in_turns(
         &self,
         chart: &str,
@@ -149,7 +151,9 @@ impl Bench {
         mut work: impl FnMut(&Competitor) -> Result<()>,
     ) -> Result<()> {
         for round in 1..=self.rounds {
-            for name in drivers {
+            // In each round another one is the first.
+            let order = drivers.iter().cycle().skip(round - 1).take(drivers.len());
+            for name in order {
                 let competitor = self.competitor(name)?;
                 let start = Instant::now();
                 let loaded = competitor.load()?;

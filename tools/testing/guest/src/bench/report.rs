@@ -250,7 +250,8 @@ fn cell(samples: &[Sample]) -> String {
     }
 }
 
-fn median<T: Ord + Copy>(mut values: Vec<T>) -> Option<T> {
+/// The value in the middle, if there are any.
+pub fn median<T: Ord + Copy>(mut values: Vec<T>) -> Option<T> {
     values.sort_unstable();
     values.get(values.len() / 2).copied()
 }

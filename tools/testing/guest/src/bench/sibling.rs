@@ -103,13 +103,14 @@ fn during_reset(
             let released = release
                 .join()
                 .map_err(|_| Error::new(format!("releasing {dirty} panicked")))??;
-            Ok((released.span, open.span))
+            // What is open stays open: its release is not to be counted.
+            Ok((released.span, open))
         })
     })?;
-    if open.start >= released.end {
+    if open.span.start >= released.end {
         return Err(Error::new(format!(
             "the bus of {dirty} was reset before {function} could be opened"
         )));
     }
-    Ok(Sample::of(&[open]).with_resets(made(&calls), due))
+    Ok(Sample::of(&[open.span]).with_resets(made(&calls), due))
 }

@@ -3,8 +3,8 @@
 //! What each function is doing while several are opened or released together.
 //!
 //! Our driver's tracepoints tell it. Of the others, which have none for their locks, it is known
-//! when a thread began, when it came to what the lock is taken for (vfio-pci-core's functions for
-//! open and release), and when it ended. A function reset is known by its begin.
+//! when a thread came to where vfio takes the lock of a set of functions, and when to what the lock
+//! is taken for. A function reset is known by its begin.
 
 use std::time::Duration;
 
@@ -30,8 +30,19 @@ use crate::trace::FLR;
 use crate::vfio::User;
 use crate::Result;
 
-/// What begins with the lock held, and is not called before.
-const LOCKED: [&str; 2] = ["vfio_pci_core_enable", "vfio_pci_core_close_device"];
+/// Functions of vfio and vfio-pci-core, and what whoever has come to them does from then on.
+const STEPS: [(&str, &str); 8] = [
+    // These take the lock first.
+    ("vfio_df_ioctl_bind_iommufd", WAITS),
+    ("vfio_df_ioctl_attach_pt", WAITS),
+    ("vfio_df_ioctl_detach_pt", WAITS),
+    ("vfio_df_unbind_iommufd", WAITS),
+    // These are called with the lock held.
+    ("vfio_pci_core_enable", OPENS),
+    ("vfio_pci_core_close_device", RELEASES),
+    ("vfio_iommufd_physical_attach_ioas", BINDS),
+    ("vfio_iommufd_physical_detach_ioas", BINDS),
+];
 
 /// The system of our driver's tracepoints.
 const POINTS: &str = "vfio_pci_rs";
@@ -115,7 +126,9 @@ fn record(
     let user = User::with_iommufd()?;
     together::warm_up(&user, functions)?;
 
-    let tracer = Tracer::start_on(&[FLR, BUS_RESET, LOCKED[0], LOCKED[1]])?;
+    let steps = STEPS.iter().map(|(function, _)| *function);
+    let traced: Vec<&str> = [FLR, BUS_RESET].into_iter().chain(steps).collect();
+    let tracer = Tracer::start_on(&traced)?;
     // The tracepoints of the third driver tell nothing of its lock.
     let source = if competitor.name == OURS && tracer.trace_points(POINTS)? {
         Source::Points
@@ -214,20 +227,20 @@ fn by_points(base: &'static str, span: Span, events: &[&Event]) -> Vec<Change> {
 }
 
 fn by_calls(base: &'static str, span: Span, events: &[&Event]) -> Vec<Change> {
-    if events.is_empty() {
-        return vec![(span.start, base)];
-    }
-    let mut changes = vec![(span.start, WAITS)];
+    let mut changes = vec![(span.start, base)];
+    let mut now = base;
     for (i, event) in events.iter().enumerate() {
         let next = events.get(i + 1).map_or(span.end, |next| next.time);
         if event.calls(FLR) {
             changes.push((event.time, RESETS));
-            changes.push((next.min(event.time + FUNCTION_RESET), base));
+            changes.push((next.min(event.time + FUNCTION_RESET), now));
         } else if event.calls(BUS_RESET) {
-            // The release waits for what is below the bridge.
+            // The release waits for what is below the bridge, and is done.
             changes.push((event.time, RESETS_BUS));
-        } else if !changes.iter().any(|(_, kind)| *kind == RESETS_BUS) {
-            changes.push((event.time, base));
+            break;
+        } else if let Some((_, kind)) = STEPS.iter().find(|(function, _)| event.calls(function)) {
+            now = kind;
+            changes.push((event.time, now));
         }
     }
     changes
@@ -350,9 +363,13 @@ mod tests {
     #[test]
     fn a_driver_without_tracepoints() {
         let text = "\
+  a-1  [000] .....  1.010000: vfio_df_ioctl_bind_iommufd <-vfio_device_fops_unl_ioctl
   a-1  [000] .....  1.020000: vfio_pci_core_enable <-vfio_pci_open_device
   a-1  [000] .....  1.030000: pcie_flr <-pcie_reset_flr
-  a-2  [000] .....  1.140000: vfio_pci_core_close_device <-vfio_df_close
+  a-1  [000] .....  1.140000: vfio_df_ioctl_attach_pt <-vfio_device_fops_unl_ioctl
+  a-1  [000] .....  1.250000: vfio_iommufd_physical_attach_ioas <-vfio_df_ioctl_attach_pt
+  a-2  [000] .....  1.010000: vfio_df_unbind_iommufd <-vfio_device_fops_release
+  a-2  [000] .....  1.140000: vfio_pci_core_close_device <-vfio_df_device_last_close
   a-2  [000] .....  1.150000: pcie_flr <-pcie_reset_flr
   a-2  [000] .....  1.200000: pci_bridge_secondary_bus_reset <-pci_bus_reset
 ";
@@ -366,17 +383,21 @@ mod tests {
         assert_eq!(
             shown(&rows, 0),
             [
-                (WAITS, 0, 20),
+                (OPENS, 0, 10),
+                (WAITS, 10, 20),
                 (OPENS, 20, 30),
                 (RESETS, 30, 130),
-                (OPENS, 130, 300),
+                (OPENS, 130, 140),
+                (WAITS, 140, 250),
+                (BINDS, 250, 300),
             ]
         );
         assert_eq!(
             shown(&rows, 1),
             [
-                (WAITS, 0, 140),
-                (OPENS, 140, 150),
+                (OPENS, 0, 10),
+                (WAITS, 10, 140),
+                (RELEASES, 140, 150),
                 (RESETS, 150, 200),
                 (RESETS_BUS, 200, 300),
             ]

@@ -28,7 +28,7 @@ struct Arguments {
     #[arg(long)]
     selftests: PathBuf,
     /// Measure everything this often.
-    #[arg(long, default_value = "5")]
+    #[arg(long, default_value = "7")]
     rounds: NonZeroUsize,
     /// Open and release 8 functions this often, and count the bus resets of each time.
     #[arg(long, default_value = "100")]
