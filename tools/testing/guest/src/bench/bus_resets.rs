@@ -4,12 +4,11 @@
 //! is it one bus reset each time?
 
 use crate::bench::charts;
-use crate::bench::drivers::C;
-use crate::bench::drivers::OURS;
 use crate::bench::measure::Resets;
 use crate::bench::report::BusResets;
 use crate::bench::report::Report;
 use crate::bench::Bench;
+use crate::bench::TWO;
 use crate::lab::Bound;
 use crate::trace::Tracer;
 use crate::vfio::User;
@@ -18,9 +17,6 @@ use crate::Result;
 pub(super) const NAME: &str = "bus-resets";
 
 const FUNCTIONS: usize = 8;
-
-/// Rounds of the C driver, which nobody doubts.
-const ROUNDS_OF_C: usize = 5;
 
 pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let functions = bench.family("dirty", FUNCTIONS)?;
@@ -33,7 +29,7 @@ pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         bus: 1,
     };
     let rounds = bench.bus_reset_rounds;
-    for (name, rounds) in [(C, ROUNDS_OF_C.min(rounds)), (OURS, rounds)] {
+    for name in TWO {
         let competitor = bench.competitor(name)?;
         let loaded = competitor.load()?;
         let bound = Bound::bind(competitor.driver(), &functions)?;

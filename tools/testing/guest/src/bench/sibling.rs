@@ -32,13 +32,14 @@ pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let functions = [other.as_slice(), &bench.topology.family("dirty", 2)?].concat();
     bench.in_turns_on(NAME, EVERYBODY, &functions, |competitor, user| {
         let tracer = Tracer::start_counting()?;
-        let mut measure = |name: &str, title: &str, function: &Device, due| -> Result<()> {
-            let sample = during_reset(&tracer, user, &dirty[0], function, due)?;
-            add(report, competitor, name, title, sample);
-            Ok(())
-        };
+        let mut measure =
+            |chart: &'static str, title: &str, function: &Device, due| -> Result<()> {
+                let sample = during_reset(&tracer, user, &dirty[0], function, due)?;
+                add(report, competitor, chart, title, sample);
+                Ok(())
+            };
         measure(
-            "sibling-other-open",
+            "sibling-other",
             "open a function while another bus is reset",
             &other[0],
             Resets {
@@ -47,7 +48,7 @@ pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
             },
         )?;
         measure(
-            "sibling-same-open",
+            "sibling-same",
             "open a function while its bus is reset",
             &dirty[1],
             Resets {
@@ -58,11 +59,17 @@ pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     })
 }
 
-fn add(report: &mut Report, competitor: &Competitor, name: &str, title: &str, sample: Sample) {
+fn add(
+    report: &mut Report,
+    competitor: &Competitor,
+    chart: &'static str,
+    title: &str,
+    sample: Sample,
+) {
     let case = Case {
-        name: name.to_owned(),
+        name: format!("{chart}-open"),
         title: title.to_owned(),
-        chart: NAME,
+        chart,
         operation: Operation::Open,
         n: 1,
         x: "functions",
