@@ -116,7 +116,8 @@ pub(crate) enum Purpose {
 /// What [`Hardware::trace`] is told of a member.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum TraceEvent {
-    /// The reflck is about to be taken, and what has to be waited for with it. Not held yet.
+    /// The reflck is about to be taken, and what has to be waited for with it. Not held yet. No
+    /// [`TraceEvent::Claim`] follows if it is refused.
     Wait(Purpose),
     /// What was waited for has come, after this time: the member is in transit, or the domain holds
     /// still. Told with the reflck held.

@@ -30,8 +30,7 @@ use crate::{
         Owner,
         Quiesced,
         ResetScope,
-        Resumed,
-        TracedReset, //
+        Resumed, //
     },
 };
 use core::ops::ControlFlow;
@@ -200,7 +199,7 @@ impl Hardware for Function {
             }
         }
 
-        let result = traced(self, scope, false, unused, || reset_all(self, unused));
+        let result = self.traced_reset(scope, false, unused.len(), || reset_all(self, unused));
         match &result {
             Ok(ms) => dev_info!(
                 self.dev(),
@@ -243,7 +242,7 @@ impl Hardware for Function {
             return Err(EINVAL);
         }
 
-        traced(self, scope, true, owned, || {
+        self.traced_reset(scope, true, owned.len(), || {
             let _resumed = Resumed::new(owned.iter())?;
             let mut fences = Fences(KVec::with_capacity(owned.len(), GFP_KERNEL)?);
             for (function, open) in owned.iter_open() {
@@ -267,8 +266,10 @@ impl Hardware for Function {
 
     fn trace(&self, scope: &ResetScope, event: TraceEvent) {
         match event {
-            TraceEvent::Wait(purpose) => self.trace_wait(scope, name(purpose)),
-            TraceEvent::Claim(purpose, waited) => self.trace_claim(scope, name(purpose), waited),
+            TraceEvent::Wait(purpose) => self.trace_wait(scope, purpose_name(purpose)),
+            TraceEvent::Claim(purpose, waited) => {
+                self.trace_claim(scope, purpose_name(purpose), waited)
+            }
             TraceEvent::Settle { open, bound, dirty } => {
                 self.trace_settle(scope, open, bound, dirty)
             }
@@ -277,7 +278,7 @@ impl Hardware for Function {
 }
 
 /// What tracepoints call a purpose.
-fn name(purpose: Purpose) -> &'static CStr {
+fn purpose_name(purpose: Purpose) -> &'static CStr {
     match purpose {
         Purpose::Open => c"open",
         Purpose::Release => c"release",
@@ -324,30 +325,6 @@ fn find_stranger(function: &Function, members: &Still<'_, Function>) -> Option<(
     });
 
     stranger
-}
-
-/// Does `reset` on the slot or bus of `function`, whose functions are `members`, and traces when it
-/// begins, how it ends and how long it takes.
-fn traced<R>(
-    function: &Function,
-    scope: &ResetScope,
-    hot: bool,
-    members: &Still<'_, Function>,
-    reset: impl FnOnce() -> Result<R>,
-) -> Result<R> {
-    let trace = TracedReset {
-        function,
-        scope,
-        hot,
-        functions: members.len(),
-    };
-
-    trace.begin();
-    let start = Instant::<Monotonic>::now();
-    let result = reset();
-    trace.end(&result, start.elapsed());
-
-    result
 }
 
 /// Resets the slot or bus of `function`, with all its functions in D0 meanwhile. Returns the

@@ -30,7 +30,7 @@ TRACE_EVENT(vfio_pci_rs_wait,
 		__assign_str(purpose);
 	),
 
-	TP_printk("function=%s scope=%s for=%s", __get_str(function),
+	TP_printk("function=%s scope=%s purpose=%s", __get_str(function),
 		  __get_str(scope), __get_str(purpose))
 );
 
@@ -55,7 +55,7 @@ TRACE_EVENT(vfio_pci_rs_claim,
 		__entry->waited_ns = waited_ns;
 	),
 
-	TP_printk("function=%s scope=%s for=%s waited_ns=%lld",
+	TP_printk("function=%s scope=%s purpose=%s waited_ns=%lld",
 		  __get_str(function), __get_str(scope),
 		  __get_str(purpose), __entry->waited_ns)
 );
@@ -83,10 +83,9 @@ TRACE_EVENT(vfio_pci_rs_settle,
 		__entry->dirty = dirty;
 	),
 
-	TP_printk("function=%s scope=%s claim=%s bound=%u dirty=%u",
-		  __get_str(function), __get_str(scope),
-		  __entry->open ? "open" : "idle", __entry->bound,
-		  __entry->dirty)
+	TP_printk("function=%s scope=%s open=%u bound=%u dirty=%u",
+		  __get_str(function), __get_str(scope), __entry->open,
+		  __entry->bound, __entry->dirty)
 );
 
 TRACE_EVENT(vfio_pci_rs_reset_begin,

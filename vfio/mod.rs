@@ -61,4 +61,3 @@ pub(crate) use self::hot_reset::{
     Dependent,
     Owner, //
 };
-pub(crate) use self::trace::TracedReset;

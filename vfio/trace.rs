@@ -13,57 +13,41 @@ use super::{
 use crate::bindings;
 use kernel::{
     prelude::*,
-    time::Delta, //
+    time::{
+        Delta,
+        Instant,
+        Monotonic, //
+    }, //
 };
 
-/// A reset of a slot or bus that is under way, for its tracepoints.
-pub(crate) struct TracedReset<'a> {
-    pub(crate) function: &'a Function,
-    pub(crate) scope: &'a ResetScope,
-    /// Whether a user has asked for it.
-    pub(crate) hot: bool,
-    /// How many functions it affects.
-    pub(crate) functions: usize,
-}
-
-impl TracedReset<'_> {
-    /// Traces that the reset begins: `vfio_pci_rs_reset_begin`.
-    pub(crate) fn begin(&self) {
-        // SAFETY: `function` holds a reference to the device, and the string is static.
-        unsafe {
-            bindings::vfio_rs_trace_reset_begin(
-                self.function.as_raw(),
-                name(self.scope).as_char_ptr(),
-                self.hot,
-                self.functions(),
-            )
-        };
-    }
-
-    /// Traces how the reset has ended, and how long it took: `vfio_pci_rs_reset_end`.
-    pub(crate) fn end<R>(&self, result: &Result<R>, duration: Delta) {
-        let error = result.as_ref().err().map_or(0, |error| error.to_errno());
-
-        // SAFETY: As above.
-        unsafe {
-            bindings::vfio_rs_trace_reset_end(
-                self.function.as_raw(),
-                name(self.scope).as_char_ptr(),
-                self.hot,
-                self.functions(),
-                error,
-                duration.as_nanos(),
-            )
-        };
-    }
-
-    fn functions(&self) -> u32 {
-        // CAST: A bus has no more than 256.
-        self.functions as u32
-    }
-}
-
 impl Function {
+    /// Does `reset` on the slot or bus of the function, which affects so many `functions`, and
+    /// traces when it begins, how it ends and how long it takes: `vfio_pci_rs_reset_begin`,
+    /// `vfio_pci_rs_reset_end`. `hot` says whether a user has asked for it.
+    pub(crate) fn traced_reset<R>(
+        &self,
+        scope: &ResetScope,
+        hot: bool,
+        functions: usize,
+        reset: impl FnOnce() -> Result<R>,
+    ) -> Result<R> {
+        let pdev = self.as_raw();
+        let scope = name(scope).as_char_ptr();
+        // CAST: A bus has no more than 256.
+        let functions = functions as u32;
+
+        // SAFETY: `self` holds a reference to the device, and the string is static.
+        unsafe { bindings::vfio_rs_trace_reset_begin(pdev, scope, hot, functions) };
+        let start = Instant::<Monotonic>::now();
+        let result = reset();
+        let duration = start.elapsed().as_nanos();
+        let error = result.as_ref().err().map_or(0, |error| error.to_errno());
+        // SAFETY: `self` holds a reference to the device, and the string is static.
+        unsafe { bindings::vfio_rs_trace_reset_end(pdev, scope, hot, functions, error, duration) };
+
+        result
+    }
+
     /// Traces that the domain of the function is about to be waited for: `vfio_pci_rs_wait`.
     pub(crate) fn trace_wait(&self, scope: &ResetScope, purpose: &'static CStr) {
         // SAFETY: `self` holds a reference to the device, and the strings are static.
@@ -78,7 +62,7 @@ impl Function {
 
     /// Traces that the domain has been waited for, and how long: `vfio_pci_rs_claim`.
     pub(crate) fn trace_claim(&self, scope: &ResetScope, purpose: &'static CStr, waited: Delta) {
-        // SAFETY: As above.
+        // SAFETY: `self` holds a reference to the device, and the strings are static.
         unsafe {
             bindings::vfio_rs_trace_claim(
                 self.as_raw(),
@@ -91,7 +75,7 @@ impl Function {
 
     /// Traces where the function has come to: `vfio_pci_rs_settle`.
     pub(crate) fn trace_settle(&self, scope: &ResetScope, open: bool, bound: bool, dirty: bool) {
-        // SAFETY: As above.
+        // SAFETY: `self` holds a reference to the device, and the strings are static.
         unsafe {
             bindings::vfio_rs_trace_settle(
                 self.as_raw(),

@@ -127,8 +127,8 @@ mod tests {
 # tracer: function
 #
 #           TASK-PID     CPU#  |||||  TIMESTAMP  FUNCTION
-           bench-301     [000] .....    41.000101: vfio_pci_rs_wait: function=0000:01:00.0 scope=bus for=open
-           bench-301     [000] ...1.    41.000130: vfio_pci_rs_claim: function=0000:01:00.0 scope=bus for=open waited_ns=1234
+           bench-301     [000] .....    41.000101: vfio_pci_rs_wait: function=0000:01:00.0 scope=bus purpose=open
+           bench-301     [000] ...1.    41.000130: vfio_pci_rs_claim: function=0000:01:00.0 scope=bus purpose=open waited_ns=1234
        a-b [c] d-302     [001] .....    41.100000: pcie_flr <-__pci_reset_function_locked
 ";
 
@@ -143,10 +143,10 @@ mod tests {
         };
         assert_eq!(name, "vfio_pci_rs_claim");
         assert_eq!(fields["function"], "0000:01:00.0");
-        assert_eq!(fields["for"], "open");
+        assert_eq!(fields["purpose"], "open");
         assert_eq!(fields["waited_ns"], "1234");
         assert_eq!(events[1].point(), "vfio_pci_rs_claim");
-        assert_eq!(events[1].field("for"), "open");
+        assert_eq!(events[1].field("purpose"), "open");
         assert_eq!((events[2].point(), events[1].field("dirty")), ("", ""));
         assert_eq!(events[2].thread, 302);
         assert!(events[2].calls("pcie_flr"));

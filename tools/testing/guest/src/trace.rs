@@ -272,7 +272,7 @@ fn read() -> Result<String> {
 }
 
 /// An error if something is missing in the tracer's `trace` file that was traced.
-fn complete(text: &str) -> Result<()> {
+pub(crate) fn complete(text: &str) -> Result<()> {
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("# entries-in-buffer/entries-written: ") {
             let lost = rest

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use crate::error::Doing;
 use crate::events;
 use crate::events::Event;
+use crate::trace::complete;
 use crate::Result;
 
 const INSTANCE: &str = "/sys/kernel/tracing/instances/vfio_pci_rs";
@@ -44,27 +45,32 @@ impl Tracepoints {
     pub fn events(&self) -> Result<Vec<Event>> {
         let path = file("trace");
         let text = fs::read_to_string(&path).doing(format!("reading {}", path.display()))?;
+        complete(&text)?;
         events::parse(&text)
     }
 }
 
 impl Drop for Tracepoints {
     fn drop(&mut self) {
-        let ended = set(&format!("events/{SYSTEM}/enable"), "0")
-            .and_then(|()| fs::remove_dir(INSTANCE).doing(format!("removing {INSTANCE}")));
-        if let Err(e) = ended {
+        // Its events are disabled with it.
+        let removed = fs::remove_dir(INSTANCE).doing(format!("removing {INSTANCE}"));
+        if let Err(e) = removed {
             eprintln!("the driver's tracepoints were not put back: {e}");
         }
     }
 }
 
 /// A line for what one of the driver's tracepoints has told, without times: "0000:01:00.0 claim
-/// open", "0000:01:00.0 settle idle dirty=1".
+/// open", "0000:01:00.0 settle open=0 dirty=1".
 pub fn short(event: &Event) -> String {
     let name = event.point().trim_start_matches(PREFIX);
     let more = match name {
-        "wait" | "claim" => format!(" {}", event.field("for")),
-        "settle" => format!(" {} dirty={}", event.field("claim"), event.field("dirty")),
+        "wait" | "claim" => format!(" {}", event.field("purpose")),
+        "settle" => format!(
+            " open={} dirty={}",
+            event.field("open"),
+            event.field("dirty")
+        ),
         "reset_end" => format!(" error={}", event.field("error")),
         _ => String::new(),
     };
@@ -79,7 +85,7 @@ pub fn most_in_transit(events: &[Event], purpose: &str) -> usize {
     for event in events {
         let function = event.field("function");
         match event.point().trim_start_matches(PREFIX) {
-            "claim" if event.field("for") == purpose => in_transit.push(function),
+            "claim" if event.field("purpose") == purpose => in_transit.push(function),
             "settle" => in_transit.retain(|other| *other != function),
             _ => {}
         }
@@ -102,9 +108,9 @@ mod tests {
     use super::*;
 
     const TRACE: &str = "\
-   scenarios-101     [000] .....    10.000001: vfio_pci_rs_claim: function=0000:01:00.0 scope=bus for=open waited_ns=1520
-           <...>-102     [001] .....    10.000002: vfio_pci_rs_claim: function=0000:01:00.1 scope=bus for=open waited_ns=90
-   scenarios-101     [000] .....    11.500003: vfio_pci_rs_settle: function=0000:01:00.0 scope=bus claim=open bound=0 dirty=0
+   scenarios-101     [000] .....    10.000001: vfio_pci_rs_claim: function=0000:01:00.0 scope=bus purpose=open waited_ns=1520
+           <...>-102     [001] .....    10.000002: vfio_pci_rs_claim: function=0000:01:00.1 scope=bus purpose=open waited_ns=90
+   scenarios-101     [000] .....    11.500003: vfio_pci_rs_settle: function=0000:01:00.0 scope=bus open=1 bound=0 dirty=0
            <...>-102     [001] .....    11.500004: vfio_pci_rs_reset_end: function=0000:01:00.1 scope=bus hot=0 functions=2 error=0 duration_ns=1
 ";
 
@@ -117,7 +123,7 @@ mod tests {
             [
                 "0000:01:00.0 claim open",
                 "0000:01:00.1 claim open",
-                "0000:01:00.0 settle open dirty=0",
+                "0000:01:00.0 settle open=1 dirty=0",
                 "0000:01:00.1 reset_end error=0",
             ]
         );

@@ -211,7 +211,7 @@ fn by_points(base: &'static str, span: Span, events: &[&Event]) -> Vec<Change> {
         let Kind::Point { name, fields } = &event.kind else {
             continue;
         };
-        let purpose = fields.get("for").map(String::as_str);
+        let purpose = fields.get("purpose").map(String::as_str);
         now = match (name.as_str(), purpose) {
             ("vfio_pci_rs_wait", _) => WAITS,
             ("vfio_pci_rs_claim", Some("open")) => OPENS,
@@ -252,7 +252,7 @@ fn stretches(begin: Duration, span: Span, changes: &[Change]) -> Vec<Stretch> {
     let mut stretches: Vec<Stretch> = Vec::new();
     for (i, (start, kind)) in changes.iter().enumerate() {
         let end = changes.get(i + 1).map_or(span.end, |(next, _)| *next);
-        // The tracer cuts off what is less than a microsecond.
+        // The tracer rounds to microseconds.
         let (start, end) = ((*start).max(span.start), end.min(span.end));
         if end < start + Duration::from_micros(1) {
             continue;
@@ -295,15 +295,15 @@ mod tests {
     #[test]
     fn our_tracepoints() {
         let text = "\
-  a-1  [000] .....  1.010000: vfio_pci_rs_wait: function=0000:01:00.0 scope=bus for=bind
-  a-1  [000] .....  1.020000: vfio_pci_rs_claim: function=0000:01:00.0 scope=bus for=bind waited_ns=9
-  a-1  [000] .....  1.025000: vfio_pci_rs_settle: function=0000:01:00.0 scope=bus claim=idle bound=1 dirty=0
-  a-1  [000] .....  1.025000: vfio_pci_rs_wait: function=0000:01:00.0 scope=bus for=open
-  a-2  [001] .....  1.026000: vfio_pci_rs_wait: function=0000:01:00.1 scope=bus for=open
-  a-1  [000] .....  1.030000: vfio_pci_rs_claim: function=0000:01:00.0 scope=bus for=open waited_ns=9
+  a-1  [000] .....  1.010000: vfio_pci_rs_wait: function=0000:01:00.0 scope=bus purpose=bind
+  a-1  [000] .....  1.020000: vfio_pci_rs_claim: function=0000:01:00.0 scope=bus purpose=bind waited_ns=9
+  a-1  [000] .....  1.025000: vfio_pci_rs_settle: function=0000:01:00.0 scope=bus open=0 bound=1 dirty=0
+  a-1  [000] .....  1.025000: vfio_pci_rs_wait: function=0000:01:00.0 scope=bus purpose=open
+  a-2  [001] .....  1.026000: vfio_pci_rs_wait: function=0000:01:00.1 scope=bus purpose=open
+  a-1  [000] .....  1.030000: vfio_pci_rs_claim: function=0000:01:00.0 scope=bus purpose=open waited_ns=9
   a-1  [000] .....  1.040000: vfio_pci_core_enable <-open_device_callback
   a-1  [000] .....  1.050000: pcie_flr <-pcie_reset_flr
-  a-1  [000] .....  1.160000: vfio_pci_rs_settle: function=0000:01:00.0 scope=bus claim=open bound=1 dirty=0
+  a-1  [000] .....  1.160000: vfio_pci_rs_settle: function=0000:01:00.0 scope=bus open=1 bound=1 dirty=0
 ";
         let events = events::parse(text).expect("a valid trace");
         let first = Span {
@@ -336,8 +336,8 @@ mod tests {
     #[test]
     fn our_bus_reset() {
         let text = "\
-  a-1  [000] .....  1.010000: vfio_pci_rs_claim: function=0000:01:00.0 scope=bus for=unbind waited_ns=9
-  a-1  [000] .....  1.020000: vfio_pci_rs_settle: function=0000:01:00.0 scope=bus claim=idle bound=0 dirty=1
+  a-1  [000] .....  1.010000: vfio_pci_rs_claim: function=0000:01:00.0 scope=bus purpose=unbind waited_ns=9
+  a-1  [000] .....  1.020000: vfio_pci_rs_settle: function=0000:01:00.0 scope=bus open=0 bound=0 dirty=1
   a-1  [000] .....  1.020000: vfio_pci_rs_reset_begin: function=0000:01:00.0 scope=bus hot=0 functions=8
   a-1  [000] .....  1.030000: pci_bridge_secondary_bus_reset <-pci_bus_reset
   a-1  [000] .....  2.020000: vfio_pci_rs_reset_end: function=0000:01:00.0 scope=bus hot=0 functions=8 error=0 duration_ns=1

@@ -26,7 +26,6 @@ pub(super) fn run(lab: &Lab, t: &mut Test) -> Result<()> {
         return Ok(());
     }
     lab.driver.load(&[])?;
-    // Before the module is removed again, the instance has to be gone.
     let tracepoints = Tracepoints::enable()?;
     one_after_the_other(lab, t, &tracepoints)?;
     side_by_side(lab, t, &tracepoints)
@@ -49,16 +48,16 @@ fn one_after_the_other(lab: &Lab, t: &mut Test, tracepoints: &Tracepoints) -> Re
     let expected = [
         format!("{a} wait open"),
         format!("{a} claim open"),
-        format!("{a} settle open dirty=0"),
+        format!("{a} settle open=1 dirty=0"),
         format!("{b} wait open"),
         format!("{b} claim open"),
-        format!("{b} settle open dirty=0"),
+        format!("{b} settle open=1 dirty=0"),
         format!("{a} wait release"),
         format!("{a} claim release"),
-        format!("{a} settle idle dirty=1"),
+        format!("{a} settle open=0 dirty=1"),
         format!("{b} wait release"),
         format!("{b} claim release"),
-        format!("{b} settle idle dirty=1"),
+        format!("{b} settle open=0 dirty=1"),
         format!("{b} reset_begin"),
         format!("{b} reset_end error=0"),
     ];
@@ -80,7 +79,10 @@ fn reset_takes_its_time(t: &mut Test, events: &[Event]) {
     let told = Duration::from_nanos(end.field("duration_ns").parse().unwrap_or(0));
     t.check(
         "the duration of the reset",
-        !told.is_zero() && told <= between && end.field("functions") == "3",
+        // The tracer rounds times to microseconds.
+        !told.is_zero()
+            && told <= between + Duration::from_micros(1)
+            && end.field("functions") == "3",
         || format!("{told:?} told, {between:?} between the events: {end:?}"),
     );
 }
@@ -102,16 +104,25 @@ fn together(
     devices: &[Device],
 ) -> Result<()> {
     let binding = lab.bind(devices)?;
-    tracepoints.mark()?;
-    parallel::round(lab, devices)?;
-    let events = tracepoints.events()?;
-    for purpose in ["open", "release"] {
-        let most = most_in_transit(&events, purpose);
+    let purposes = ["open", "release"];
+    let mut most = [0; 2];
+    // Threads that begin together need not get far enough together: a function reset takes 100 ms.
+    for _ in 0..lab.rounds.max(3) {
+        tracepoints.mark()?;
+        parallel::round(lab, devices)?;
+        let events = tracepoints.events()?;
+        for (most, purpose) in most.iter_mut().zip(purposes) {
+            *most = most_in_transit(&events, purpose).max(*most);
+        }
+        if most.iter().all(|most| *most >= 2) {
+            break;
+        }
+    }
+    for (most, purpose) in most.into_iter().zip(purposes) {
         t.note(format!(
             "{what}: at most {most} of {} in transit at once ({purpose})",
             devices.len()
         ));
-        // A function reset takes 100 ms: the others come meanwhile, on the slowest machine too.
         t.check(
             format!("{what} do not wait for each other's resets ({purpose})"),
             most >= 2,
