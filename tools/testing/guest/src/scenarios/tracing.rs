@@ -22,7 +22,7 @@ const VFS: usize = 7;
 
 pub(super) fn run(lab: &Lab, t: &mut Test) -> Result<()> {
     if !lab.driver.shows_domains() {
-        t.skip("tracepoints", "this driver has none");
+        t.skip("what the tracepoints tell", "this driver has none");
         return Ok(());
     }
     lab.driver.load(&[])?;
