@@ -14,7 +14,9 @@ use crate::trace::complete;
 use crate::Result;
 
 const INSTANCE: &str = "/sys/kernel/tracing/instances/vfio_pci_rs";
-const SYSTEM: &str = "vfio_pci_rs";
+
+/// What they are below, in `events`.
+pub const SYSTEM: &str = "vfio_pci_rs";
 
 /// What the names of all of them begin with.
 const PREFIX: &str = "vfio_pci_rs_";

@@ -66,6 +66,7 @@ pub(crate) enum Event {
 #[derive(Default)]
 struct Wires {
     events: Vec<Event>,
+    /// What has been traced, and when the domain was reset in between.
     traces: Vec<String>,
     /// How many of the next resets fail, and with which error.
     failing: Option<(usize, Error)>,
@@ -130,6 +131,9 @@ impl Hardware for Fake {
         }
 
         let mut wires = self.wires();
+        wires
+            .traces
+            .push(format!("{scope}, {}: reset", self.address));
         wires.events.push(Event::Reset {
             on: self.address,
             scope: *scope,
@@ -267,7 +271,7 @@ impl Machine {
         std::mem::take(&mut self.wires().events)
     }
 
-    /// Returns what has been traced since this was called last.
+    /// Returns what has been traced since this was called last, resets included.
     pub(crate) fn traces(&self) -> Vec<String> {
         std::mem::take(&mut self.wires().traces)
     }

@@ -54,8 +54,8 @@ fn a_life_with_iommufd() {
             "settle open=false bound=true dirty=true",
             "wait Unbind",
             "claim Unbind",
-            // The reset comes after that.
             "settle open=false bound=false dirty=true",
+            "reset",
         ],
     );
 }

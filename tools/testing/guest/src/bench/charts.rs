@@ -162,7 +162,8 @@ pub(super) fn dirty(bench: &Bench, report: &mut Report) -> Result<()> {
     })
 }
 
-fn case(
+/// A case of all the functions that are counted, by the name that those of a chart have.
+pub(super) fn case(
     chart: &'static str,
     operation: Operation,
     n: usize,

@@ -2,6 +2,7 @@
 
 //! Binding many functions, one after the other, as udev does.
 
+use crate::bench::charts::case;
 use crate::bench::measure::made;
 use crate::bench::measure::timed;
 use crate::bench::measure::Sample;
@@ -45,14 +46,10 @@ pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
             }
         }
         for (n, sample) in NUMBERS.into_iter().zip(samples) {
+            let title = format!("bind {n} functions, one after the other");
             let case = Case {
                 name: format!("grid-{n}-{}", Operation::Probe.suffix()),
-                title: format!("bind {n} functions, one after the other"),
-                chart: NAME,
-                operation: Operation::Probe,
-                n,
-                x: "functions",
-                functions: n,
+                ..case(NAME, Operation::Probe, n, "functions", title)
             };
             report.add(case, competitor.name, sample);
         }

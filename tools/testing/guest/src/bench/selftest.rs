@@ -6,6 +6,7 @@
 use std::process::Command;
 use std::time::Duration;
 
+use crate::bench::charts::case;
 use crate::bench::measure::Sample;
 use crate::bench::report::Case;
 use crate::bench::report::Operation;
@@ -29,14 +30,10 @@ pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     bench.in_turns_on(NAME, EVERYBODY, &functions, |competitor, _| {
         for n in NUMBERS {
             let sample = initialise(bench, &functions[..n])?;
+            let title = format!("{PROGRAM} on {n} functions of one bus");
             let case = Case {
                 name: format!("{NAME}-{n}"),
-                title: format!("{PROGRAM} on {n} functions of one bus"),
-                chart: NAME,
-                operation: Operation::Selftest,
-                n,
-                x: "functions of one bus",
-                functions: n,
+                ..case(NAME, Operation::Selftest, n, "functions of one bus", title)
             };
             report.add(case, competitor.name, sample);
         }

@@ -5,6 +5,7 @@
 
 use std::thread;
 
+use crate::bench::charts::case;
 use crate::bench::drivers::Competitor;
 use crate::bench::measure::made;
 use crate::bench::measure::timed;
@@ -68,12 +69,7 @@ fn add(
 ) {
     let case = Case {
         name: format!("{chart}-open"),
-        title: title.to_owned(),
-        chart,
-        operation: Operation::Open,
-        n: 1,
-        x: "functions",
-        functions: 1,
+        ..case(chart, Operation::Open, 1, "functions", title.to_owned())
     };
     report.add(case, competitor.name, sample);
 }

@@ -21,12 +21,12 @@ use crate::bench::together::wait_asleep;
 use crate::bench::Bench;
 use crate::bench::EVERYBODY;
 use crate::events::Event;
-use crate::events::Kind;
 use crate::lab::Bound;
 use crate::topology::Device;
 use crate::trace::Tracer;
 use crate::trace::BUS_RESET;
 use crate::trace::FLR;
+use crate::tracepoints::SYSTEM;
 use crate::vfio::User;
 use crate::Result;
 
@@ -43,9 +43,6 @@ const STEPS: [(&str, &str); 8] = [
     ("vfio_iommufd_physical_attach_ioas", BINDS),
     ("vfio_iommufd_physical_detach_ioas", BINDS),
 ];
-
-/// The system of our driver's tracepoints.
-const POINTS: &str = "vfio_pci_rs";
 
 /// How long a function has after a reset until it is looked at again (`pcie_flr()`).
 const FUNCTION_RESET: Duration = Duration::from_millis(100);
@@ -130,7 +127,7 @@ fn record(
     let traced: Vec<&str> = [FLR, BUS_RESET].into_iter().chain(steps).collect();
     let tracer = Tracer::start_on(&traced)?;
     // The tracepoints of the third driver tell nothing of its lock.
-    let source = if competitor.name == OURS && tracer.trace_points(POINTS)? {
+    let source = if competitor.name == OURS && tracer.trace_points(SYSTEM)? {
         Source::Points
     } else {
         Source::Calls
@@ -208,15 +205,14 @@ fn by_points(base: &'static str, span: Span, events: &[&Event]) -> Vec<Change> {
             changes.push((event.time, RESETS));
             changes.push((next.min(event.time + FUNCTION_RESET), now));
         }
-        let Kind::Point { name, fields } = &event.kind else {
+        if event.point().is_empty() {
             continue;
-        };
-        let purpose = fields.get("purpose").map(String::as_str);
-        now = match (name.as_str(), purpose) {
+        }
+        now = match (event.point(), event.field("purpose")) {
             ("vfio_pci_rs_wait", _) => WAITS,
-            ("vfio_pci_rs_claim", Some("open")) => OPENS,
-            ("vfio_pci_rs_claim", Some("release")) => RELEASES,
-            ("vfio_pci_rs_claim", Some("bind" | "unbind" | "attach")) => BINDS,
+            ("vfio_pci_rs_claim", "open") => OPENS,
+            ("vfio_pci_rs_claim", "release") => RELEASES,
+            ("vfio_pci_rs_claim", "bind" | "unbind" | "attach") => BINDS,
             ("vfio_pci_rs_reset_begin", _) => RESETS_BUS,
             ("vfio_pci_rs_settle" | "vfio_pci_rs_reset_end", _) => base,
             _ => now,
