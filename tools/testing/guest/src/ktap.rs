@@ -138,6 +138,11 @@ impl Test {
         }
     }
 
+    /// Returns whether nothing was asserted yet, nor an assertion skipped.
+    pub fn is_empty(&self) -> bool {
+        self.assertions == 0
+    }
+
     /// Adds to the output what helps to understand it.
     pub fn note(&mut self, text: impl Display) {
         for line in text.to_string().lines() {

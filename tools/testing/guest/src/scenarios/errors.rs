@@ -28,10 +28,11 @@ const COMPLETION_TIMEOUT: u32 = 0x0000_4000;
 const MALFORMED_TLP: u32 = 0x0004_0000;
 
 pub(super) fn run(lab: &Lab, t: &mut Test) -> Result<()> {
-    if let Err(e) = driver::modprobe(INJECTOR, &[]) {
+    if let Err(e) = driver::modinfo(INJECTOR, "filename") {
         t.skip("errors are reported to the user", e);
         return Ok(());
     }
+    driver::modprobe(INJECTOR, &[])?;
     let injected = injected(lab, t);
     // It stands between the kernel and the config space of the buses that it was used on.
     driver::rmmod(INJECTOR)?;

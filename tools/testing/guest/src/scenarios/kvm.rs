@@ -26,10 +26,11 @@ const MODULE: &str = "kvm_amd";
 const MACHINES: &str = "/sys/kernel/debug/kvm";
 
 pub(super) fn run(lab: &Lab, t: &mut Test) -> Result<()> {
-    if let Err(e) = driver::modprobe(MODULE, &[]) {
+    if let Err(e) = driver::modinfo(MODULE, "filename") {
         t.skip("a function keeps its virtual machine", e);
         return Ok(());
     }
+    driver::modprobe(MODULE, &[])?;
     let kept = kept(lab, t);
     driver::rmmod(MODULE)?;
     kept

@@ -184,6 +184,9 @@ impl Scenario {
                 test.fail(format!("panicked: {}", text.unwrap_or("with no message")));
             }
         }
+        if test.is_empty() {
+            test.fail("nothing was asserted");
+        }
         test.done("the machine is back in its initial state", lab.restore());
         println!(
             "# scenario {} took {:.1} s",
