@@ -24,7 +24,7 @@ PACKAGES = ["reflck.rs", "vfio", CRATES]
 # Where the mutants are made. Cargo does not tell one tree from another by where it is, so the path is
 # always the same, and has a target directory of its own.
 TREE = pathlib.Path("/tmp/mutants")
-TARGET = "/cache/target-mutants"
+TARGET = os.path.join(os.environ["CARGO_TARGET_DIR"], "mutants")
 # A mutant may keep its model busy for ever; one that is noticed is so within seconds.
 LIMIT = 120
 
