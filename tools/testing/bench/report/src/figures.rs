@@ -2,6 +2,7 @@
 
 //! How figures are written, in the Markdown and in the pictures alike.
 
+use crate::statistics::Difference;
 use crate::statistics::Ratio;
 use crate::statistics::Summary;
 
@@ -22,6 +23,16 @@ pub fn number(value: f64) -> String {
 /// A difference, with a sign if there is one.
 pub fn signed(value: f64) -> String {
     format!("{}{}", sign(value), number(value.abs()))
+}
+
+/// A difference, with what it may be by chance.
+pub fn difference(difference: Difference) -> String {
+    format!(
+        "{} ({} to {})",
+        signed(difference.estimate),
+        signed(difference.lowest),
+        signed(difference.highest)
+    )
 }
 
 /// How much more something is, of which `part` is 1 for twice as much.
@@ -88,6 +99,8 @@ mod tests {
         assert_eq!(signed(-1.5), "−1.50");
         assert_eq!(signed(1.5), "+1.50");
         assert_eq!(percent(0.0314), "+3.1 %");
+        let of_two = Difference::of(&[1.0, 2.0], &[3.0, 1.0]).expect("two rounds");
+        assert_eq!(difference(of_two), "−0.500 (−2.00 to +1.00)");
         assert_eq!(milliseconds(230_000.0), "230");
     }
 

@@ -70,7 +70,7 @@ mod tests {
         let case = |n: u64| {
             let round = json!({
                 "wall": 1000 * n, "longest": 900 * n, "function_resets": n, "bus_resets": 0,
-                "lost": null
+                "due": null, "lost": null
             });
             json!({
                 "name": format!("bus-{n}-hot reset"), "title": "t", "chart": "bus",

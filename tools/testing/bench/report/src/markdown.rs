@@ -58,8 +58,9 @@ pub fn text(
         sections.push("## Operations".to_owned());
         sections.push(
             "Wall time is from when the first function began to when the last was done, the \
-             longest wait that of one function. Lost are the resets that were owed, one for each \
-             function and round, and not made: the sum over all rounds."
+             longest wait that of one function. Lost are the resets that were due and not made, the \
+             sum over all rounds: as many as there are functions with a reset of their own, and \
+             one of the bus for those without, at the last release."
                 .to_owned(),
         );
     }
@@ -241,11 +242,11 @@ fn resets(benchmark: &Benchmark, group: &Group<'_>) -> Option<Table> {
                 cell(counted, |counted| figures::counts(&counted))
             }));
         }
-        row.extend(drivers.iter().map(|driver| {
-            cell(lost(case, driver), |(lost, owed)| {
-                format!("{lost} of {owed}")
-            })
-        }));
+        row.extend(
+            drivers
+                .iter()
+                .map(|driver| cell(lost(case, driver), |(lost, due)| format!("{lost} of {due}"))),
+        );
         table.row(row);
     }
     Some(table)

@@ -93,7 +93,9 @@ pub struct Round {
     pub function_resets: Option<u64>,
     /// Resets of buses.
     pub bus_resets: Option<u64>,
-    /// Resets that were owed and not made.
+    /// Resets that had to be made.
+    pub due: Option<u64>,
+    /// Those of them that were not made.
     pub lost: Option<u64>,
 }
 
@@ -370,11 +372,10 @@ impl Case {
         self.rounds(driver)?.iter().map(count).collect()
     }
 
-    /// How many resets were lost by `driver`, of how many that were owed: one for each function
-    /// and round.
+    /// How many resets were lost by `driver` in all rounds, of how many that were due.
     pub fn lost(&self, driver: &Driver) -> Option<(u64, u64)> {
-        let lost = self.counts(driver, |round| round.lost)?;
-        Some((lost.iter().sum(), self.functions * lost.len() as u64))
+        let sum = |count: fn(&Round) -> Option<u64>| Some(self.counts(driver, count)?.iter().sum());
+        Some((sum(|round| round.lost)?, sum(|round| round.due)?))
     }
 }
 
@@ -417,7 +418,8 @@ mod tests {
                 "name": "bus-8-open", "title": "t", "chart": "bus", "operation": "open", "n": 8,
                 "x": "functions", "functions": 8,
                 "results": {"vfio-pci": [{
-                    "wall": 10, "longest": 9.5, "function_resets": 8, "bus_resets": 0, "lost": null
+                    "wall": 10, "longest": 9.5, "function_resets": 8, "bus_resets": 0, "due": null,
+                    "lost": null
                 }]}
             }],
             "data_path": [{"name": "config read", "calls": 1, "results": {"vfio-pci": [1000]}}],

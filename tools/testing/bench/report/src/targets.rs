@@ -12,12 +12,13 @@ use crate::model::Case;
 use crate::model::DataPath;
 use crate::model::Driver;
 use crate::model::Round;
+use crate::statistics::Difference;
 use crate::statistics::Ratio;
 use crate::statistics::Summary;
 
-/// The calls of the data path may differ by this part of the competitor's median, even if all
-/// rounds of a driver were closer together: rounds of the same boot tell too little of the noise.
-const DATA_PATH_NOISE: f64 = 0.05;
+/// The calls of the data path may differ by this part of the competitor's, even if they do in all
+/// rounds: those of one boot tell too little of the noise.
+const DATA_PATH_NOISE: f64 = 0.02;
 
 /// The time for each function may grow by this part from the first to any later case.
 const SCALE_GROWTH: f64 = 0.10;
@@ -193,7 +194,7 @@ fn every_release_resets(benchmark: &Benchmark, name: &str) -> Target {
 fn none_is_lost(benchmark: &Benchmark, name: &str) -> Target {
     let case = benchmark.case(name);
     let lost = |driver| case?.lost(driver);
-    let write = |(lost, owed): (u64, u64)| format!("{lost} of {owed}");
+    let write = |(lost, due): (u64, u64)| format!("{lost} of {due}");
     let outcome = || {
         let ours = lost(benchmark.ours())?;
         let c = lost(benchmark.competitor());
@@ -250,34 +251,23 @@ fn one_bus_reset(benchmark: &Benchmark) -> Target {
 
 fn within_noise(benchmark: &Benchmark, path: &DataPath, c: &Driver) -> Target {
     let ours = benchmark.ours();
-    let summary = |driver: &Driver| Summary::of(path.results.get(&driver.name)?.iter().copied());
-    let both = summary(ours).zip(summary(c));
-    let noise = both.map(|(ours, c)| {
-        let spread = ours.spread().max(c.spread());
-        spread.max(DATA_PATH_NOISE * c.median)
-    });
-    let outcome = both.zip(noise).map(|((ours, c), noise)| {
-        let difference = ours.median - c.median;
-        Outcome {
-            figure: format!(
-                "{} and {} ns a call: {}",
-                figures::number(ours.median),
-                figures::number(c.median),
-                figures::signed(difference)
-            ),
-            met: difference.abs() <= noise,
-        }
-    });
+    let outcome = || {
+        let of = |driver: &Driver| path.results.get(&driver.name);
+        let difference = Difference::of(of(ours)?, of(c)?)?;
+        let c = Summary::of(of(c)?.iter().copied())?;
+        Some(Outcome {
+            figure: format!("{} ns", figures::difference(difference)),
+            met: difference.may_be_none()
+                || difference.estimate.abs() <= DATA_PATH_NOISE * c.median,
+        })
+    };
     Target {
         what: format!(
-            "Data path, `{}`: difference of `{}` and `{}`",
+            "Data path, `{}`: difference of `{}` and `{}` in a call, and its 95 % interval",
             path.name, ours.name, c.name
         ),
-        limit: match noise {
-            Some(noise) => format!("≤ {} ns, the noise", figures::number(noise)),
-            None => "within the noise".to_owned(),
-        },
-        outcome,
+        limit: format!("0 in the interval, or ≤ {} %", 100.0 * DATA_PATH_NOISE),
+        outcome: outcome(),
     }
 }
 
@@ -391,7 +381,7 @@ mod tests {
                 let rounds = [0, 1].map(|i| {
                     json!({
                         "wall": walls[i], "longest": walls[i], "function_resets": resets[i],
-                        "bus_resets": 0, "lost": lost[i]
+                        "bus_resets": 0, "due": n, "lost": lost[i]
                     })
                 });
                 (driver.to_string(), json!(rounds))
@@ -556,15 +546,15 @@ mod tests {
                 &["Data path"],
             )
         };
-        // 5 % of the competitor's, as there is no spread.
-        assert_eq!(of([1000.0; 2], [1049.0; 2]), Some(true));
-        assert_eq!(of([1000.0; 2], [1051.0; 2]), Some(false));
+        // 2 % of the competitor's, as all rounds agree.
+        assert_eq!(of([1000.0; 2], [1019.0; 2]), Some(true));
+        assert_eq!(of([1000.0; 2], [1021.0; 2]), Some(false));
         // Another measurement is as odd if it is better.
         assert_eq!(of([1000.0; 2], [900.0; 2]), Some(false));
-        // The larger spread, whosever it is.
-        assert_eq!(of([900.0, 1100.0], [1200.0; 2]), Some(true));
-        assert_eq!(of([1000.0; 2], [1040.0, 1160.0]), Some(true));
-        assert_eq!(of([990.0, 1010.0], [1090.0, 1130.0]), Some(false));
+        // What one round has more, the other one has less.
+        assert_eq!(of([1000.0; 2], [900.0, 1200.0]), Some(true));
+        // Noise that both have in the same round hides nothing.
+        assert_eq!(of([900.0, 1100.0], [1000.0, 1200.0]), Some(false));
     }
 
     #[test]

@@ -56,8 +56,8 @@ pub struct Sample {
     pub longest: Duration,
     /// The resets that were made; nothing, if they were not counted.
     pub resets: Option<Resets>,
-    /// How many had to be made and were not; nothing, if that was not looked at.
-    pub lost: Option<usize>,
+    /// The resets that had to be made; nothing, if that was not looked at.
+    pub due: Option<Resets>,
 }
 
 /// What a thread is given to do.
@@ -71,8 +71,13 @@ impl Span {
 }
 
 impl Resets {
+    /// How many they are.
+    pub fn count(self) -> usize {
+        self.function + self.bus
+    }
+
     /// How many of these are missing in `made`.
-    pub fn lost(self, made: Resets) -> usize {
+    fn missing(self, made: Resets) -> usize {
         self.function.saturating_sub(made.function) + self.bus.saturating_sub(made.bus)
     }
 }
@@ -88,7 +93,7 @@ impl Sample {
                 .saturating_sub(start.unwrap_or_default()),
             longest: spans.iter().map(Span::length).max().unwrap_or_default(),
             resets: None,
-            lost: None,
+            due: None,
         }
     }
 
@@ -96,9 +101,14 @@ impl Sample {
     pub fn with_resets(self, made: Resets, due: Resets) -> Self {
         Sample {
             resets: Some(made),
-            lost: Some(due.lost(made)),
+            due: Some(due),
             ..self
         }
+    }
+
+    /// How many of the resets that had to be made were not.
+    pub fn lost(&self) -> Option<usize> {
+        Some(self.due?.missing(self.resets?))
     }
 }
 
@@ -185,7 +195,7 @@ mod tests {
         let sample = Sample::of(&[span(5, 30), span(2, 20), span(4, 31)]);
         assert_eq!(sample.wall, Duration::from_millis(29));
         assert_eq!(sample.longest, Duration::from_millis(27));
-        assert_eq!(sample.lost, None);
+        assert_eq!(sample.lost(), None);
     }
 
     #[test]
@@ -199,7 +209,7 @@ mod tests {
             bus: 3,
         };
         let sample = Sample::of(&[]).with_resets(made, due);
-        assert_eq!(sample.lost, Some(6));
+        assert_eq!(sample.lost(), Some(6));
         assert_eq!(sample.resets, Some(made));
     }
 

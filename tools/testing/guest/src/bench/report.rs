@@ -13,6 +13,7 @@ use serde_json::json;
 use serde_json::Value;
 
 use crate::bench::drivers::Competitor;
+use crate::bench::measure::Resets;
 use crate::bench::measure::Sample;
 use crate::error::Doing;
 use crate::Error;
@@ -244,7 +245,7 @@ impl Report {
 fn cell(samples: &[Sample]) -> String {
     let wall = median(samples.iter().map(|s| s.wall).collect()).unwrap_or_default();
     let ms = wall.as_secs_f64() * 1000.0;
-    match samples.iter().filter_map(|s| s.lost).sum::<usize>() {
+    match samples.iter().filter_map(Sample::lost).sum::<usize>() {
         0 => format!("{ms:.1}      "),
         lost => format!("{ms:.1} {:>5}", format!("({lost})")),
     }
@@ -284,7 +285,8 @@ fn sample_json(sample: &Sample) -> Value {
         "longest": microseconds(sample.longest),
         "function_resets": sample.resets.map(|resets| resets.function),
         "bus_resets": sample.resets.map(|resets| resets.bus),
-        "lost": sample.lost,
+        "due": sample.due.map(Resets::count),
+        "lost": sample.lost(),
     })
 }
 
@@ -393,7 +395,6 @@ fn date(mut days: u64) -> String {
 mod tests {
     use super::*;
 
-    use crate::bench::measure::Resets;
 
     #[test]
     fn dates() {
@@ -431,7 +432,10 @@ mod tests {
                 function: 2,
                 bus: 0,
             }),
-            lost: Some(1),
+            due: Some(Resets {
+                function: 2,
+                bus: 1,
+            }),
         };
         let mut report = Report::default();
         for chart in ["bus", "buses"] {
@@ -469,6 +473,7 @@ mod tests {
         let sample = &cases[1]["results"]["b"][0];
         assert_eq!(sample["wall"], 1500);
         assert_eq!(sample["function_resets"], 2);
+        assert_eq!(sample["due"], 3);
         assert_eq!(sample["lost"], 1);
         assert!(value["rounds_of_bus_reset"].is_null());
     }

@@ -82,7 +82,7 @@ fn parse(text: &str) -> Option<Sample> {
         wall: time("Wall time")?,
         longest: time("Max init time")?,
         resets: None,
-        lost: None,
+        due: None,
     })
 }
 
@@ -113,7 +113,7 @@ ok 1 vfio_pci_device_init_perf_test.iommufd.init
         let sample = parse(OUTPUT).expect("two times");
         assert_eq!(sample.wall, Duration::from_nanos(249_182_975));
         assert_eq!(sample.longest, Duration::from_nanos(246_131_057));
-        assert_eq!(sample.lost, None);
+        assert_eq!(sample.lost(), None);
     }
 
     #[test]
