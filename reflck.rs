@@ -88,6 +88,10 @@ pub(crate) trait Hardware: Send + Sync + Sized + 'static {
     /// transit. Keeps the user away from the open ones meanwhile.
     fn hot_reset(&self, scope: &ResetScope, owned: &Owned<'_, Self>) -> Result;
 
+    /// Returns whether the function is in the same IOMMU group as `other`. Called with the reflck
+    /// held.
+    fn shares_iommu_group(&self, other: &Self) -> bool;
+
     /// Told, with the reflck held, that something in the domain is dirty, but cannot be reset
     /// because the function at address `user` is in use.
     fn reset_deferred(&self, scope: &ResetScope, user: Address);
@@ -183,9 +187,17 @@ impl<C: Copy + Eq> State<C> {
         self.claim != Claim::Idle || self.binding != Binding::Unbound
     }
 
-    fn is_in_transit(&self) -> bool {
+    /// Whether the function is enabled or quiesced, which includes its reset.
+    fn is_opening_or_closing(&self) -> bool {
         matches!(self.claim, Claim::Opening | Claim::Closing)
-            || matches!(self.binding, Binding::Changing(_))
+    }
+
+    fn is_rebinding(&self) -> bool {
+        matches!(self.binding, Binding::Changing(_))
+    }
+
+    fn is_in_transit(&self) -> bool {
+        self.is_opening_or_closing() || self.is_rebinding()
     }
 }
 
@@ -228,6 +240,15 @@ impl<H: Hardware> Members<H> {
             .any(|member| member.state.access(self).is_in_transit())
     }
 
+    /// Returns whether `is` holds for another member of the IOMMU group of `member`.
+    fn any_of_group(&self, member: &Member<H>, is: fn(&State<H::Context>) -> bool) -> bool {
+        self.list.iter().any(|other| {
+            is(other.state.access(self))
+                && !core::ptr::eq(&**other, member)
+                && other.hardware.shares_iommu_group(&member.hardware)
+        })
+    }
+
     fn dirty(&self) -> usize {
         self.list
             .iter()
@@ -266,7 +287,7 @@ impl<H: Hardware> Still<'_, H> {
     }
 
     /// Returns the hardware of each member.
-    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &H> + ExactSizeIterator + Clone {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &H> + Clone {
         self.0.list.iter().map(|member| &member.hardware)
     }
 
@@ -293,9 +314,7 @@ pub(crate) struct Owned<'a, H: Hardware>(Still<'a, H>);
 
 impl<H: Hardware> Owned<'_, H> {
     /// Returns the hardware of each member, and whether the member is open.
-    pub(crate) fn iter_open(
-        &self,
-    ) -> impl DoubleEndedIterator<Item = (&H, bool)> + ExactSizeIterator + Clone {
+    pub(crate) fn iter_open(&self) -> impl Iterator<Item = (&H, bool)> {
         let members = self.0 .0;
 
         members.list.iter().map(|member| {
@@ -615,19 +634,22 @@ impl<H: Hardware> Membership<H> {
     /// Puts the member into transit with `change`, which gives [`EBUSY`] and changes nothing if the
     /// member is not where it has to be for that.
     ///
+    /// Waits until `excludes` holds for no other member of its IOMMU group.
+    ///
     /// A hot reset that waits for others to settle comes first: it would never find them all
     /// settled. Another attempt at a reset that has failed is given up: the next one is made when
     /// the domain is unused again. Takes the reflck.
     fn depart<R>(
         &self,
         purpose: Purpose,
+        excludes: fn(&State<H::Context>) -> bool,
         change: impl FnOnce(&mut State<H::Context>) -> Result<R>,
     ) -> Result<R> {
         let Domain { reflck, retry } = &*self.place.domain;
         let wait = Wait::new(self, purpose);
         let mut members = reflck.members.lock();
 
-        while members.waiting > 0 {
+        while members.waiting > 0 || members.any_of_group(&self.member, excludes) {
             reflck.settled.wait(&mut members);
         }
         let departed = change(self.member.state.access_mut(&mut members))?;
@@ -641,8 +663,11 @@ impl<H: Hardware> Membership<H> {
     }
 
     /// Moves the claim on the member on to `to`, if it is at `from`.
+    ///
+    /// What an IOMMU group is attached to cannot be changed while a function in it that has ATS is
+    /// reset: the two exclude each other.
     fn reclaim(&self, purpose: Purpose, from: Claim, to: Claim) -> Result {
-        self.depart(purpose, |state| {
+        self.depart(purpose, State::is_rebinding, |state| {
             if state.claim != from {
                 return Err(EBUSY);
             }
@@ -654,8 +679,8 @@ impl<H: Hardware> Membership<H> {
 
     /// Claims an idle member for a user: it is opening from now on.
     ///
-    /// Waits for a reset of the domain that is under way. Gives [`EBUSY`] if the member is not
-    /// idle. Takes the reflck.
+    /// Waits for a reset of the domain that is under way, and for other members of the IOMMU group
+    /// that are in the hands of iommufd. Gives [`EBUSY`] if the member is not idle. Takes the reflck.
     pub(crate) fn open(&self) -> Result<Opening<'_, H>> {
         self.reclaim(Purpose::Open, Claim::Idle, Claim::Opening)?;
 
@@ -664,7 +689,8 @@ impl<H: Hardware> Membership<H> {
 
     /// Takes an open member back from its user: it is closing from now on.
     ///
-    /// Gives [`EBUSY`] if the member is not open. Takes the reflck.
+    /// Waits for other members of the IOMMU group that are in the hands of iommufd. Gives [`EBUSY`]
+    /// if the member is not open. Takes the reflck.
     pub(crate) fn close(&self) -> Result<Closing<'_, H>> {
         self.reclaim(Purpose::Release, Claim::Open, Claim::Closing)?;
 
@@ -675,11 +701,13 @@ impl<H: Hardware> Membership<H> {
     ///
     /// Waits for a reset of the domain that is under way. Gives [`EBUSY`] if the member is bound.
     /// Takes the reflck.
-    pub(crate) fn bind(&self, context: H::Context) -> Result<Rebinding<'_, H>> {
-        self.rebind(Purpose::Bind, |binding| match binding {
+    pub(crate) fn bind(&self, context: H::Context) -> Result<NewBinding<'_, H>> {
+        let rebinding = self.rebind(Purpose::Bind, |binding| match binding {
             Binding::Unbound => Some((context, Binding::Unbound)),
             _ => None,
-        })
+        })?;
+
+        Ok(NewBinding(rebinding))
     }
 
     /// Has iommufd unbind the member: it is unused when that is done, unless it is open.
@@ -694,8 +722,8 @@ impl<H: Hardware> Membership<H> {
 
     /// Has iommufd change what the bound member is attached to.
     ///
-    /// Waits for a reset of the domain that is under way. Gives [`EBUSY`] if the member is not
-    /// bound. Takes the reflck.
+    /// Waits for a reset of the domain that is under way, and for other members of the IOMMU group
+    /// that are opening or closing. Gives [`EBUSY`] if the member is not bound. Takes the reflck.
     pub(crate) fn attach(&self) -> Result<Rebinding<'_, H>> {
         self.rebind(Purpose::Attach, |binding| match binding {
             Binding::Bound(context, _) => Some((context, binding)),
@@ -710,7 +738,12 @@ impl<H: Hardware> Membership<H> {
         purpose: Purpose,
         decide: impl FnOnce(Binding<H::Context>) -> Option<(H::Context, Binding<H::Context>)>,
     ) -> Result<Rebinding<'_, H>> {
-        let (context, after) = self.depart(purpose, |state| {
+        let excludes: fn(&State<H::Context>) -> bool = match purpose {
+            Purpose::Attach => State::is_opening_or_closing,
+            // To be bound or not changes nothing for a group that is its user's already.
+            _ => |_| false,
+        };
+        let (context, after) = self.depart(purpose, excludes, |state| {
             let (context, after) = decide(state.binding).ok_or(EBUSY)?;
             state.binding = Binding::Changing(context);
 
@@ -831,7 +864,7 @@ impl<'a, H: Hardware> Wait<'a, H> {
     }
 }
 
-/// A member in transit: it is opening or closing.
+/// A member in transit: it is opening, closing, or in the hands of iommufd.
 struct Transit<'a, H: Hardware>(&'a Membership<H>);
 
 impl<H: Hardware> Transit<'_, H> {
@@ -904,15 +937,21 @@ pub(crate) struct Rebinding<'a, H: Hardware> {
     after: Binding<H::Context>,
 }
 
-impl<H: Hardware> Rebinding<'_, H> {
-    /// Says that the member is bound, and has the ID `id` in its context.
-    pub(crate) fn bound(mut self, id: u32) {
-        self.after = Binding::Bound(self.context, id);
-    }
-}
-
 impl<H: Hardware> Drop for Rebinding<'_, H> {
     fn drop(&mut self) {
         self.transit.settle(|state| state.binding = self.after);
+    }
+}
+
+/// The binding of a member that was not bound, in the hands of iommufd.
+///
+/// Dropping it says that it could not be bound.
+#[must_use = "dropping the claim says that iommufd has not bound the member"]
+pub(crate) struct NewBinding<'a, H: Hardware>(Rebinding<'a, H>);
+
+impl<H: Hardware> NewBinding<'_, H> {
+    /// Says that the member is bound, and has the ID `id` in its context.
+    pub(crate) fn bound(mut self, id: u32) {
+        self.0.after = Binding::Bound(self.0.context, id);
     }
 }

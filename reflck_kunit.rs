@@ -93,6 +93,10 @@ impl Hardware for Fake {
         Ok(())
     }
 
+    fn shares_iommu_group(&self, _other: &Self) -> bool {
+        true
+    }
+
     fn reset_deferred(&self, _scope: &ResetScope, _user: Address) {
         self.bus.deferred.fetch_add(1, Relaxed);
     }

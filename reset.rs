@@ -20,6 +20,7 @@ use crate::{
     },
     vfio::{
         Address,
+        Affected,
         BoundTo,
         Context,
         ContextId,
@@ -72,16 +73,20 @@ pub(crate) fn reset_function<T: Driver>(function: &Function, quiesced: &Quiesced
     }
 
     match function.try_reset() {
-        Ok(()) => false,
-        Err(error) => {
-            dev_warn!(
-                function.dev(),
-                "function reset failed with error {}, it stays dirty\n",
-                error.to_errno()
-            );
-            true
-        }
+        Ok(()) => return false,
+        // Nothing is wrong with the function.
+        Err(EAGAIN) => dev_info!(
+            function.dev(),
+            "function reset skipped: its lock is held elsewhere, it stays dirty\n"
+        ),
+        Err(error) => dev_warn!(
+            function.dev(),
+            "function reset failed with error {}, it stays dirty\n",
+            error.to_errno()
+        ),
     }
+
+    true
 }
 
 /// Resets a function that is unbound while it is still owed a reset: whoever gets it next shall not
@@ -99,12 +104,13 @@ pub(crate) fn reset_unbound(pdev: &pci::Device<device::Core<'_>>, function: &Fun
         Function::reset_locked(pdev)
     };
 
-    if let Err(error) = result {
-        dev_warn!(
+    match result {
+        Ok(()) => dev_info!(pdev, "function reset done before it is unbound\n"),
+        Err(error) => dev_warn!(
             pdev,
             "unbound without the reset that it still needs (error {})\n",
             error.to_errno()
-        );
+        ),
     }
 }
 
@@ -181,7 +187,7 @@ impl Hardware for Function {
             );
             return Err(ENOTTY);
         }
-        match find_stranger(self, unused) {
+        match find_stranger(self, unused, |other| (other.address(), other.bound_to())) {
             None => (),
             Some((address, bound_to @ BoundTo::Changing)) => {
                 dev_info!(
@@ -231,11 +237,12 @@ impl Hardware for Function {
     /// are in D0 meanwhile. Undone in reverse, also if there is an error: [`EINVAL`] if the reset
     /// is not there or would affect another function, [`EBUSY`] if a function is being accessed.
     fn hot_reset(&self, scope: &ResetScope, owned: &Owned<'_, Self>) -> Result {
-        let stranger = find_stranger(self, owned);
-        if let Some((address, bound_to)) = &stranger {
+        // Whoever the other one belongs to shall not find its device lock held because of this.
+        let stranger = find_stranger(self, owned, |other| other.address());
+        if let Some(address) = &stranger {
             dev_dbg!(
                 self.dev(),
-                "hot reset of {scope} refused: {address} {bound_to}\n"
+                "hot reset of {scope} refused: {address} is not bound to this driver\n"
             );
         }
         if stranger.is_some() || !self.can_reset_affected() {
@@ -254,6 +261,10 @@ impl Hardware for Function {
 
             self.reset_affected()
         })
+    }
+
+    fn shares_iommu_group(&self, other: &Self) -> bool {
+        Function::shares_iommu_group(self, other)
     }
 
     fn reset_deferred(&self, scope: &ResetScope, user: Address) {
@@ -310,21 +321,24 @@ impl Drop for Fences<'_> {
     }
 }
 
-/// Returns a function that a slot or bus reset would affect, but that is not a member of the
-/// domain.
-fn find_stranger(function: &Function, members: &Still<'_, Function>) -> Option<(Address, BoundTo)> {
-    let mut stranger = None;
+/// Returns what `look` finds of a function that a slot or bus reset would affect, but that is not a
+/// member of the domain; of the first one.
+fn find_stranger<R>(
+    function: &Function,
+    members: &Still<'_, Function>,
+    look: impl Fn(&Affected<'_>) -> R,
+) -> Option<R> {
+    let mut found = None;
 
     function.for_each_affected(|affected| {
-        let address = affected.address();
-        if members.contains(address) {
+        if members.contains(affected.address()) {
             return ControlFlow::Continue(());
         }
-        stranger = Some((address, affected.bound_to()));
+        found = Some(look(affected));
         ControlFlow::Break(())
     });
 
-    stranger
+    found
 }
 
 /// Resets the slot or bus of `function`, with all its functions in D0 meanwhile. Returns the

@@ -94,7 +94,7 @@ impl vfio::Driver for VfioPciRs {
         core: CoreDevice,
         registry: &Self::Shared,
     ) -> Result<Self::Data> {
-        let function = Function::new(pdev, core);
+        let function = Function::new(core);
 
         if is_denylisted(pdev) {
             return Err(EINVAL);

@@ -114,6 +114,12 @@ void vfio_rs_init_delayed_work(struct delayed_work *dwork, work_func_t func)
 /* Not while the system is suspended: the devices may not be accessible. */
 void vfio_rs_schedule_delayed_work(struct delayed_work *dwork, u32 ms)
 {
+	mod_delayed_work(system_freezable_wq, dwork, msecs_to_jiffies(ms));
+}
+
+/* What others have scheduled meanwhile is newer, and stays. */
+void vfio_rs_reschedule_delayed_work(struct delayed_work *dwork, u32 ms)
+{
 	queue_delayed_work(system_freezable_wq, dwork, msecs_to_jiffies(ms));
 }
 

@@ -24,6 +24,7 @@ int vfio_rs_iommu_group_id(struct pci_dev *pdev);
 
 void vfio_rs_init_delayed_work(struct delayed_work *dwork, work_func_t func);
 void vfio_rs_schedule_delayed_work(struct delayed_work *dwork, u32 ms);
+void vfio_rs_reschedule_delayed_work(struct delayed_work *dwork, u32 ms);
 
 void vfio_rs_trace_wait(struct pci_dev *pdev, const char *scope,
 			const char *purpose);

@@ -16,7 +16,8 @@ use kernel::{
 
 /// What [`DelayedWork`] does.
 pub(crate) trait Work: Send + Sync + 'static {
-    /// Does the work. Returns after how many milliseconds it is to be done again, if it is.
+    /// Does the work. Returns after how many milliseconds it is to be done again, if it is and
+    /// nobody has scheduled it meanwhile.
     ///
     /// Called in process context, once at a time; may sleep.
     fn run(&self) -> Option<u32>;
@@ -56,7 +57,7 @@ impl<T: Work> DelayedWork<T> {
         })
     }
 
-    /// Has the work done in `ms` milliseconds, unless it is scheduled already.
+    /// Has the work done in `ms` milliseconds, whatever it was scheduled for before.
     ///
     /// Can be called in any context.
     pub(crate) fn schedule(&self, ms: u32) {
@@ -88,7 +89,8 @@ impl<T: Work> DelayedWork<T> {
         };
 
         if let Some(ms) = this.work.run() {
-            this.schedule(ms);
+            // SAFETY: By the type invariants.
+            unsafe { bindings::vfio_rs_reschedule_delayed_work(this.dwork.get(), ms) };
         }
     }
 }

@@ -40,6 +40,7 @@ use kernel::{
     pci,
     prelude::*,
     str::as_char_ptr_in_const_context,
+    sync::aref::ARef,
     types::Opaque,
     uaccess::UserPtr, //
 };
@@ -144,7 +145,7 @@ impl<T: Driver> Device<T> {
         // `None` for nobody but the compiler: write it.
         unsafe { (&raw mut (*this).settle).write(UnsafeCell::new(None)) };
         // SAFETY: `_vfio_alloc_device()` has called `init_callback()`, so that the core device is
-        // initialised.
+        // initialised, with `pdev` as its PCI device.
         let data = data(unsafe { CoreDevice::new(this.cast()) })?;
         // SAFETY: As above.
         unsafe { (&raw mut (*this).data).cast::<T::Data>().write(data) };
@@ -201,12 +202,15 @@ impl Drop for Put {
     }
 }
 
-/// A reference to the part of a device that is vfio-pci-core's.
+/// A reference to the part of a device that is vfio-pci-core's, and to its PCI function.
 ///
 /// # Invariants
 ///
-/// Owns a reference to a `struct vfio_pci_core_device` that is initialised.
-pub(crate) struct CoreDevice(NonNull<bindings::vfio_pci_core_device>);
+/// Owns a reference to `core`, which is initialised, and whose PCI device `pdev` is.
+pub(crate) struct CoreDevice {
+    core: NonNull<bindings::vfio_pci_core_device>,
+    pdev: ARef<pci::Device>,
+}
 
 // SAFETY: The reference count is atomic, and what is reached through it does its own locking.
 unsafe impl Send for CoreDevice {}
@@ -217,18 +221,28 @@ unsafe impl Sync for CoreDevice {}
 impl CoreDevice {
     /// # Safety
     ///
-    /// `core` must be initialised, and the caller must hold a reference to it.
+    /// `core` must be initialised, and the caller must hold a reference to it and to its PCI device.
     unsafe fn new(core: *mut bindings::vfio_pci_core_device) -> Self {
         // SAFETY: By the requirements of this function.
         unsafe { bindings::get_device(&raw mut (*core).vdev.device) };
+        // SAFETY: By the requirements of this function; `pci::Device` is a transparent wrapper of
+        // `struct pci_dev`.
+        let pdev = unsafe { &*(*core).pdev.cast::<pci::Device>() };
 
-        // INVARIANT: The reference has just been taken.
-        // SAFETY: What is initialised is not at NULL.
-        Self(unsafe { NonNull::new_unchecked(core) })
+        // INVARIANT: The references are taken.
+        Self {
+            // SAFETY: What is initialised is not at NULL.
+            core: unsafe { NonNull::new_unchecked(core) },
+            pdev: pdev.into(),
+        }
     }
 
     pub(super) fn as_ptr(&self) -> *mut bindings::vfio_pci_core_device {
-        self.0.as_ptr()
+        self.core.as_ptr()
+    }
+
+    pub(super) fn pdev(&self) -> &pci::Device {
+        &self.pdev
     }
 }
 
@@ -353,14 +367,8 @@ impl<'a, T: Driver> OpenDevice<'a, T> {
 
     /// Returns the function.
     pub(super) fn function(&self) -> Function {
-        let core = self.core();
-
-        // SAFETY: A registered device has its PCI device, and `pci::Device` is a transparent
-        // wrapper of that.
-        let pdev = unsafe { &*(*core).pdev.cast::<pci::Device>() };
-
-        // SAFETY: The device is registered, and open for as long as `self` is.
-        Function::new(pdev, unsafe { CoreDevice::new(core) })
+        // SAFETY: The device is registered, bound to its PCI device, and open for as long as `self` is.
+        Function::new(unsafe { CoreDevice::new(self.core()) })
     }
 }
 

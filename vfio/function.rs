@@ -16,8 +16,7 @@ use kernel::{
     error::to_result,
     fmt,
     pci,
-    prelude::*,
-    sync::aref::ARef, //
+    prelude::*, //
 };
 
 /// Returns the C device behind `pdev`.
@@ -28,32 +27,26 @@ pub(super) fn as_raw<Ctx: device::DeviceContext>(
     core::ptr::from_ref(pdev).cast_mut().cast()
 }
 
-/// A reference to a PCI function and to the device that vfio-pci-core knows it by.
-pub(crate) struct Function {
-    pdev: ARef<pci::Device>,
-    core: CoreDevice,
-}
+/// A PCI function that vfio-pci-core has a device of.
+pub(crate) struct Function(CoreDevice);
 
 impl Function {
-    /// Takes a reference to `pdev`, and `core`, which is its device.
-    pub(crate) fn new(pdev: &pci::Device, core: CoreDevice) -> Self {
-        Self {
-            pdev: pdev.into(),
-            core,
-        }
+    /// Returns the function that `core` is the device of.
+    pub(crate) fn new(core: CoreDevice) -> Self {
+        Self(core)
     }
 
     pub(super) fn as_raw(&self) -> *mut bindings::pci_dev {
-        as_raw(&self.pdev)
+        as_raw(self.0.pdev())
     }
 
     pub(super) fn core(&self) -> &CoreDevice {
-        &self.core
+        &self.0
     }
 
     /// Returns the generic device, for log messages.
     pub(crate) fn dev(&self) -> &device::Device {
-        (*self.pdev).as_ref()
+        self.0.pdev().as_ref()
     }
 
     /// Returns the address of the function.
@@ -69,6 +62,17 @@ impl Function {
         let hdr_type = unsafe { (*self.as_raw()).hdr_type };
 
         u32::from(hdr_type) != bindings::PCI_HEADER_TYPE_NORMAL
+    }
+
+    /// Returns whether the function and `other` are in the same IOMMU group, and in any.
+    pub(crate) fn shares_iommu_group(&self, other: &Self) -> bool {
+        let id = |function: &Self| {
+            // SAFETY: `function` holds a reference to the device.
+            unsafe { bindings::vfio_rs_iommu_group_id(function.as_raw()) }
+        };
+        let id_of_this = id(self);
+
+        id_of_this >= 0 && id(other) == id_of_this
     }
 
     /// Returns which functions a slot or bus reset of this one would affect.
@@ -170,7 +174,7 @@ impl Function {
     /// The guard keeps the lock. May sleep.
     pub(crate) fn fence(&self, open: bool) -> Result<Fence<'_>> {
         // SAFETY: The core device is initialised.
-        to_result(unsafe { bindings::vfio_pci_core_fence(self.core.as_ptr()) })?;
+        to_result(unsafe { bindings::vfio_pci_core_fence(self.0.as_ptr()) })?;
 
         Ok(Fence {
             function: self,
@@ -192,8 +196,8 @@ impl Function {
     /// config space.
     ///
     /// Only tries to take the device lock, and gives [`EAGAIN`] if it is held elsewhere. Does not
-    /// take the lock of the bridge: the caller knows that no reset method of the function goes
-    /// through the bridge, or that nothing else is below it. May sleep, about 100 ms.
+    /// take the lock of the bridge: the caller knows that [`Function::reset_uses_bridge`] is not so,
+    /// or that nothing else is below the bridge. May sleep, about 100 ms.
     pub(crate) fn try_reset(&self) -> Result {
         // SAFETY: `self` holds a reference to the device.
         to_result(unsafe { bindings::pci_try_reset_function(self.as_raw()) })
@@ -285,7 +289,7 @@ impl Fence<'_> {
     /// Brings the function to D0, if its user has put it into another power state.
     pub(crate) fn set_d0(&self) {
         // SAFETY: The core device is initialised, and `memory_lock` is held.
-        unsafe { bindings::vfio_pci_core_fenced_set_d0(self.function.core.as_ptr()) };
+        unsafe { bindings::vfio_pci_core_fenced_set_d0(self.function.0.as_ptr()) };
     }
 }
 
@@ -293,7 +297,7 @@ impl Drop for Fence<'_> {
     fn drop(&mut self) {
         // SAFETY: `vfio_pci_core_fence()` has succeeded. An open device has its virtual config
         // space.
-        unsafe { bindings::vfio_pci_core_unfence(self.function.core.as_ptr(), self.open) };
+        unsafe { bindings::vfio_pci_core_unfence(self.function.0.as_ptr(), self.open) };
     }
 }
 

@@ -50,6 +50,7 @@ pub(crate) use self::driver::{
     Registration, //
 };
 pub(crate) use self::function::{
+    Affected,
     BoundTo,
     Fence,
     Function,

@@ -166,6 +166,11 @@ impl Hardware for Fake {
         wires.outcome()
     }
 
+    /// All functions of a device do.
+    fn shares_iommu_group(&self, other: &Self) -> bool {
+        self.address.devfn >> 3 == other.address.devfn >> 3
+    }
+
     fn reset_deferred(&self, scope: &ResetScope, user: Address) {
         self.wires().events.push(Event::Deferred {
             on: self.address,

@@ -268,7 +268,10 @@ fn assert_wakes(member: &Membership<Fake>, threads: &[&ScopedJoinHandle<'_, ()>]
         thread::sleep(Duration::from_millis(1));
     }
     let are_woken = are_finished();
-    drop(member.attach().or_else(|_| member.bind(ME)).unwrap());
+    match member.attach() {
+        Ok(attaching) => drop(attaching),
+        Err(_) => drop(member.bind(ME).unwrap()),
+    }
     assert!(
         are_woken,
         "the hot reset is over, and somebody waits for it"
@@ -426,6 +429,64 @@ fn a_binding_that_fails_is_none() {
     });
     assert_eq!(ids, [true]);
     give_back(a);
+}
+
+/// Asserts that attaching `member` waits for what `settle` ends, and that attaching `of_another`
+/// group does not.
+fn assert_attaching_waits(
+    member: &Membership<Fake>,
+    of_another: &Membership<Fake>,
+    settle: impl FnOnce(),
+) {
+    drop(of_another.attach().unwrap());
+    thread::scope(|scope| {
+        let attaching = scope.spawn(|| drop(member.attach().unwrap()));
+        thread::sleep(PATIENCE);
+        assert!(!attaching.is_finished());
+        settle();
+    });
+}
+
+#[test]
+fn attaching_waits_for_the_group() {
+    let machine = &Machine::new();
+    let members = two(machine);
+    let (a, b) = (&members.0, &members.1);
+    let of_another = machine.join(bus(1), at(1, 1, 0));
+    of_another.bind(ME).unwrap().bound(12);
+
+    let opening = b.open().unwrap();
+    assert_attaching_waits(a, &of_another, || opening.succeed());
+    let closing = b.close().unwrap();
+    assert_attaching_waits(a, &of_another, || closing.settle(false));
+
+    give_back(of_another);
+    give_back(members.0);
+    give_back(members.1);
+}
+
+#[test]
+fn opening_and_closing_wait_for_what_is_attached() {
+    let machine = &Machine::new();
+    let members = two(machine);
+    let (a, b) = (&members.0, &members.1);
+    let of_another = machine.join(bus(1), at(1, 1, 0));
+
+    let close: fn(&Membership<Fake>) = |b| b.close().unwrap().settle(false);
+    for change in [open, close] {
+        let attaching = a.attach().unwrap();
+        open(&of_another);
+        of_another.close().unwrap().settle(false);
+        thread::scope(|scope| {
+            let changing = scope.spawn(|| change(b));
+            thread::sleep(PATIENCE);
+            assert!(!changing.is_finished());
+            drop(attaching);
+        });
+    }
+    give_back(of_another);
+    give_back(members.0);
+    give_back(members.1);
 }
 
 #[test]

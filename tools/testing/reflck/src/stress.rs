@@ -159,6 +159,10 @@ impl Hardware for Function {
         Ok(())
     }
 
+    fn shares_iommu_group(&self, _: &Self) -> bool {
+        true
+    }
+
     fn reset_deferred(&self, _: &ResetScope, user: Address) {
         CALLS.set(CALLS.get() + 1);
         if thread::panicking() {

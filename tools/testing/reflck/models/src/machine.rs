@@ -23,6 +23,7 @@ use crate::{
 use kernel::prelude::*;
 use loom::sync::atomic::{
     AtomicBool,
+    AtomicUsize,
     Ordering::SeqCst, //
 };
 use std::{
@@ -73,6 +74,35 @@ struct Facts {
 struct Bus {
     facts: Mutex<Facts>,
     is_resetting: AtomicBool,
+    group: Group,
+}
+
+/// The IOMMU group, which all functions are in.
+#[derive(Default)]
+struct Group {
+    /// Whether anybody attaches it. What is looked at costs interleavings.
+    is_watched: bool,
+    /// How many functions are being reset.
+    resets: AtomicUsize,
+    is_attaching: AtomicBool,
+}
+
+impl Group {
+    /// Has a function reset take its time.
+    fn reset_function(&self) {
+        if !self.is_watched {
+            return;
+        }
+        self.resets.fetch_add(1, SeqCst);
+        assert!(!self.is_attaching.load(SeqCst), "reset while attached");
+        self.resets.fetch_sub(1, SeqCst);
+    }
+
+    fn attach(&self) {
+        self.is_attaching.store(true, SeqCst);
+        assert_eq!(self.resets.load(SeqCst), 0, "attached during a reset");
+        self.is_attaching.store(false, SeqCst);
+    }
 }
 
 impl Bus {
@@ -166,6 +196,10 @@ impl Hardware for Function {
         Ok(())
     }
 
+    fn shares_iommu_group(&self, _: &Self) -> bool {
+        true
+    }
+
     fn reset_deferred(&self, _: &ResetScope, user: Address) {
         CALLS.with(|calls| calls.set(calls.get() + 1));
         assert_ne!(user, self.address(), "deferred for its own sake");
@@ -195,11 +229,24 @@ impl Clone for Machine {
 
 impl Machine {
     pub(crate) fn new() -> Self {
+        Self::with(Group::default())
+    }
+
+    /// One whose functions are attached, too.
+    pub(crate) fn with_iommu_group() -> Self {
+        Self::with(Group {
+            is_watched: true,
+            ..Group::default()
+        })
+    }
+
+    fn with(group: Group) -> Self {
         Self {
             registry: Registry::new().unwrap(),
             bus: Arc::new(Bus {
                 facts: Mutex::default(),
                 is_resetting: AtomicBool::new(false),
+                group,
             }),
         }
     }
@@ -262,6 +309,10 @@ impl Member {
         self.0.hardware().bus.facts()
     }
 
+    fn group(&self) -> &Group {
+        &self.0.hardware().bus.group
+    }
+
     fn not_during_a_reset(&self) {
         let resetting = self.0.hardware().bus.is_resetting.load(SeqCst);
         assert!(!resetting, "claimed during a reset");
@@ -281,6 +332,7 @@ impl Member {
         let was_used = std::mem::replace(&mut self.facts().open[self.number()], true);
         assert!(!was_used, "two users");
         self.not_during_a_reset();
+        self.group().reset_function();
         opening.succeed();
 
         true
@@ -305,6 +357,7 @@ impl Member {
     pub(crate) fn close(&self, dirty: bool) {
         let closing = self.0.close().unwrap();
         self.not_during_a_reset();
+        self.group().reset_function();
         {
             let mut facts = self.facts();
             facts.open[self.number()] = false;
@@ -352,6 +405,14 @@ impl Member {
             facts.dirty[self.number()]
         };
         self.release(dirty, || drop(unbinding));
+    }
+
+    /// Has iommufd attach the function, which is bound.
+    pub(crate) fn attach(&self) {
+        let attaching = self.0.attach().unwrap();
+        self.not_during_a_reset();
+        self.group().attach();
+        drop(attaching);
     }
 
     /// Asks for a hot reset for a user who says to have everything.

@@ -279,6 +279,23 @@ fn hot_reset_refused_while_sibling_is_bound() {
 }
 
 #[test]
+fn attached_while_sibling_comes_and_goes() {
+    model("attached_while_sibling_comes_and_goes", || {
+        let machine = Machine::with_iommu_group();
+        let (a, b) = (machine.join(0), machine.join(1));
+        a.bind(ME);
+
+        let b = with(b, |b| {
+            b.open();
+            b.close(false);
+        });
+        a.attach();
+        a.unbind();
+        end(machine, [a, done(b)]);
+    });
+}
+
+#[test]
 fn bindings_listed_while_sibling_is_bound() {
     model("bindings_listed_while_sibling_is_bound", || {
         let (machine, a, b) = two();
