@@ -312,18 +312,6 @@ impl<'a, H: Hardware> Deref for Unused<'a, H> {
 /// as long as this is borrowed.
 pub(crate) struct Owned<'a, H: Hardware>(Still<'a, H>);
 
-impl<H: Hardware> Owned<'_, H> {
-    /// Returns the hardware of each member, and whether the member is open.
-    pub(crate) fn iter_open(&self) -> impl Iterator<Item = (&H, bool)> {
-        let members = self.0 .0;
-
-        members.list.iter().map(|member| {
-            let open = member.state.access(members).claim == Claim::Open;
-            (&member.hardware, open)
-        })
-    }
-}
-
 impl<'a, H: Hardware> Deref for Owned<'a, H> {
     type Target = Still<'a, H>;
 

@@ -37,8 +37,8 @@ use kernel::{
 struct Bus {
     resets: Atomic<u32>,
     deferred: Atomic<u32>,
-    /// How many functions were open in the last hot reset.
-    hot_reset_open: Atomic<usize>,
+    /// How many functions the last hot reset affected.
+    hot_reset_members: Atomic<usize>,
     /// Functions that have not been dropped.
     functions: Atomic<u32>,
     /// Whether a reset fails.
@@ -87,8 +87,7 @@ impl Hardware for Fake {
         if self.bus.broken.load(Relaxed) || !owned.contains(self.address) {
             return Err(EIO);
         }
-        let open = owned.iter_open().filter(|(_, open)| *open).count();
-        self.bus.hot_reset_open.store(open, Relaxed);
+        self.bus.hot_reset_members.store(owned.len(), Relaxed);
 
         Ok(())
     }
@@ -120,7 +119,7 @@ impl Machine {
                 Bus {
                     resets: Atomic::new(0),
                     deferred: Atomic::new(0),
-                    hot_reset_open: Atomic::new(0),
+                    hot_reset_members: Atomic::new(0),
                     functions: Atomic::new(0),
                     broken: Atomic::new(false),
                     busy: Atomic::new(false),
@@ -362,7 +361,7 @@ mod tests {
         assert!(b.is_dirty());
         assert_eq!(a.hot_reset(bound_to_1), Ok(()));
         assert!(!b.is_dirty());
-        assert_eq!(machine.bus.hot_reset_open.load(Relaxed), 1);
+        assert_eq!(machine.bus.hot_reset_members.load(Relaxed), 2);
 
         machine.bus.broken.store(true, Relaxed);
         assert_eq!(a.hot_reset(bound_to_1), Err(EIO));

@@ -252,8 +252,8 @@ impl Hardware for Function {
         self.traced_reset(scope, true, owned.len(), || {
             let _resumed = Resumed::new(owned.iter())?;
             let mut fences = Fences(KVec::with_capacity(owned.len(), GFP_KERNEL)?);
-            for (function, open) in owned.iter_open() {
-                fences.0.push(function.fence(open)?, GFP_KERNEL)?;
+            for function in owned.iter() {
+                fences.0.push(function.fence()?, GFP_KERNEL)?;
             }
             for fence in &fences.0 {
                 fence.set_d0();

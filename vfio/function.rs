@@ -168,18 +168,15 @@ impl Function {
     }
 
     /// Keeps users away from the function until the returned guard is dropped: it has no BAR
-    /// mapped, and whoever accesses it waits. `open` says whether somebody has it open.
+    /// mapped, and whoever accesses it waits.
     ///
     /// Takes `memory_lock`, which it only tries to, and gives [`EBUSY`] if it is held elsewhere.
     /// The guard keeps the lock. May sleep.
-    pub(crate) fn fence(&self, open: bool) -> Result<Fence<'_>> {
+    pub(crate) fn fence(&self) -> Result<Fence<'_>> {
         // SAFETY: The core device is initialised.
         to_result(unsafe { bindings::vfio_pci_core_fence(self.0.as_ptr()) })?;
 
-        Ok(Fence {
-            function: self,
-            open,
-        })
+        Ok(Fence(self))
     }
 
     /// Resets every function that [`Function::for_each_affected`] visits, by their slot if its
@@ -280,24 +277,20 @@ impl<'a, I: Iterator<Item = &'a Function> + Clone> Drop for Resumed<'a, I> {
 }
 
 /// Keeps users away from a function.
-pub(crate) struct Fence<'a> {
-    function: &'a Function,
-    open: bool,
-}
+pub(crate) struct Fence<'a>(&'a Function);
 
 impl Fence<'_> {
     /// Brings the function to D0, if its user has put it into another power state.
     pub(crate) fn set_d0(&self) {
         // SAFETY: The core device is initialised, and `memory_lock` is held.
-        unsafe { bindings::vfio_pci_core_fenced_set_d0(self.function.0.as_ptr()) };
+        unsafe { bindings::vfio_pci_core_fenced_set_d0(self.0.core().as_ptr()) };
     }
 }
 
 impl Drop for Fence<'_> {
     fn drop(&mut self) {
-        // SAFETY: `vfio_pci_core_fence()` has succeeded. An open device has its virtual config
-        // space.
-        unsafe { bindings::vfio_pci_core_unfence(self.function.0.as_ptr(), self.open) };
+        // SAFETY: `vfio_pci_core_fence()` has succeeded.
+        unsafe { bindings::vfio_pci_core_unfence(self.0.core().as_ptr()) };
     }
 }
 

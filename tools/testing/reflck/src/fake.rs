@@ -49,8 +49,7 @@ pub(crate) enum Event {
         /// The function that was asked.
         on: Address,
         scope: ResetScope,
-        /// The members, and whether each was said to be open.
-        members: Vec<(Address, bool)>,
+        members: Vec<Address>,
     },
     /// To take note that the domain cannot be reset.
     Deferred {
@@ -144,10 +143,7 @@ impl Hardware for Fake {
     }
 
     fn hot_reset(&self, scope: &ResetScope, owned: &Owned<'_, Self>) -> Result {
-        let members: Vec<_> = owned
-            .iter_open()
-            .map(|(member, open)| (member.address(), open))
-            .collect();
+        let members: Vec<_> = owned.iter().map(Hardware::address).collect();
         assert_eq!(owned.len(), members.len());
         assert!(!owned.contains(STRANGER));
 

@@ -88,6 +88,8 @@ struct Function {
     bus: sync::Arc<Bus>,
     /// The function is in use. Set after it has been opened, and cleared before it is released.
     is_used: AtomicBool,
+    /// It is opened or closed. Set after it has been claimed for that, and cleared before it settles.
+    is_in_transit: AtomicBool,
     /// Whether it is dirty, as long as it is not in use.
     is_dirty: AtomicBool,
 }
@@ -98,6 +100,7 @@ impl Function {
             number,
             bus: bus.clone(),
             is_used: AtomicBool::new(false),
+            is_in_transit: AtomicBool::new(false),
             is_dirty: AtomicBool::new(false),
         }
     }
@@ -150,8 +153,11 @@ impl Hardware for Function {
         thread::yield_now();
         self.bus.resets.fetch_add(1, SeqCst);
         self.bus.hot_resets.fetch_add(1, SeqCst);
-        for (function, open) in owned.iter_open() {
-            assert!(open || !function.is_used.load(SeqCst), "used and not open");
+        for function in owned.iter() {
+            assert!(
+                !function.is_in_transit.load(SeqCst),
+                "hot reset while in transit"
+            );
             function.is_dirty.store(false, SeqCst);
         }
         self.bus.is_resetting.store(false, SeqCst);
@@ -206,8 +212,10 @@ fn use_once(member: &Membership<Function>, dice: &mut Dice) {
     bus.may_be_used[function.number].store(true, SeqCst);
     let opening = member.open().unwrap();
     function.is_used.store(true, SeqCst);
+    function.is_in_transit.store(true, SeqCst);
     assert!(!bus.is_resetting.load(SeqCst), "opened during a reset");
     dice.pause();
+    function.is_in_transit.store(false, SeqCst);
 
     if dice.roll(4) {
         let is_dirty = function.is_dirty.load(SeqCst);
@@ -220,6 +228,7 @@ fn use_once(member: &Membership<Function>, dice: &mut Dice) {
         }
         dice.pause();
         let closing = member.close().unwrap();
+        function.is_in_transit.store(true, SeqCst);
         dice.pause();
         assert!(!bus.is_resetting.load(SeqCst), "a reset while in use");
 
@@ -227,6 +236,7 @@ fn use_once(member: &Membership<Function>, dice: &mut Dice) {
         let is_dirty = is_dropped || dice.roll(2);
         function.is_dirty.store(is_dirty, SeqCst);
         function.is_used.store(false, SeqCst);
+        function.is_in_transit.store(false, SeqCst);
         if is_dropped {
             release(is_dirty, || drop(closing));
         } else {

@@ -56,7 +56,9 @@ loom::thread_local! {
 struct Facts {
     /// Set after a function has been claimed to be opened, cleared before it is released.
     open: [bool; FUNCTIONS],
-    /// The same for a function that is bound: to whose context.
+    /// Set after a function has been claimed to be opened or closed, cleared before that settles.
+    in_transit: [bool; FUNCTIONS],
+    /// As `open`, for a function that is bound: to whose context.
     bound: [Option<u8>; FUNCTIONS],
     /// Who asks for a hot reset of all that is bound to the own context.
     asking: [Option<u8>; FUNCTIONS],
@@ -182,9 +184,9 @@ impl Hardware for Function {
 
         let mut facts = self.bus.facts();
         assert!(facts.open[self.number], "hot reset for nobody");
-        for (function, open) in owned.iter_open() {
+        for function in owned.iter() {
             let number = function.number;
-            assert!(open || !facts.open[number], "hot reset while in transit");
+            assert!(!facts.in_transit[number], "hot reset while in transit");
             assert!(facts.exists[number], "a member has left during a reset");
             if let Some(context) = facts.asking[self.number] {
                 assert_eq!(facts.bound[number], Some(context), "hot reset of others'");
@@ -318,6 +320,14 @@ impl Member {
         assert!(!resetting, "claimed during a reset");
     }
 
+    /// Does what is done to a function while it is opening or closing.
+    fn pass_through(&self) {
+        self.facts().in_transit[self.number()] = true;
+        self.not_during_a_reset();
+        self.group().reset_function();
+        self.facts().in_transit[self.number()] = false;
+    }
+
     /// Opens the function, which nobody else has.
     pub(crate) fn open(&self) {
         assert!(self.try_open());
@@ -331,8 +341,7 @@ impl Member {
         };
         let was_used = std::mem::replace(&mut self.facts().open[self.number()], true);
         assert!(!was_used, "two users");
-        self.not_during_a_reset();
-        self.group().reset_function();
+        self.pass_through();
         opening.succeed();
 
         true
@@ -343,7 +352,7 @@ impl Member {
         self.facts().may_be_used[self.number()] = true;
         let opening = self.0.open().unwrap();
         self.facts().open[self.number()] = true;
-        self.not_during_a_reset();
+        self.pass_through();
 
         let dirty = {
             let mut facts = self.facts();
@@ -356,8 +365,7 @@ impl Member {
     /// Closes the function, which is open, and leaves it dirty or not.
     pub(crate) fn close(&self, dirty: bool) {
         let closing = self.0.close().unwrap();
-        self.not_during_a_reset();
-        self.group().reset_function();
+        self.pass_through();
         {
             let mut facts = self.facts();
             facts.open[self.number()] = false;
