@@ -12,7 +12,8 @@
 //! - [`Membership::open`] and [`Membership::close`] claim a member for the time that it is in
 //!   transit. The claims they return settle what came of it.
 //! - [`Membership::bind`], [`Membership::unbind`] and [`Membership::attach`] do the same for what
-//!   iommufd does to a member. A member that is bound to an iommufd is in use.
+//!   iommufd does to a member. A member that is bound to an iommufd is in use. None is attached
+//!   while another one of its IOMMU group is opening or closing.
 //! - [`Membership::hot_reset`] resets the domain for somebody who owns every member, once none of
 //!   them is in transit.
 //! - Whatever makes a member unused looks whether the whole domain is unused now and something in

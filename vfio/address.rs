@@ -55,8 +55,8 @@ pub(crate) enum ResetScope {
         /// Bus number.
         bus: u8,
     },
-    /// Only the function itself, as no slot or bus reset can apply: it is on a root bus or is an
-    /// SR-IOV VF. Shown as `private 0000:01:10.0`.
+    /// Only the function itself, as no slot or bus reset can apply: it is on a root bus and not in
+    /// such a slot, or it is an SR-IOV VF. Shown as `private 0000:01:10.0`.
     Private(Address),
 }
 

@@ -83,12 +83,10 @@ impl Function {
         let Address { segment, bus, .. } = self.address();
         let pdev = self.as_raw();
 
-        // SAFETY: `self` holds a reference to the device, which holds one to its bus.
-        let is_root_bus = unsafe { bindings::vfio_rs_pci_is_root_bus(pdev) };
         // SAFETY: `self` holds a reference to the device. The bit is set when the device is found
         // and not changed after that.
         let is_virtfn = unsafe { bindings::pci_dev::is_virtfn_raw(pdev) } != 0;
-        if is_root_bus || is_virtfn {
+        if is_virtfn {
             return ResetScope::Private(self.address());
         }
 
@@ -109,7 +107,17 @@ impl Function {
             };
         }
 
+        if self.is_on_root_bus() {
+            return ResetScope::Private(self.address());
+        }
+
         ResetScope::Bus { segment, bus }
+    }
+
+    /// Returns whether there is no bridge above the function.
+    fn is_on_root_bus(&self) -> bool {
+        // SAFETY: `self` holds a reference to the device, which holds one to its bus.
+        unsafe { bindings::vfio_rs_pci_is_root_bus(self.as_raw()) }
     }
 
     /// Returns whether [`Function::reset_affected`] can reset anything at all: some bridges and
@@ -218,7 +226,7 @@ impl Function {
         // be changed by root at any time.
         let first = unsafe { (&raw const (*self.as_raw()).reset_methods[0]).read_volatile() };
 
-        first >= FIRST
+        first >= FIRST && !self.is_on_root_bus()
     }
 
     /// Resets a function that is bound or unbound at this moment, as [`Function::try_reset`] does.

@@ -85,8 +85,8 @@ pub fn text(
         sections.push(
             "Nanoseconds a call, on one open function. No driver has a part in these calls but \
              vfio-pci-core, whose machine code for them is the same with our patches and without. \
-             Where it lies in memory is not, and an emulated processor goes faster from one \
-             function to another of the same page: so there is the C driver on the same core too."
+             Where it lies in memory is not, which an emulated processor may notice: so there is \
+             the C driver on the same core too."
                 .to_owned(),
         );
         sections.push(data_path(benchmark).to_string());
