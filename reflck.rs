@@ -669,7 +669,8 @@ impl<H: Hardware> Membership<H> {
     /// Claims an idle member for a user: it is opening from now on.
     ///
     /// Waits for a reset of the domain that is under way, and for other members of the IOMMU group
-    /// that are in the hands of iommufd. Gives [`EBUSY`] if the member is not idle. Takes the reflck.
+    /// that are in the hands of iommufd. Gives [`EBUSY`] if the member is not idle. Takes the
+    /// reflck.
     pub(crate) fn open(&self) -> Result<Opening<'_, H>> {
         self.reclaim(Purpose::Open, Claim::Idle, Claim::Opening)?;
 

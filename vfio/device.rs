@@ -221,7 +221,8 @@ unsafe impl Sync for CoreDevice {}
 impl CoreDevice {
     /// # Safety
     ///
-    /// `core` must be initialised, and the caller must hold a reference to it and to its PCI device.
+    /// `core` must be initialised, and the caller must hold a reference to it and to its PCI
+    /// device.
     unsafe fn new(core: *mut bindings::vfio_pci_core_device) -> Self {
         // SAFETY: By the requirements of this function.
         unsafe { bindings::get_device(&raw mut (*core).vdev.device) };
@@ -367,7 +368,7 @@ impl<'a, T: Driver> OpenDevice<'a, T> {
 
     /// Returns the function.
     pub(super) fn function(&self) -> Function {
-        // SAFETY: The device is registered, bound to its PCI device, and open for as long as `self` is.
+        // SAFETY: The device is registered, and open for as long as `self` is: it is bound.
         Function::new(unsafe { CoreDevice::new(self.core()) })
     }
 }

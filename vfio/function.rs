@@ -201,8 +201,8 @@ impl Function {
     /// config space.
     ///
     /// Only tries to take the device lock, and gives [`EAGAIN`] if it is held elsewhere. Does not
-    /// take the lock of the bridge: the caller knows that [`Function::reset_uses_bridge`] is not so,
-    /// or that nothing else is below the bridge. May sleep, about 100 ms.
+    /// take the lock of the bridge: the caller knows that [`Function::reset_uses_bridge`] is not
+    /// so, or that nothing else is below the bridge. May sleep, about 100 ms.
     pub(crate) fn try_reset(&self) -> Result {
         // SAFETY: `self` holds a reference to the device.
         to_result(unsafe { bindings::pci_try_reset_function(self.as_raw()) })

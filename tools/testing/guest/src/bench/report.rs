@@ -395,7 +395,6 @@ fn date(mut days: u64) -> String {
 mod tests {
     use super::*;
 
-
     #[test]
     fn dates() {
         assert_eq!(date(0), "1970-01-01");
