@@ -5,8 +5,8 @@
  *
  * The functions are named by an environment variable, see vfio_pci_rs_test.c:
  *
- *   VFIO_PCI_RS_FLR  two functions at least, that have function level reset and
- *                    ATS, in one IOMMU group
+ *   VFIO_PCI_RS_FLR  functions that have function level reset; the last two of
+ *                    them are used, which have ATS and are in one IOMMU group
  *
  * With VFIO_PCI_RS_DRIVER=vfio-pci they are tested with that driver, which has to
  * give the same answers.
@@ -73,6 +73,8 @@ static int detach(int fd)
 
 FIXTURE(group) {
 	struct functions functions;
+	const char *bdf;
+	const char *sibling;
 	struct user user;
 	__u32 ioas;
 	int fd;
@@ -86,12 +88,14 @@ FIXTURE_SETUP(group)
 	if (ret == -ENODEV)
 		SKIP(return, "VFIO_PCI_RS_FLR does not name two functions");
 	ASSERT_EQ(0, ret);
-	if (iommu_group_of(self->functions.bdf[0]) != iommu_group_of(self->functions.bdf[1]))
+	self->bdf = self->functions.bdf[self->functions.count - 2];
+	self->sibling = self->functions.bdf[self->functions.count - 1];
+	if (iommu_group_of(self->bdf) != iommu_group_of(self->sibling))
 		SKIP(return, "the functions are in two IOMMU groups");
 	ASSERT_EQ(0, user_init(&self->user, true));
 	ASSERT_EQ(0, ioctl(self->user.iommufd, IOMMU_IOAS_ALLOC, &alloc));
 	self->ioas = alloc.out_ioas_id;
-	self->fd = open_function(&self->user, self->functions.bdf[0]);
+	self->fd = open_function(&self->user, self->bdf);
 	ASSERT_LE(0, self->fd);
 }
 
@@ -110,7 +114,7 @@ TEST_F(group, attached_while_sibling_comes_and_goes)
 {
 	struct sibling sibling = {
 		.user = &self->user,
-		.bdf = self->functions.bdf[1],
+		.bdf = self->sibling,
 	};
 	int attached = 0;
 	pthread_t thread;
