@@ -80,14 +80,16 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// Called with the device lock of `pdev` held; may sleep.
     fn unbind(pdev: &pci::Device<device::Core<'_>>, data: &Self::Data);
 
-    /// Called when user space opens the device for the first time. May sleep.
+    /// Called when user space opens the device for the first time, with its `dev_set->lock` held.
+    /// May sleep.
     fn open(device: ClosedDevice<'_, Self>) -> Result<EnabledDevice<'_, Self>>;
 
-    /// Called when the last user lets go of the device. May sleep.
+    /// Called when the last user lets go of the device, with its `dev_set->lock` held. May sleep.
     fn close(device: EnabledDevice<'_, Self>) -> DisabledDevice<'_, Self>;
 
-    /// Called when a device is to be bound to an iommufd context, before it is opened. `bind` does
-    /// it, and returns the ID that the device has there. May sleep.
+    /// Called when a device is to be bound to an iommufd context, before it is opened, with its
+    /// `dev_set->lock` held. `bind` does it, and returns the ID that the device has there. May
+    /// sleep.
     fn bind_iommufd(
         data: &Self::Data,
         context: ContextId,
@@ -95,15 +97,16 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     ) -> Result;
 
     /// Called when a device is to be unbound from its context, after it was closed or could not be
-    /// opened. `unbind` does it. May sleep.
+    /// opened, with its `dev_set->lock` held. `unbind` does it. May sleep.
     fn unbind_iommufd(data: &Self::Data, unbind: impl FnOnce());
 
-    /// Called when it is to change what a device is attached to in its context. `change` does it.
-    /// May sleep.
+    /// Called when it is to change what a device is attached to in its context, with its
+    /// `dev_set->lock` held. `change` does it. May sleep.
     fn attach_iommufd<R>(data: &Self::Data, change: impl FnOnce() -> R) -> R;
 
     /// Finds out what the user of a device, who has it bound to `context`, has of the functions
-    /// that a slot or bus reset would affect. Each is [`Dependent::NOT_OWNED`] so far. May sleep.
+    /// that a slot or bus reset would affect. Each is [`Dependent::NOT_OWNED`] so far. Called with
+    /// no lock held; may sleep.
     fn hot_reset_info(
         device: &OpenDevice<'_, Self>,
         context: &Context<'_>,
@@ -111,10 +114,11 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     );
 
     /// Resets the slot or bus of a device for its user, who claims to be the owner of all that is
-    /// affected. May sleep.
+    /// affected. Called with no lock held; may sleep.
     ///
     /// Gives [`EINVAL`] if the user is not, or if the reset would affect a function that the driver
-    /// does not have.
+    /// does not have; [`EBUSY`] if one is being accessed, [`EAGAIN`] if a lock is held elsewhere,
+    /// [`ENOMEM`], and what waking a function gives.
     fn hot_reset(device: &OpenDevice<'_, Self>, owner: &Owner<'_>) -> Result;
 }
 
@@ -257,7 +261,8 @@ impl DynamicId {
     /// in hexadecimal.
     ///
     /// Like the `sscanf()` of vfio-pci, it takes what precedes the first character that does not
-    /// fit, if that is a vendor and a device at least; else gives [`EINVAL`].
+    /// fit, if that is a vendor and a device at least; else gives [`EINVAL`]. Unlike it, it gives
+    /// that for a number of more than 32 bits too, of which vfio-pci takes the lower ones.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let mut parts = [Self::ANY, Self::ANY, Self::ANY, Self::ANY, 0, 0];
         let mut found = 0;
@@ -272,10 +277,10 @@ impl DynamicId {
             let end = number
                 .find(|c: char| !c.is_ascii_hexdigit())
                 .unwrap_or(number.len());
-            let Ok(value) = u32::from_str_radix(&number[..end], 16) else {
+            if end == 0 {
                 break;
-            };
-            *part = value;
+            }
+            *part = u32::from_str_radix(&number[..end], 16).map_err(|_| EINVAL)?;
             found += 1;
             match number[end..].strip_prefix(':') {
                 Some(more) => rest = more,

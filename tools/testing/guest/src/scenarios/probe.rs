@@ -67,6 +67,22 @@ fn ids(lab: &Lab, t: &mut Test) -> Result<()> {
     for function in bound {
         function.release()?;
     }
+    if !lab.driver.shows_domains() {
+        // The lower 32 bits, which vfio-pci takes, stand for any subvendor.
+        return Ok(());
+    }
+    lab.driver.unload()?;
+    let mut mark = Mark::here()?;
+    lab.driver
+        .load(&[&format!("ids={vendor}:{id}:1ffffffff")])?;
+    let bound = bound_functions(lab)?;
+    t.check(
+        "an entry of ids= with more than 32 bits binds nothing",
+        bound.is_empty(),
+        || format!("{bound:?} are bound"),
+    );
+    let warnings = mark.lines_with(&["1ffffffff"])?;
+    t.eq("it is warned about once", 1, warnings.len());
     Ok(())
 }
 
