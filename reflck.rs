@@ -29,10 +29,10 @@
 //! The registry's lock is taken to join and to leave, that is in probe and remove, and to list the
 //! domains. It and a reflck are never held together, so that a domain which is being reset holds up
 //! no other. Vfio's group lock and the `dev_set->lock` of the device stand outside both;
-//! `pci_bus_sem`, runtime PM, and device locks and `memory_lock`s, which are only tried, stand
-//! inside the reflck. The work that tries a reset again takes the reflck, so it is waited for, when
-//! the last member leaves, with neither lock held. No function in here may be called in atomic
-//! context.
+//! `pci_bus_sem`, runtime PM, which takes the `memory_lock` of a function that it wakes, and device
+//! locks and the `memory_lock`s of a hot reset, which are only tried, stand inside the reflck. The
+//! work that tries a reset again takes the reflck, so it is waited for, when the last member
+//! leaves, with neither lock held. No function in here may be called in atomic context.
 
 use crate::vfio::{
     address::{
@@ -653,7 +653,7 @@ impl<H: Hardware> Membership<H> {
 
     /// Moves the claim on the member on to `to`, if it is at `from`.
     ///
-    /// What an IOMMU group is attached to cannot be changed while a function in it that has ATS is
+    /// An IOMMU group cannot be attached to something else while a function in it that has ATS is
     /// reset: the two exclude each other.
     fn reclaim(&self, purpose: Purpose, from: Claim, to: Claim) -> Result {
         self.depart(purpose, State::is_rebinding, |state| {
@@ -668,9 +668,9 @@ impl<H: Hardware> Membership<H> {
 
     /// Claims an idle member for a user: it is opening from now on.
     ///
-    /// Waits for a reset of the domain that is under way, and for other members of the IOMMU group
-    /// that are in the hands of iommufd. Gives [`EBUSY`] if the member is not idle. Takes the
-    /// reflck.
+    /// Waits for a reset of the domain that is under way, for a hot reset that waits itself, and
+    /// for other members of the IOMMU group that are in the hands of iommufd. Gives [`EBUSY`] if
+    /// the member is not idle. Takes the reflck.
     pub(crate) fn open(&self) -> Result<Opening<'_, H>> {
         self.reclaim(Purpose::Open, Claim::Idle, Claim::Opening)?;
 
@@ -679,8 +679,8 @@ impl<H: Hardware> Membership<H> {
 
     /// Takes an open member back from its user: it is closing from now on.
     ///
-    /// Waits for other members of the IOMMU group that are in the hands of iommufd. Gives [`EBUSY`]
-    /// if the member is not open. Takes the reflck.
+    /// Waits for the same as [`Membership::open`]: the reset can be a hot reset only. Gives
+    /// [`EBUSY`] if the member is not open. Takes the reflck.
     pub(crate) fn close(&self) -> Result<Closing<'_, H>> {
         self.reclaim(Purpose::Release, Claim::Open, Claim::Closing)?;
 
@@ -689,8 +689,8 @@ impl<H: Hardware> Membership<H> {
 
     /// Has iommufd bind the member to `context`: it is in use from now on.
     ///
-    /// Waits for a reset of the domain that is under way. Gives [`EBUSY`] if the member is bound.
-    /// Takes the reflck.
+    /// Waits for a reset of the domain that is under way, and for a hot reset that waits itself.
+    /// Gives [`EBUSY`] if the member is bound. Takes the reflck.
     pub(crate) fn bind(&self, context: H::Context) -> Result<NewBinding<'_, H>> {
         let rebinding = self.rebind(Purpose::Bind, |binding| match binding {
             Binding::Unbound => Some((context, Binding::Unbound)),
@@ -702,7 +702,8 @@ impl<H: Hardware> Membership<H> {
 
     /// Has iommufd unbind the member: it is unused when that is done, unless it is open.
     ///
-    /// Gives [`EBUSY`] if the member is not bound. Takes the reflck.
+    /// Waits for the same as [`Membership::bind`]. Gives [`EBUSY`] if the member is not bound.
+    /// Takes the reflck.
     pub(crate) fn unbind(&self) -> Result<Rebinding<'_, H>> {
         self.rebind(Purpose::Unbind, |binding| match binding {
             Binding::Bound(context, _) => Some((context, Binding::Unbound)),
@@ -712,8 +713,8 @@ impl<H: Hardware> Membership<H> {
 
     /// Has iommufd change what the bound member is attached to.
     ///
-    /// Waits for a reset of the domain that is under way, and for other members of the IOMMU group
-    /// that are opening or closing. Gives [`EBUSY`] if the member is not bound. Takes the reflck.
+    /// Waits for the same as [`Membership::bind`], and for other members of the IOMMU group that
+    /// are opening or closing. Gives [`EBUSY`] if the member is not bound. Takes the reflck.
     pub(crate) fn attach(&self) -> Result<Rebinding<'_, H>> {
         self.rebind(Purpose::Attach, |binding| match binding {
             Binding::Bound(context, _) => Some((context, binding)),
@@ -730,7 +731,8 @@ impl<H: Hardware> Membership<H> {
     ) -> Result<Rebinding<'_, H>> {
         let excludes: fn(&State<H::Context>) -> bool = match purpose {
             Purpose::Attach => State::is_opening_or_closing,
-            // To be bound or not changes nothing for a group that is its user's already.
+            // To be bound attaches nothing yet, and to be unbound detaches, which the IOMMU core
+            // lets succeed in any case.
             _ => |_| false,
         };
         let (context, after) = self.depart(purpose, excludes, |state| {

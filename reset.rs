@@ -19,14 +19,14 @@ use crate::{
         Unused, //
     },
     vfio::{
+        may_log,
         Address,
-        Affected,
         BoundTo,
         Context,
         ContextId,
         Dependent,
         Driver,
-        Fence,
+        Fences,
         Function,
         Owner,
         Quiesced,
@@ -75,10 +75,14 @@ pub(crate) fn reset_function<T: Driver>(function: &Function, quiesced: &Quiesced
     match function.try_reset() {
         Ok(()) => return false,
         // Nothing is wrong with the function.
-        Err(EAGAIN) => dev_info!(
-            function.dev(),
-            "function reset skipped: its lock is held elsewhere, it stays dirty\n"
-        ),
+        Err(EAGAIN) => {
+            if may_log() {
+                dev_info!(
+                    function.dev(),
+                    "function reset skipped: its lock is held elsewhere, it stays dirty\n"
+                );
+            }
+        }
         Err(error) => dev_warn!(
             function.dev(),
             "function reset failed with error {}, it stays dirty\n",
@@ -181,26 +185,32 @@ impl Hardware for Function {
         let next = Next(retry_in);
 
         if !self.can_reset_affected() {
-            dev_info!(
-                self.dev(),
-                "{kind} reset of {scope} skipped: it has no such reset\n"
-            );
+            if may_log() {
+                dev_info!(
+                    self.dev(),
+                    "{kind} reset of {scope} skipped: it has no such reset\n"
+                );
+            }
             return Err(ENOTTY);
         }
-        match find_stranger(self, unused, |other| (other.address(), other.bound_to())) {
+        match find_obstacle(self, unused) {
             None => (),
-            Some((address, bound_to @ BoundTo::Changing)) => {
-                dev_info!(
-                    self.dev(),
-                    "{kind} reset of {scope} skipped: {address} {bound_to}, {next}\n"
-                );
+            Some((address, obstacle @ Obstacle::Stranger(BoundTo::Changing))) => {
+                if may_log() {
+                    dev_info!(
+                        self.dev(),
+                        "{kind} reset of {scope} skipped: {address} {obstacle}, {next}\n"
+                    );
+                }
                 return Err(EAGAIN);
             }
-            Some((address, bound_to)) => {
-                dev_info!(
-                    self.dev(),
-                    "{kind} reset of {scope} skipped: {address} {bound_to}\n"
-                );
+            Some((address, obstacle)) => {
+                if may_log() {
+                    dev_info!(
+                        self.dev(),
+                        "{kind} reset of {scope} skipped: {address} {obstacle}\n"
+                    );
+                }
                 return Err(EBUSY);
             }
         }
@@ -235,29 +245,24 @@ impl Hardware for Function {
     ///
     /// Functions that their user has left in a low power state, or that are unused and in D3hot,
     /// are in D0 meanwhile. Undone in reverse, also if there is an error: [`EINVAL`] if the reset
-    /// is not there or would affect another function, [`EBUSY`] if a function is being accessed.
+    /// is not there or would affect another function, [`EBUSY`] if a function is being accessed,
+    /// [`EAGAIN`] if a device lock is held elsewhere, [`ENOMEM`], and what waking a function gives.
     fn hot_reset(&self, scope: &ResetScope, owned: &Owned<'_, Self>) -> Result {
-        // Whoever the other one belongs to shall not find its device lock held because of this.
-        let stranger = find_stranger(self, owned, |other| other.address());
-        if let Some(address) = &stranger {
+        let obstacle = find_obstacle(self, owned);
+        if let Some((address, obstacle)) = &obstacle {
             dev_dbg!(
                 self.dev(),
-                "hot reset of {scope} refused: {address} is not bound to this driver\n"
+                "hot reset of {scope} refused: {address} {obstacle}\n"
             );
         }
-        if stranger.is_some() || !self.can_reset_affected() {
+        if obstacle.is_some() || !self.can_reset_affected() {
             return Err(EINVAL);
         }
 
         self.traced_reset(scope, true, owned.len(), || {
             let _resumed = Resumed::new(owned.iter())?;
-            let mut fences = Fences(KVec::with_capacity(owned.len(), GFP_KERNEL)?);
-            for function in owned.iter() {
-                fences.0.push(function.fence()?, GFP_KERNEL)?;
-            }
-            for fence in &fences.0 {
-                fence.set_d0();
-            }
+            let fences = Fences::new(owned)?;
+            fences.set_d0();
 
             self.reset_affected()
         })
@@ -268,11 +273,13 @@ impl Hardware for Function {
     }
 
     fn reset_deferred(&self, scope: &ResetScope, user: Address) {
-        dev_info!(
-            self.dev(),
-            "{} reset of {scope} skipped: {user} is in use\n",
-            scope.kind()
-        );
+        if may_log() {
+            dev_info!(
+                self.dev(),
+                "{} reset of {scope} skipped: {user} is in use\n",
+                scope.kind()
+            );
+        }
     }
 
     fn trace(&self, scope: &ResetScope, event: TraceEvent) {
@@ -312,29 +319,41 @@ impl fmt::Display for Next {
     }
 }
 
-/// Fences that are taken away in reverse.
-struct Fences<'a>(KVec<Fence<'a>>);
+/// Why a function that a slot or bus reset would affect does not allow it.
+enum Obstacle {
+    /// It is not a member of the domain, but bound to this.
+    Stranger(BoundTo),
+    /// It is a member, but has virtual functions, which are none.
+    VirtualFunctions,
+}
 
-impl Drop for Fences<'_> {
-    fn drop(&mut self) {
-        while self.0.pop().is_some() {}
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stranger(bound_to) => bound_to.fmt(f),
+            Self::VirtualFunctions => f.write_str("has virtual functions"),
+        }
     }
 }
 
-/// Returns what `look` finds of a function that a slot or bus reset would affect, but that is not a
-/// member of the domain; of the first one.
-fn find_stranger<R>(
+/// Returns the first function that does not allow a slot or bus reset of the domain, and why.
+fn find_obstacle(
     function: &Function,
     members: &Still<'_, Function>,
-    look: impl Fn(&Affected<'_>) -> R,
-) -> Option<R> {
+) -> Option<(Address, Obstacle)> {
     let mut found = None;
 
     function.for_each_affected(|affected| {
-        if members.contains(affected.address()) {
+        let address = affected.address();
+        let obstacle = if !members.contains(address) {
+            Obstacle::Stranger(affected.bound_to())
+        } else if affected.has_virtual_functions() {
+            Obstacle::VirtualFunctions
+        } else {
             return ControlFlow::Continue(());
-        }
-        found = Some(look(affected));
+        };
+        found = Some((address, obstacle));
+
         ControlFlow::Break(())
     });
 

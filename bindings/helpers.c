@@ -12,6 +12,8 @@
 #include <linux/module.h>
 #include <linux/pci.h>
 #include <linux/pm_runtime.h>
+#include <linux/ratelimit.h>
+#include <linux/rcupdate.h>
 #include <linux/string.h>
 #include <linux/vfio.h>
 #include <linux/vfio_pci_core.h>
@@ -96,6 +98,11 @@ int vfio_rs_pci_domain_nr(struct pci_dev *pdev)
 	return pci_domain_nr(pdev->bus);
 }
 
+int vfio_rs_pci_num_vf(struct pci_dev *pdev)
+{
+	return pci_num_vf(pdev);
+}
+
 int vfio_rs_pm_runtime_resume_and_get(struct pci_dev *pdev)
 {
 	return pm_runtime_resume_and_get(&pdev->dev);
@@ -124,9 +131,13 @@ void vfio_rs_reschedule_delayed_work(struct delayed_work *dwork, u32 ms)
 }
 
 /*
- * Copies the name of the driver that @pdev is bound to.  A driver can be
- * unbound and its name freed at any time unless the device lock is held; it is
- * only tried, because callers hold locks that are taken below it.
+ * Copies the name of the driver that @pdev is bound to.
+ *
+ * One that is ours, or nobody's, may be joining its reset domain or leaving it.
+ * That is told by its device lock, which is only tried, because callers hold
+ * locks that are taken below it.  What belongs to another driver is not locked,
+ * nor is a VF, which is never in a domain with others: their users may try to
+ * take the lock at this moment, and would fail.
  *
  * Returns 1 if the device is bound, 0 if it is not, -EBUSY if the device lock
  * is held elsewhere.
@@ -134,6 +145,15 @@ void vfio_rs_reschedule_delayed_work(struct delayed_work *dwork, u32 ms)
 int vfio_rs_driver_name(struct pci_dev *pdev, char *buf, size_t len)
 {
 	const struct device_driver *drv;
+
+	/* A driver and its name are part of a module, which is freed by RCU. */
+	scoped_guard(rcu) {
+		drv = READ_ONCE(pdev->dev.driver);
+		if (drv)
+			strscpy(buf, drv->name, len);
+		if (pdev->is_virtfn || (drv && strcmp(drv->name, driver_name)))
+			return drv ? 1 : 0;
+	}
 
 	if (!device_trylock(&pdev->dev))
 		return -EBUSY;
@@ -144,6 +164,17 @@ int vfio_rs_driver_name(struct pci_dev *pdev, char *buf, size_t len)
 	device_unlock(&pdev->dev);
 
 	return drv ? 1 : 0;
+}
+
+/*
+ * Returns whether one more line may be written to the log about what any user
+ * can have happen as often as they like.
+ */
+bool vfio_rs_may_log(void)
+{
+	static DEFINE_RATELIMIT_STATE(limit, DEFAULT_RATELIMIT_INTERVAL, 100);
+
+	return __ratelimit(&limit);
 }
 
 /*

@@ -9,14 +9,18 @@ use super::{
     Address,
     ResetScope, //
 };
-use crate::bindings;
+use crate::{
+    bindings,
+    reflck::Owned, //
+};
 use core::ops::ControlFlow;
 use kernel::{
     device,
     error::to_result,
     fmt,
     pci,
-    prelude::*, //
+    prelude::*,
+    types::NotThreadSafe, //
 };
 
 /// Returns the C device behind `pdev`.
@@ -79,6 +83,10 @@ impl Function {
     ///
     /// Call it from probe, remove, or while the function is bound to the caller's driver: the
     /// function stays on its bus then.
+    ///
+    /// Nothing keeps the slot if root unbinds its hotplug driver at this moment, nor its other
+    /// functions if they are unplugged: this and [`Function::can_reset_affected`] look at them as
+    /// vfio_pci_core.c does.
     pub(crate) fn reset_scope(&self) -> ResetScope {
         let Address { segment, bus, .. } = self.address();
         let pdev = self.as_raw();
@@ -92,8 +100,8 @@ impl Function {
 
         // SAFETY: `self` holds a reference to the device.
         let slot = unsafe { (*pdev).slot };
-        // SAFETY: `pci_probe_reset_slot()` takes any slot of a device, and NULL. Nothing keeps the
-        // slot if root unbinds its hotplug driver at this moment, here as in vfio_pci_core.c.
+        // SAFETY: `pci_probe_reset_slot()` takes any slot of a device, and NULL. For what else it
+        // looks at, see above.
         if unsafe { bindings::pci_probe_reset_slot(slot) } == 0 {
             // SAFETY: NULL would have given an error.
             let number = unsafe { (*slot).number };
@@ -126,7 +134,8 @@ impl Function {
         let pdev = self.as_raw();
 
         // SAFETY: `self` holds a reference to the device, which holds one to its bus. Both
-        // functions only look whether the reset is there. For the slot, see `reset_scope()`.
+        // functions only look whether the reset is there. For what they look at, see
+        // `reset_scope()`.
         unsafe {
             bindings::pci_probe_reset_slot((*pdev).slot) == 0
                 || bindings::pci_probe_reset_bus((*pdev).bus) == 0
@@ -173,18 +182,6 @@ impl Function {
         });
 
         affected
-    }
-
-    /// Keeps users away from the function until the returned guard is dropped: it has no BAR
-    /// mapped, and whoever accesses it waits.
-    ///
-    /// Takes `memory_lock`, which it only tries to, and gives [`EBUSY`] if it is held elsewhere.
-    /// The guard keeps the lock. May sleep.
-    pub(crate) fn fence(&self) -> Result<Fence<'_>> {
-        // SAFETY: The core device is initialised.
-        to_result(unsafe { bindings::vfio_pci_core_fence(self.0.as_ptr()) })?;
-
-        Ok(Fence(self))
     }
 
     /// Resets every function that [`Function::for_each_affected`] visits, by their slot if its
@@ -284,21 +281,58 @@ impl<'a, I: Iterator<Item = &'a Function> + Clone> Drop for Resumed<'a, I> {
     }
 }
 
-/// Keeps users away from a function.
-pub(crate) struct Fence<'a>(&'a Function);
+/// Keeps users away from all functions of a reset domain: none has a BAR mapped, and whoever
+/// accesses one waits. When it is dropped, users are let in again, to the last function first.
+pub(crate) struct Fences<'a>(KVec<Fence<'a>>);
 
-impl Fence<'_> {
-    /// Brings the function to D0, if its user has put it into another power state.
+impl<'a> Fences<'a> {
+    /// Keeps users away from the functions that `owned` is the proof for: all of them or, if there
+    /// is an error, none.
+    ///
+    /// Takes the `memory_lock` of each, which it only tries to, and gives [`EBUSY`] if one is held
+    /// elsewhere. Keeps the locks. May sleep.
+    pub(crate) fn new(owned: &'a Owned<'_, Function>) -> Result<Self> {
+        let mut this = Self(KVec::with_capacity(owned.len(), GFP_KERNEL)?);
+
+        for function in owned.iter() {
+            // SAFETY: The core device is initialised.
+            to_result(unsafe { bindings::vfio_pci_core_fence(function.0.as_ptr()) })?;
+            // INVARIANT: That has just succeeded, and the borrow of `owned` keeps the function from
+            // being opened or closed.
+            let fence = Fence(function, NotThreadSafe);
+            this.0.push(fence, GFP_KERNEL)?;
+        }
+
+        Ok(this)
+    }
+
+    /// Brings the functions to D0 that their user has put into another power state.
     pub(crate) fn set_d0(&self) {
-        // SAFETY: The core device is initialised, and `memory_lock` is held.
-        unsafe { bindings::vfio_pci_core_fenced_set_d0(self.0.core().as_ptr()) };
+        for Fence(function, _) in &self.0 {
+            // SAFETY: The core device is initialised, and `memory_lock` is held.
+            unsafe { bindings::vfio_pci_core_fenced_set_d0(function.0.as_ptr()) };
+        }
     }
 }
 
+impl Drop for Fences<'_> {
+    fn drop(&mut self) {
+        while self.0.pop().is_some() {}
+    }
+}
+
+/// Keeps users away from one function.
+///
+/// # Invariants
+///
+/// `vfio_pci_core_fence()` has succeeded for the function in this thread, and it is neither being
+/// opened nor closed.
+struct Fence<'a>(&'a Function, NotThreadSafe);
+
 impl Drop for Fence<'_> {
     fn drop(&mut self) {
-        // SAFETY: `vfio_pci_core_fence()` has succeeded.
-        unsafe { bindings::vfio_pci_core_unfence(self.0.core().as_ptr()) };
+        // SAFETY: By the type invariants.
+        unsafe { bindings::vfio_pci_core_unfence(self.0 .0.as_ptr()) };
     }
 }
 
@@ -320,7 +354,17 @@ impl Affected<'_> {
         u32::try_from(id).ok()
     }
 
-    /// Returns what the function is bound to at this moment. Only tries to take the device lock.
+    /// Returns whether the function has virtual functions. Those that are not on its own bus are
+    /// affected by a reset of it, but [`Function::for_each_affected`] does not visit them.
+    pub(crate) fn has_virtual_functions(&self) -> bool {
+        // SAFETY: The reference proves that the device is valid.
+        unsafe { bindings::vfio_rs_pci_num_vf(as_raw(self.0)) > 0 }
+    }
+
+    /// Returns what the function is bound to at this moment.
+    ///
+    /// Only tries to take the device lock, and not that of a function which is bound to another
+    /// driver.
     pub(crate) fn bound_to(&self) -> BoundTo {
         let mut name = [0u8; BoundTo::MAX_NAME];
 
@@ -415,6 +459,13 @@ unsafe fn is_below_slot(mut pdev: *mut bindings::pci_dev, slot: *const bindings:
     }
 
     false
+}
+
+/// Returns whether one more line may be written to the log about what any user can have happen as
+/// often as they like. All such lines have one limit.
+pub(crate) fn may_log() -> bool {
+    // SAFETY: It can be called at any time.
+    unsafe { bindings::vfio_rs_may_log() }
 }
 
 /// Returns the address of a device.

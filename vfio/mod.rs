@@ -50,9 +50,9 @@ pub(crate) use self::driver::{
     Registration, //
 };
 pub(crate) use self::function::{
-    Affected,
+    may_log,
     BoundTo,
-    Fence,
+    Fences,
     Function,
     Resumed, //
 };

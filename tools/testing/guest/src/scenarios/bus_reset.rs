@@ -113,10 +113,19 @@ pub(super) fn foreign(lab: &Lab, t: &mut Test) -> Result<()> {
     lab.driver.load(&[])?;
     let binding = lab.bind([&bus.a, &bus.b])?;
 
-    for when in ["with C bound elsewhere", "with C unbound"] {
-        let bound_elsewhere = bus.c.driver().is_some();
+    for (when, bound_elsewhere, locked) in [
+        ("with C bound elsewhere", true, false),
+        // Whoever it is bound to may hold its lock, and nobody has to wait for that.
+        ("with C bound elsewhere and locked", true, true),
+        ("with C unbound", false, false),
+    ] {
+        if !bound_elsewhere {
+            bus.c.release()?;
+        }
+        let lock = locked.then(|| DeviceLock::hold(&bus.c)).transpose()?;
         let mut mark = Mark::here()?;
         let calls = bus.use_a_and_b(lab, t, when)?;
+        drop(lock);
         lab.resets(t, &calls, &format!("at the release of B {when}"), NONE);
         lab.power(t, &bus.a, &format!("released {when}"), "D3hot")?;
         lab.power(t, &bus.b, &format!("released {when}"), "D3hot")?;
@@ -135,7 +144,6 @@ pub(super) fn foreign(lab: &Lab, t: &mut Test) -> Result<()> {
                 "which function stands in the way",
             )?;
         }
-        bus.c.release()?;
     }
 
     let late = lab.bind([&bus.c])?;
