@@ -69,7 +69,7 @@ mod tests {
     fn benchmark() -> Benchmark {
         let case = |n: u64| {
             let round = json!({
-                "wall": 1000 * n, "longest": 900 * n, "function_resets": n, "bus_resets": 0,
+                "wall": 1000 * n, "longest": 900 * n, "processor": 500 * n, "function_resets": n, "bus_resets": 0,
                 "due": null, "lost": null
             });
             json!({

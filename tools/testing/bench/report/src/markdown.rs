@@ -57,11 +57,15 @@ pub fn text(
     if !charts.is_empty() {
         sections.push("## Operations".to_owned());
         sections.push(
-            "Wall time is from when the first function began to when the last was done, the \
-             longest wait that of one function. Lost are the resets that were due and not made, the \
-             sum over all rounds: as many as there are functions with a reset of their own, and \
-             one of the bus for those without, at the last release."
-                .to_owned(),
+            format!(
+                "Wall time is from when the first function began to when the last was done, the \
+                 longest wait that of one function. Processor time is what all functions together \
+                 had of the {} processors, and so the wall time cannot be less than that divided by {}. \
+                 Lost are the resets that were due and not made, the sum over all rounds: as many \
+                 as there are functions with a reset of their own, and one of the bus for those \
+                 without, at the last release.",
+                benchmark.processors, benchmark.processors
+            ),
         );
     }
     for (group, picture) in charts {
@@ -83,10 +87,13 @@ pub fn text(
     if !benchmark.data_path.is_empty() {
         sections.push("## Data path".to_owned());
         sections.push(
-            "Nanoseconds a call, on one open function. No driver has a part in these calls but \
+            "Nanoseconds a call, on one open function; in each round the fastest of 20 parts, as \
+             others on the host can only add to the time. No driver has a part in these calls but \
              vfio-pci-core, whose machine code for them is the same with our patches and without. \
-             Where it lies in memory is not, which an emulated processor may notice: so there is \
-             the C driver on the same core too."
+             Where it lies is not, which an emulated processor notices: it takes longer to go from \
+             page to page. So there are the C driver on the same core, and the C driver on the core \
+             without our patches, with so many bytes before its functions that they lie in their \
+             pages as those of the other core do."
                 .to_owned(),
         );
         sections.push(data_path(benchmark).to_string());
@@ -183,6 +190,16 @@ fn times(benchmark: &Benchmark, group: &Group<'_>) -> Table {
     let mut head = vec![group.x.to_owned()];
     head.extend(columns(&drivers, "wall, ms"));
     head.extend(columns(&drivers, "longest wait, ms"));
+    let processor = |case: &Case, driver: &Driver| {
+        let rounds = case.rounds(driver)?.iter();
+        let times: Option<Vec<f64>> = rounds.map(|round| round.processor).collect();
+        Summary::of(times?)
+    };
+    let has_processor = |case: &&Case| drivers.iter().any(|d| processor(case, d).is_some());
+    let with_processor = group.cases.iter().any(has_processor);
+    if with_processor {
+        head.extend(columns(&drivers, "processor, ms"));
+    }
     head.extend(
         others
             .iter()
@@ -200,6 +217,12 @@ fn times(benchmark: &Benchmark, group: &Group<'_>) -> Table {
             let longest = Summary::of(rounds.iter().map(|round| round.longest));
             cell(longest, |longest| figures::milliseconds(longest.median))
         }));
+        if with_processor {
+            row.extend(drivers.iter().map(|driver| {
+                let time = processor(case, driver);
+                cell(time, |time| figures::milliseconds(time.median))
+            }));
+        }
         row.extend(others.iter().map(|other| {
             let walls = case.walls(other).zip(case.walls(ours));
             let ratio = walls.and_then(|(other, ours)| Ratio::of(&other, &ours));
@@ -261,8 +284,7 @@ fn data_path(benchmark: &Benchmark) -> Table {
             paths.any(|path| path.results.contains_key(&driver.name))
         })
         .collect();
-    let (c, ours) = (benchmark.competitor(), benchmark.ours());
-    let same_core = benchmark.same_core().map(|driver| &driver.name);
+    let ours = benchmark.ours();
     let of = |path: &DataPath, driver: &Driver| path.results.get(&driver.name).cloned();
 
     let mut head = vec!["call".to_owned(), "calls a round".to_owned()];
@@ -270,7 +292,7 @@ fn data_path(benchmark: &Benchmark) -> Table {
     let competitors: Vec<&Driver> = drivers
         .iter()
         .copied()
-        .filter(|driver| driver.name == c.name || Some(&driver.name) == same_core)
+        .filter(|driver| driver.name != ours.name)
         .collect();
     head.extend(
         competitors

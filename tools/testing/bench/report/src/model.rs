@@ -89,6 +89,8 @@ pub struct Round {
     pub wall: f64,
     /// The longest that one function took.
     pub longest: f64,
+    /// The time that all had processors, together.
+    pub processor: Option<f64>,
     /// Resets of single functions.
     pub function_resets: Option<u64>,
     /// Resets of buses.
@@ -226,10 +228,14 @@ impl Benchmark {
         &self.drivers[1]
     }
 
-    /// The C driver on the core of ours: where only the core takes time, nothing but the drivers
-    /// differs between the two.
-    pub fn same_core(&self) -> Option<&Driver> {
-        self.drivers.get(3)
+    /// The drivers that ours is compared with in `path`: the C driver, and those that show what the
+    /// difference comes from.
+    pub fn competitors_in<'a>(&'a self, path: &'a DataPath) -> impl Iterator<Item = &'a Driver> {
+        let (c, ours) = (&self.competitor().name, &self.ours().name);
+        let drivers = self.drivers.iter();
+        drivers.filter(move |Driver { name, .. }| {
+            name == c || (name != ours && path.results.contains_key(name))
+        })
     }
 
     /// The driver that shows what the benchmark would find if ours had not its locking.
@@ -418,7 +424,7 @@ mod tests {
                 "name": "bus-8-open", "title": "t", "chart": "bus", "operation": "open", "n": 8,
                 "x": "functions", "functions": 8,
                 "results": {"vfio-pci": [{
-                    "wall": 10, "longest": 9.5, "function_resets": 8, "bus_resets": 0, "due": null,
+                    "wall": 10, "longest": 9.5, "processor": 4, "function_resets": 8, "bus_resets": 0, "due": null,
                     "lost": null
                 }]}
             }],

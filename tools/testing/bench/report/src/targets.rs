@@ -126,11 +126,8 @@ pub fn targets(benchmark: &Benchmark) -> Vec<Target> {
     }
     let data_path = benchmark.data_path.iter();
     targets.extend(data_path.flat_map(|path| {
-        let competitors = [Some(c), benchmark.same_core()];
-        competitors
-            .into_iter()
-            .flatten()
-            .map(|c| within_noise(benchmark, path, c))
+        let competitors = benchmark.competitors_in(path);
+        competitors.map(|c| within_noise(benchmark, path, c))
     }));
     targets.push(same_callers(benchmark));
     targets.push(scale(benchmark));

@@ -34,6 +34,8 @@ pub struct Done<T> {
     pub value: T,
     /// When.
     pub span: Span,
+    /// The time that it had a processor for it, in the kernel too.
+    pub processor: Duration,
     /// The thread's number.
     pub thread: i32,
 }
@@ -54,6 +56,8 @@ pub struct Sample {
     pub wall: Duration,
     /// What the one took that took longest.
     pub longest: Duration,
+    /// The time that all had processors, together; nothing, if that was not looked at.
+    pub processor: Option<Duration>,
     /// The resets that were made; nothing, if they were not counted.
     pub resets: Option<Resets>,
     /// The resets that had to be made; nothing, if that was not looked at.
@@ -92,6 +96,7 @@ impl Sample {
                 .unwrap_or_default()
                 .saturating_sub(start.unwrap_or_default()),
             longest: spans.iter().map(Span::length).max().unwrap_or_default(),
+            processor: None,
             resets: None,
             due: None,
         }
@@ -114,19 +119,25 @@ impl Sample {
 
 /// The monotonic clock, which is also the tracer's.
 pub fn now() -> Result<Duration> {
-    let time = clock_gettime(ClockId::CLOCK_MONOTONIC)
-        .map_err(|e| Error::io("reading the monotonic clock", e.into()))?;
+    read(ClockId::CLOCK_MONOTONIC)
+}
+
+fn read(clock: ClockId) -> Result<Duration> {
+    let time = clock_gettime(clock).map_err(|e| Error::io("reading a clock", e.into()))?;
     Ok(time.into())
 }
 
 /// Does something, and says when.
 pub fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<Done<T>> {
+    let had_before = read(ClockId::CLOCK_THREAD_CPUTIME_ID)?;
     let start = now()?;
     let value = work()?;
     let end = now()?;
+    let has_had = read(ClockId::CLOCK_THREAD_CPUTIME_ID)?;
     Ok(Done {
         value,
         span: Span { start, end },
+        processor: has_had.saturating_sub(had_before),
         thread: gettid().as_raw(),
     })
 }
@@ -166,7 +177,10 @@ pub fn measure<T>(
 ) -> Result<(Sample, Vec<T>)> {
     let (done, calls) = tracer.count(work)?;
     let spans: Vec<Span> = done.iter().map(|done| done.span).collect();
-    let sample = Sample::of(&spans).with_resets(made(&calls), due);
+    let sample = Sample {
+        processor: Some(done.iter().map(|done| done.processor).sum()),
+        ..Sample::of(&spans).with_resets(made(&calls), due)
+    };
     Ok((sample, done.into_iter().map(|done| done.value).collect()))
 }
 
@@ -225,6 +239,7 @@ mod tests {
         let done = together(vec![work(0), work(1)]).expect("neither fails");
         assert_eq!(done.iter().map(|d| d.value).collect::<Vec<_>>(), [0, 1]);
         assert!(done.iter().all(|d| d.span.end >= d.span.start));
+        assert!(done.iter().all(|d| !d.processor.is_zero()));
         assert_ne!(done[0].thread, done[1].thread);
         assert!(together(vec![work(0), work(2)]).is_err());
         assert!(together(vec![work(3), work(0)]).is_err());

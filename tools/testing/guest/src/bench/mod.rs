@@ -19,6 +19,7 @@ use crate::Result;
 
 use drivers::Competitor;
 use drivers::C;
+use drivers::C_MOVED;
 use drivers::C_SAME_CORE;
 use drivers::GLOBAL;
 use drivers::OURS;
@@ -117,7 +118,7 @@ pub static ALL: &[Chart] = &[
 
 const EVERYBODY: &[&str] = &[C, OURS, GLOBAL];
 const TWO: &[&str] = &[C, OURS];
-const BOTH_CORES: &[&str] = &[C, C_SAME_CORE, OURS];
+const ALL_CORES: &[&str] = &[C, C_MOVED, C_SAME_CORE, OURS];
 
 impl Chart {
     /// Measures it.

@@ -283,6 +283,7 @@ fn sample_json(sample: &Sample) -> Value {
     json!({
         "wall": microseconds(sample.wall),
         "longest": microseconds(sample.longest),
+        "processor": sample.processor.map(microseconds),
         "function_resets": sample.resets.map(|resets| resets.function),
         "bus_resets": sample.resets.map(|resets| resets.bus),
         "due": sample.due.map(Resets::count),
@@ -427,6 +428,7 @@ mod tests {
         let sample = Sample {
             wall: Duration::from_micros(1500),
             longest: Duration::from_micros(700),
+            processor: Some(Duration::from_micros(900)),
             resets: Some(Resets {
                 function: 2,
                 bus: 0,
@@ -471,6 +473,7 @@ mod tests {
         assert_eq!(cases[2]["operation"], "hot reset");
         let sample = &cases[1]["results"]["b"][0];
         assert_eq!(sample["wall"], 1500);
+        assert_eq!(sample["processor"], 900);
         assert_eq!(sample["function_resets"], 2);
         assert_eq!(sample["due"], 3);
         assert_eq!(sample["lost"], 1);

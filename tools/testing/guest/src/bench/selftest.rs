@@ -81,6 +81,7 @@ fn parse(text: &str) -> Option<Sample> {
     Some(Sample {
         wall: time("Wall time")?,
         longest: time("Max init time")?,
+        processor: None,
         resets: None,
         due: None,
     })

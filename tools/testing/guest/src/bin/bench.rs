@@ -21,7 +21,7 @@ use vfio_pci_rs_guest::Result;
 /// Measure what opening and releasing functions takes, driver by driver.
 #[derive(Parser)]
 struct Arguments {
-    /// Directory of the modules of the drivers that are not the machine's, c and global-mutex.
+    /// Directory of the modules of the drivers that are not the machine's: c, c-moved, global-mutex.
     #[arg(long)]
     sets: PathBuf,
     /// Directory of the kernel's vfio selftests.
