@@ -47,6 +47,21 @@ content_key() {
 	find "$@" -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | key
 }
 
+# in_cache PATH: where PATH, which is in the cache, is inside the root.
+in_cache() {
+	echo "/cache/${1#"$CACHE/"}"
+}
+
+# touched_by_patches: the files of the kernel's tree that our patches change.
+touched_by_patches() {
+	sed -n -E 's,^(---|\+\+\+) [ab]/([^[:space:]]+).*,\2,p' "$REPO"/patches/*.patch | sort -u
+}
+
+# driver_sources: what the driver is built from, at the top of the repository.
+driver_sources() {
+	(cd "$REPO" && printf '%s\n' Makefile Kconfig ./*.rs vfio bindings)
+}
+
 # lock NAME: holds NAME's lock until the tool ends, so that of two concurrent callers the second
 # one finds what the first one built.
 lock() {

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import traceback
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -296,7 +297,11 @@ def main():
     parser.add_argument("--cpus", type=int, default=2)
     parser.add_argument("--memory")
     parser.add_argument("command", nargs="*")
-    args = parser.parse_args()
+    try:
+        args = parser.parse_args()
+    except SystemExit as end:
+        # argparse's own status for a wrong argument means something else here.
+        return NO_RESULT if end.code else OK
 
     topologies = load_topologies()
     if args.list:
@@ -321,4 +326,9 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except Exception:
+        # So does Python's for what nobody caught.
+        traceback.print_exc()
+        sys.exit(NO_RESULT)

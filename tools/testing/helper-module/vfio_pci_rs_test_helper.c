@@ -24,9 +24,6 @@ static struct task_struct *holder;
 static DECLARE_COMPLETION(held_now);
 static DEFINE_MUTEX(held_mutex);
 
-/* The address that lock= had when the module was loaded, if any. */
-static char lock_at_load[sizeof("ffff:ff:1f.7")];
-
 static struct pci_dev *get_device_at(const char *address, int *consumed)
 {
 	unsigned int domain, bus, slot, func;
@@ -94,16 +91,13 @@ static int hold_lock_of(const char *address)
 
 /*
  * While the module is being loaded, a later parameter may still be refused, and
- * then the module goes away without its exit function having been called: the
- * kthread is started by the init function, which nothing comes after.
+ * then the module goes away without its exit function having been called.
  */
 static int lock_set(const char *val, const struct kernel_param *kp)
 {
-	if (THIS_MODULE->state == MODULE_STATE_LIVE)
-		return hold_lock_of(val);
-	if (strscpy(lock_at_load, val) < 0)
+	if (THIS_MODULE->state != MODULE_STATE_LIVE)
 		return -EINVAL;
-	return 0;
+	return hold_lock_of(val);
 }
 
 static int lock_get(char *buffer, const struct kernel_param *kp)
@@ -155,7 +149,7 @@ MODULE_PARM_DESC(identity, "\"BDF VENDOR DEVICE\": gives an unbound device other
 
 static int __init vfio_pci_rs_test_helper_init(void)
 {
-	return hold_lock_of(lock_at_load);
+	return 0;
 }
 module_init(vfio_pci_rs_test_helper_init);
 

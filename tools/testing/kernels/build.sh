@@ -6,7 +6,7 @@
 
 # The grafted tree, which all our kernels share.
 SOURCE=$OWN/source
-DRIVER=(Makefile Kconfig ./*.rs vfio bindings)
+mapfile -t DRIVER < <(driver_sources)
 
 # choose NAME: which kernel the functions below are about.
 choose() {
@@ -41,11 +41,6 @@ choose() {
 		echo "$ROOT"
 		content_key patches tools/intree tools/testing/kernels/build.sh tools/testing/helper-module "${FRAGMENTS[@]}" "${DRIVER[@]}"
 	} | key)
-}
-
-# in_cache PATH: where PATH is inside the root.
-in_cache() {
-	echo "/cache/${1#"$CACHE/"}"
 }
 
 # is FILE TEXT: whether FILE is there and has TEXT in it.

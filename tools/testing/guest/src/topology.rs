@@ -69,19 +69,14 @@ impl Topology {
         Self::parse(&text).map_err(|e| Error::new(format!("{}: {e}", path.display())))
     }
 
-    /// Parses an object of roles; other members of the file, which are not addresses, are left
-    /// to their own readers.
+    /// Parses an object of roles and their PCI addresses.
     pub fn parse(text: &str) -> Result<Self> {
-        let value: serde_json::Value =
-            serde_json::from_str(text).map_err(|e| Error::new(format!("not JSON: {e}")))?;
-        let roles = value.get("roles").unwrap_or(&value);
-        let object = roles
-            .as_object()
-            .ok_or_else(|| Error::new("no object that maps roles to addresses"))?;
-        let roles: BTreeMap<String, Bdf> = object
-            .iter()
-            .filter_map(|(role, bdf)| Some((role.clone(), Bdf::parse(bdf.as_str()?).ok()?)))
-            .collect();
+        let roles: BTreeMap<String, String> = serde_json::from_str(text)
+            .map_err(|e| Error::new(format!("not an object of roles: {e}")))?;
+        let roles: BTreeMap<String, Bdf> = roles
+            .into_iter()
+            .map(|(role, bdf)| Ok((role, Bdf::parse(&bdf)?)))
+            .collect::<Result<_>>()?;
         if roles.is_empty() {
             return Err(Error::new("no role with a PCI address in it"));
         }
@@ -128,20 +123,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn roles_at_the_top() {
-        let t = Topology::parse(r#"{"flr.1":"0000:02:00.1","flr.0":"0000:02:00.0","n":3}"#);
+    fn a_family() {
+        let t = Topology::parse(r#"{"flr.1":"0000:02:00.1","flr.0":"0000:02:00.0"}"#);
         let t = t.expect("a valid file");
         let flr = t.family("flr", 2).expect("two devices");
         assert_eq!(flr[0].bdf().to_string(), "0000:02:00.0");
         assert_eq!(flr[1].role(), "flr.1");
-        assert!(t.device("n").is_err());
+        assert!(t.device("flr.2").is_err());
         assert!(t.family("flr", 3).is_err());
     }
 
     #[test]
     fn a_family_is_not_a_prefix() {
         let t = Topology::parse(
-            r#"{"roles":{"bus.a":"0000:02:00.1","busy.a":"0000:02:00.0","bus.port":"0000:00:08.0"}}"#,
+            r#"{"bus.a":"0000:02:00.1","busy.a":"0000:02:00.0","bus.port":"0000:00:08.0"}"#,
         );
         let t = t.expect("a valid file");
         assert_eq!(t.family("bus", 1).expect("one device").len(), 1);
@@ -151,5 +146,7 @@ mod tests {
     fn nothing_in_it() {
         assert!(Topology::parse("{}").is_err());
         assert!(Topology::parse("bus.a").is_err());
+        assert!(Topology::parse(r#"{"bus.a":"02"}"#).is_err());
+        assert!(Topology::parse(r#"{"bus.a":3}"#).is_err());
     }
 }
