@@ -167,7 +167,8 @@ impl Hardware for Function {
         Function::address(self)
     }
 
-    /// Resets the slot or bus if that affects members of the domain only.
+    /// Resets the slot or bus if that affects members of the domain only, and none that has virtual
+    /// functions.
     ///
     /// One that is bound to another driver, or to none, is not ours to reset, and nothing would
     /// keep it from being used meanwhile. Members can not be unbound during the reset, as they
@@ -241,7 +242,7 @@ impl Hardware for Function {
     }
 
     /// Resets the slot or bus, with users kept away from it, if that affects members of the domain
-    /// only.
+    /// only, and none that has virtual functions.
     ///
     /// Functions that their user has left in a low power state, or that are unused and in D3hot,
     /// are in D0 meanwhile. Undone in reverse, also if there is an error: [`EINVAL`] if the reset

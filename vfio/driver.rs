@@ -117,8 +117,8 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// affected. Called with no lock held; may sleep.
     ///
     /// Gives [`EINVAL`] if the user is not, or if the reset would affect a function that the driver
-    /// does not have; [`EBUSY`] if one is being accessed, [`EAGAIN`] if a lock is held elsewhere,
-    /// [`ENOMEM`], and what waking a function gives.
+    /// does not have, or one that has virtual functions; [`EBUSY`] if one is being accessed,
+    /// [`EAGAIN`] if a lock is held elsewhere, [`ENOMEM`], and what waking a function gives.
     fn hot_reset(device: &OpenDevice<'_, Self>, owner: &Owner<'_>) -> Result;
 }
 

@@ -363,8 +363,8 @@ impl Affected<'_> {
 
     /// Returns what the function is bound to at this moment.
     ///
-    /// Only tries to take the device lock, and not that of a function which is bound to another
-    /// driver.
+    /// Only tries to take the device lock, and not that of a virtual function, nor of one which is
+    /// bound to another driver.
     pub(crate) fn bound_to(&self) -> BoundTo {
         let mut name = [0u8; BoundTo::MAX_NAME];
 

@@ -14,7 +14,8 @@
 //! - An [`OpenDevice`] calls for a hot reset, in the name of an [`Owner`]. What iommufd does to a
 //!   device is told to the driver before and after.
 //! - [`Function`] is a PCI function as far as resets are concerned. It is usable from the time of
-//!   probe on, by any thread.
+//!   probe on, by any thread. [`Fences`] keep users away from several, which need the proof that
+//!   nobody opens or closes one: it is that of `reflck.rs`.
 //! - What happens to a function, and how long it takes, can be seen by tracepoints.
 //! - [`delayed_work`] has something done some time later.
 //!

@@ -107,9 +107,9 @@ impl Difference {
         })
     }
 
-    /// Whether there may be no difference at all.
-    pub fn may_be_none(&self) -> bool {
-        (self.lowest..=self.highest).contains(&0.0)
+    /// Whether the one is more than the other: not just in some rounds.
+    pub fn is_more(&self) -> bool {
+        self.lowest > 0.0
     }
 }
 
@@ -171,9 +171,10 @@ mod tests {
         assert_eq!(difference.lowest, 2.0);
         // (100 + 3) / 2 is the fifth highest.
         assert_eq!(difference.highest, 52.5);
-        assert!(!difference.may_be_none());
+        assert!(difference.is_more());
         let other_way = Difference::of(&[0.0; 7], &minuends).expect("seven rounds");
         assert_eq!(other_way.highest, -2.0);
+        assert!(!other_way.is_more());
     }
 
     #[test]
@@ -181,7 +182,7 @@ mod tests {
         let difference = Difference::of(&[1.0, 2.0], &[3.0, 1.0]).expect("two rounds");
         assert_eq!(difference.lowest, -2.0);
         assert_eq!(difference.highest, 1.0);
-        assert!(difference.may_be_none());
+        assert!(!difference.is_more());
         assert_eq!(Difference::of(&[], &[]), None);
     }
 

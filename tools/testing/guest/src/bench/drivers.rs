@@ -77,7 +77,7 @@ impl Competitor {
             ),
             competitor(
                 C_MOVED,
-                "C vfio-pci, core without our patches, its functions where those of that core lie",
+                "C vfio-pci, core without our patches, functions moved to where those of that core lie",
                 C,
                 Some("c-moved"),
             ),
