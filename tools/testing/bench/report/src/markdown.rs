@@ -96,12 +96,12 @@ pub fn text(
         sections.push(
             "Nanoseconds a call, on one open function; in each round the fastest of 20 parts, as \
              others on the host can only add to the time. No driver has a part in these calls but \
-             vfio-pci-core, whose machine code for them is the same with our patches and without, but \
-             for two cases that the ioctl has more. Where it lies is not, which an emulated \
-             processor notices: it takes longer to go from page to page. So there are the C driver \
-             on the same core, and the C driver on the core without our patches, with so many \
-             bytes more in it that the functions which access config space and BARs and set up \
-             interrupts lie in their pages as those of the other core do."
+             vfio-pci-core, whose machine code for them is the same with our patches and without, \
+             but for two cases that the ioctl has more. Where it lies is not, which an emulated \
+             processor notices. So there are the C driver on the same core, and the C driver on \
+             the core without our patches, with so many bytes more in it that the functions which \
+             access config space and BARs and set up interrupts lie in their pages as those of \
+             the other core do."
                 .to_owned(),
         );
         sections.push(data_path(benchmark).to_string());

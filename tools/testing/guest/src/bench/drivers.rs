@@ -25,7 +25,7 @@ pub const GLOBAL: &str = "global mutex";
 pub const C_SAME_CORE: &str = "vfio-pci, same core";
 
 /// The C driver on its own core, the functions of which lie in their pages as those of the others'
-/// core do. An emulated processor takes longer to go from page to page.
+/// core do, which counts for an emulated processor.
 pub const C_MOVED: &str = "vfio-pci, moved";
 
 /// What all drivers share; of the same name with and without the patches.
