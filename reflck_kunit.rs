@@ -3,20 +3,16 @@
 //! KUnit suite of `reflck.rs`: domains, claims and refusals in the kernel's own locks and
 //! allocations. `tools/testing/reflck` has what needs more than that: threads, failing allocations.
 
-use crate::{
-    reflck::{
-        Binding,
-        Hardware,
-        Membership,
-        Owned,
-        Registry,
-        TraceEvent,
-        Unused, //
-    },
-    vfio::{
-        Address,
-        ResetScope, //
-    },
+use crate::reflck::{
+    Address,
+    Binding,
+    Event,
+    Hardware,
+    Membership,
+    Owned,
+    Registry,
+    ResetScope,
+    Unused, //
 };
 use kernel::{
     prelude::*,
@@ -62,16 +58,13 @@ impl Drop for Fake {
 impl Hardware for Fake {
     type Context = u8;
 
+    type Failure = Error;
+
     fn address(&self) -> Address {
         self.address
     }
 
-    fn reset(
-        &self,
-        _scope: &ResetScope,
-        unused: &Unused<'_, Self>,
-        _retry_in: Option<u32>,
-    ) -> Result {
+    fn reset_unused(&self, _scope: &ResetScope, unused: &Unused<'_, Self>) -> Result {
         if self.bus.broken.load(Relaxed) || !unused.contains(self.address) {
             return Err(EIO);
         }
@@ -83,7 +76,7 @@ impl Hardware for Fake {
         Ok(())
     }
 
-    fn hot_reset(&self, _scope: &ResetScope, owned: &Owned<'_, Self>) -> Result {
+    fn reset_owned(&self, _scope: &ResetScope, owned: &Owned<'_, Self>) -> Result {
         if self.bus.broken.load(Relaxed) || !owned.contains(self.address) {
             return Err(EIO);
         }
@@ -96,11 +89,11 @@ impl Hardware for Fake {
         true
     }
 
-    fn reset_deferred(&self, _scope: &ResetScope, _user: Address) {
-        self.bus.deferred.fetch_add(1, Relaxed);
+    fn notify(&self, _scope: &ResetScope, event: Event<'_, Self>) {
+        if let Event::Deferred { .. } = event {
+            self.bus.deferred.fetch_add(1, Relaxed);
+        }
     }
-
-    fn trace(&self, _scope: &ResetScope, _event: TraceEvent) {}
 }
 
 /// A registry, and a bus whose functions join it.
@@ -353,18 +346,18 @@ mod tests {
         a.open()?.succeed();
         b.open()?.succeed();
         b.close()?.settle(true);
-        assert_eq!(a.hot_reset(bound_to_1), Err(EINVAL));
+        assert_eq!(a.reset_owned(bound_to_1), Err(EINVAL));
         b.bind(2)?.bound(20);
-        assert_eq!(a.hot_reset(bound_to_1), Err(EINVAL));
+        assert_eq!(a.reset_owned(bound_to_1), Err(EINVAL));
         drop(b.unbind()?);
         b.bind(1)?.bound(11);
         assert!(b.is_dirty());
-        assert_eq!(a.hot_reset(bound_to_1), Ok(()));
+        assert_eq!(a.reset_owned(bound_to_1), Ok(()));
         assert!(!b.is_dirty());
         assert_eq!(machine.bus.hot_reset_members.load(Relaxed), 2);
 
         machine.bus.broken.store(true, Relaxed);
-        assert_eq!(a.hot_reset(bound_to_1), Err(EIO));
+        assert_eq!(a.reset_owned(bound_to_1), Err(EIO));
         assert!(machine.shows(
             "bus 0000:01 resets 1\n  0000:01:00.0 open clean\n  0000:01:00.1 idle clean\n"
         )?);

@@ -3,24 +3,25 @@
 //! The resets: of one function that is released or unbound, and of a whole slot or bus, at the last
 //! release or as a hot reset that the user asks for.
 //!
-//! Decides nothing about who may reset when: `reflck.rs` does, and calls [`Hardware::reset`] and
-//! [`Hardware::hot_reset`] here with the reflck held and the proof that nothing in the domain is in
-//! use, or that all of it is the caller's.
+//! `reflck.rs` decides when a domain may be reset. It calls [`Hardware::reset_unused`] and
+//! [`Hardware::reset_owned`] here with the reflck held. The [`Unused`] or [`Owned`] argument
+//! guarantees that no function in the domain is in use, or that the caller owns all of them.
 
 use crate::{
     reflck::{
+        Address,
         Binding,
+        Event,
+        Failure,
         Hardware,
         Membership,
         Owned,
-        Purpose,
-        Still,
-        TraceEvent,
+        ResetScope,
+        Settled,
         Unused, //
     },
     vfio::{
-        may_log,
-        Address,
+        log_ratelimited,
         BoundTo,
         Context,
         ContextId,
@@ -30,7 +31,6 @@ use crate::{
         Function,
         Owner,
         Quiesced,
-        ResetScope,
         Resumed, //
     },
 };
@@ -76,7 +76,7 @@ pub(crate) fn reset_function<T: Driver>(function: &Function, quiesced: &Quiesced
         Ok(()) => return false,
         // Nothing is wrong with the function.
         Err(EAGAIN) => {
-            if may_log() {
+            if log_ratelimited() {
                 dev_info!(
                     function.dev(),
                     "function reset skipped: its lock is held elsewhere, it stays dirty\n"
@@ -120,11 +120,7 @@ pub(crate) fn reset_unbound(pdev: &pci::Device<device::Core<'_>>, function: &Fun
 
 /// Returns whether a slot or bus reset would reset this function only.
 fn is_alone(function: &Function) -> bool {
-    if matches!(function.reset_scope(), ResetScope::Private(_)) {
-        return false;
-    }
-
-    function.count_affected() == 1
+    !function.reset_scope().is_private() && function.count_affected() == 1
 }
 
 /// Finds out what the user whose functions are bound to `context` has of each of `dependents`.
@@ -151,7 +147,7 @@ pub(crate) fn hot_reset_info(
 
 /// Resets the slot or bus for the user who has all of it, according to `owner`.
 pub(crate) fn hot_reset(membership: &Membership<Function>, owner: &Owner<'_>) -> Result {
-    membership.hot_reset(|function, binding| match owner {
+    membership.reset_owned(|function, binding| match owner {
         Owner::Groups(groups) => groups.contain(function),
         Owner::Context(context) => match binding {
             Binding::Bound(bound, _) | Binding::Changing(bound) => bound == context.id(),
@@ -163,92 +159,52 @@ pub(crate) fn hot_reset(membership: &Membership<Function>, owner: &Owner<'_>) ->
 impl Hardware for Function {
     type Context = ContextId;
 
+    type Failure = ResetFailure;
+
     fn address(&self) -> Address {
         Function::address(self)
     }
 
-    /// Resets the slot or bus if that affects members of the domain only, and none that has virtual
-    /// functions.
+    /// Resets the slot or bus if that affects only members, none of which has virtual functions.
     ///
-    /// One that is bound to another driver, or to none, is not ours to reset, and nothing would
-    /// keep it from being used meanwhile. Members can not be unbound during the reset, as they
-    /// would have to leave the domain first, and that takes the reflck.
+    /// A function that is not a member can be in use at any time. Members stay bound during the
+    /// reset, because leaving the domain takes the reflck.
     ///
-    /// Unused functions are in D3hot: they are brought to D0 for the reset, and when it is over,
-    /// runtime PM takes them back.
-    fn reset(
+    /// Unused functions are in D3hot. They are resumed for the reset, and runtime PM suspends them
+    /// after it.
+    fn reset_unused(
         &self,
         scope: &ResetScope,
         unused: &Unused<'_, Self>,
-        retry_in: Option<u32>,
-    ) -> Result {
-        let kind = scope.kind();
-        let next = Next(retry_in);
-
+    ) -> Result<(), ResetFailure> {
         if !self.can_reset_affected() {
-            if may_log() {
-                dev_info!(
-                    self.dev(),
-                    "{kind} reset of {scope} skipped: it has no such reset\n"
-                );
-            }
-            return Err(ENOTTY);
+            return Err(ResetFailure::NoReset);
         }
-        match find_obstacle(self, unused) {
-            None => (),
-            Some((address, obstacle @ Obstacle::Stranger(BoundTo::Changing))) => {
-                if may_log() {
-                    dev_info!(
-                        self.dev(),
-                        "{kind} reset of {scope} skipped: {address} {obstacle}, {next}\n"
-                    );
-                }
-                return Err(EAGAIN);
-            }
-            Some((address, obstacle)) => {
-                if may_log() {
-                    dev_info!(
-                        self.dev(),
-                        "{kind} reset of {scope} skipped: {address} {obstacle}\n"
-                    );
-                }
-                return Err(EBUSY);
-            }
+        if let Some((address, obstacle)) = find_obstacle(self, unused) {
+            return Err(ResetFailure::Obstacle(address, obstacle));
         }
 
-        let result = self.traced_reset(scope, false, unused.len(), || reset_all(self, unused));
-        match &result {
-            Ok(ms) => dev_info!(
-                self.dev(),
-                "{kind} reset of {scope} done: {} functions in {ms} ms\n",
-                unused.len()
-            ),
-            // A lock is held elsewhere.
-            Err(EAGAIN) => dev_warn!(
-                self.dev(),
-                "{kind} reset of {scope} failed with error {}, {} functions stay dirty, {next}\n",
-                EAGAIN.to_errno(),
-                unused.dirty()
-            ),
-            Err(error) => dev_warn!(
-                self.dev(),
-                "{kind} reset of {scope} failed with error {}, {} functions stay dirty\n",
-                error.to_errno(),
-                unused.dirty()
-            ),
-        }
+        let ms = self
+            .traced_reset(scope, false, unused.len(), || reset_all(self, unused))
+            .map_err(ResetFailure::Failed)?;
+        dev_info!(
+            self.dev(),
+            "{} reset of {scope} done: {} functions in {ms} ms\n",
+            scope.kind(),
+            unused.len()
+        );
 
-        result.map(|_| ())
+        Ok(())
     }
 
-    /// Resets the slot or bus, with users kept away from it, if that affects members of the domain
-    /// only, and none that has virtual functions.
+    /// Resets the slot or bus if that affects only members, none of which has virtual functions.
+    /// Blocks user access meanwhile.
     ///
-    /// Functions that their user has left in a low power state, or that are unused and in D3hot,
-    /// are in D0 meanwhile. Undone in reverse, also if there is an error: [`EINVAL`] if the reset
-    /// is not there or would affect another function, [`EBUSY`] if a function is being accessed,
-    /// [`EAGAIN`] if a device lock is held elsewhere, [`ENOMEM`], and what waking a function gives.
-    fn hot_reset(&self, scope: &ResetScope, owned: &Owned<'_, Self>) -> Result {
+    /// Brings all functions to D0 for the reset, and undoes that after it, in reverse order. Fails
+    /// with [`EINVAL`] if there is no such reset or it would affect another function, [`EBUSY`] if
+    /// a function is being accessed, [`EAGAIN`] if a device lock is held elsewhere, [`ENOMEM`], or
+    /// the error of a resume.
+    fn reset_owned(&self, scope: &ResetScope, owned: &Owned<'_, Self>) -> Result {
         let obstacle = find_obstacle(self, owned);
         if let Some((address, obstacle)) = &obstacle {
             dev_dbg!(
@@ -273,58 +229,104 @@ impl Hardware for Function {
         Function::shares_iommu_group(self, other)
     }
 
-    fn reset_deferred(&self, scope: &ResetScope, user: Address) {
-        if may_log() {
-            dev_info!(
-                self.dev(),
-                "{} reset of {scope} skipped: {user} is in use\n",
-                scope.kind()
-            );
-        }
-    }
-
-    fn trace(&self, scope: &ResetScope, event: TraceEvent) {
+    fn notify(&self, scope: &ResetScope, event: Event<'_, Self>) {
         match event {
-            TraceEvent::Wait(purpose) => self.trace_wait(scope, purpose_name(purpose)),
-            TraceEvent::Claim(purpose, waited) => {
-                self.trace_claim(scope, purpose_name(purpose), waited)
+            Event::Wait(purpose) => self.trace_wait(scope, purpose.name()),
+            Event::Claim(purpose, waited) => self.trace_claim(scope, purpose.name(), waited),
+            Event::Settle { open, bound, dirty } => self.trace_settle(scope, open, bound, dirty),
+            Event::Deferred { user } => {
+                if log_ratelimited() {
+                    dev_info!(
+                        self.dev(),
+                        "{} reset of {scope} skipped: {user} is in use\n",
+                        scope.kind()
+                    );
+                }
             }
-            TraceEvent::Settle { open, bound, dirty } => {
-                self.trace_settle(scope, open, bound, dirty)
-            }
+            Event::ResetFailed {
+                failure,
+                dirty,
+                retry_in,
+            } => failure.log(self, scope, dirty, retry_in),
         }
     }
 }
 
-/// What tracepoints call a purpose.
-fn purpose_name(purpose: Purpose) -> &'static CStr {
-    match purpose {
-        Purpose::Open => c"open",
-        Purpose::Release => c"release",
-        Purpose::Bind => c"bind",
-        Purpose::Unbind => c"unbind",
-        Purpose::Attach => c"attach",
-        Purpose::HotReset => c"hot-reset",
+/// The reason why a slot or bus reset of an unused domain failed.
+pub(crate) enum ResetFailure {
+    /// There is no slot or bus reset: the bridge or a function must not see one.
+    NoReset,
+    /// The function at this address does not allow the reset.
+    Obstacle(Address, Obstacle),
+    /// The reset failed with this error.
+    Failed(Error),
+}
+
+impl ResetFailure {
+    /// Logs a failure. `dirty` functions are still owed a reset, which is retried in `retry_in`
+    /// milliseconds.
+    fn log(&self, function: &Function, scope: &ResetScope, dirty: usize, retry_in: Option<u32>) {
+        let kind = scope.kind();
+        let retry = Retry {
+            is_transient: self.is_transient(),
+            retry_in,
+        };
+
+        match self {
+            // User space can trigger these as often as it opens and closes a function.
+            Self::NoReset | Self::Obstacle(..) if !log_ratelimited() => (),
+            Self::NoReset => dev_info!(
+                function.dev(),
+                "{kind} reset of {scope} skipped: it has no such reset\n"
+            ),
+            Self::Obstacle(address, obstacle) => dev_info!(
+                function.dev(),
+                "{kind} reset of {scope} skipped: {address} {obstacle}{retry}\n"
+            ),
+            Self::Failed(error) => dev_warn!(
+                function.dev(),
+                "{kind} reset of {scope} failed with error {}, \
+                 {dirty} functions stay dirty{retry}\n",
+                error.to_errno()
+            ),
+        }
     }
 }
 
-/// When a reset is tried again, for the log.
-struct Next(Option<u32>);
+impl Failure for ResetFailure {
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::NoReset => false,
+            Self::Obstacle(_, obstacle) => {
+                matches!(obstacle, Obstacle::Stranger(BoundTo::Changing))
+            }
+            // A lock is held elsewhere.
+            Self::Failed(error) => *error == EAGAIN,
+        }
+    }
+}
 
-impl fmt::Display for Next {
+/// The end of a log line about a failed reset.
+struct Retry {
+    is_transient: bool,
+    retry_in: Option<u32>,
+}
+
+impl fmt::Display for Retry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(ms) => f.write_fmt(fmt!("next attempt in {ms} ms")),
-            None => f.write_str("given up until the next release"),
+        match self.retry_in {
+            Some(ms) => f.write_fmt(fmt!(", next attempt in {ms} ms")),
+            None if self.is_transient => f.write_str(", given up until the next close"),
+            None => Ok(()),
         }
     }
 }
 
-/// Why a function that a slot or bus reset would affect does not allow it.
-enum Obstacle {
-    /// It is not a member of the domain, but bound to this.
+/// The reason why an affected function does not allow a slot or bus reset.
+pub(crate) enum Obstacle {
+    /// It is not a member of the domain.
     Stranger(BoundTo),
-    /// It is a member, but has virtual functions, which are none.
+    /// It is a member, and its virtual functions are not.
     VirtualFunctions,
 }
 
@@ -337,10 +339,10 @@ impl fmt::Display for Obstacle {
     }
 }
 
-/// Returns the first function that does not allow a slot or bus reset of the domain, and why.
+/// Returns the first function that does not allow a slot or bus reset of the domain.
 fn find_obstacle(
     function: &Function,
-    members: &Still<'_, Function>,
+    members: &Settled<'_, Function>,
 ) -> Option<(Address, Obstacle)> {
     let mut found = None;
 
@@ -361,8 +363,8 @@ fn find_obstacle(
     found
 }
 
-/// Resets the slot or bus of `function`, with all its functions in D0 meanwhile. Returns the
-/// milliseconds that it took.
+/// Resets the slot or bus of `function`, with all its functions in D0. Returns the duration of the
+/// reset in milliseconds.
 fn reset_all(function: &Function, unused: &Unused<'_, Function>) -> Result<i64> {
     let _resumed = Resumed::new(unused.iter())?;
 

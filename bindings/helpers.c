@@ -124,7 +124,7 @@ void vfio_rs_schedule_delayed_work(struct delayed_work *dwork, u32 ms)
 	mod_delayed_work(system_freezable_wq, dwork, msecs_to_jiffies(ms));
 }
 
-/* What others have scheduled meanwhile is newer, and stays. */
+/* Keep a timeout that was queued while the work ran. */
 void vfio_rs_reschedule_delayed_work(struct delayed_work *dwork, u32 ms)
 {
 	queue_delayed_work(system_freezable_wq, dwork, msecs_to_jiffies(ms));
@@ -166,11 +166,8 @@ int vfio_rs_driver_name(struct pci_dev *pdev, char *buf, size_t len)
 	return drv ? 1 : 0;
 }
 
-/*
- * Returns whether one more line may be written to the log about what any user
- * can have happen as often as they like.
- */
-bool vfio_rs_may_log(void)
+/* Rate limit for messages that user space can trigger: 100 in 5 s. */
+bool vfio_rs_log_ratelimited(void)
 {
 	static DEFINE_RATELIMIT_STATE(limit, DEFAULT_RATELIMIT_INTERVAL, 100);
 

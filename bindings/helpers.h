@@ -21,7 +21,7 @@ int vfio_rs_pci_num_vf(struct pci_dev *pdev);
 int vfio_rs_pm_runtime_resume_and_get(struct pci_dev *pdev);
 void vfio_rs_pm_runtime_put(struct pci_dev *pdev);
 int vfio_rs_driver_name(struct pci_dev *pdev, char *buf, size_t len);
-bool vfio_rs_may_log(void);
+bool vfio_rs_log_ratelimited(void);
 int vfio_rs_iommu_group_id(struct pci_dev *pdev);
 
 void vfio_rs_init_delayed_work(struct delayed_work *dwork, work_func_t func);

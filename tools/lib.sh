@@ -59,7 +59,7 @@ touched_by_patches() {
 
 # driver_sources: what the driver is built from, at the top of the repository.
 driver_sources() {
-	(cd "$REPO" && printf '%s\n' Makefile Kconfig ./*.rs vfio bindings)
+	(cd "$REPO" && printf '%s\n' Makefile Kconfig ./*.rs reflck vfio bindings)
 }
 
 # lock NAME: holds NAME's lock until the tool ends, so that of two concurrent callers the second

@@ -4,14 +4,14 @@
 //!
 //! C header: [`include/linux/pci.h`](srctree/include/linux/pci.h)
 
-use super::{
-    device::CoreDevice,
-    Address,
-    ResetScope, //
-};
+use super::device::CoreDevice;
 use crate::{
     bindings,
-    reflck::Owned, //
+    reflck::{
+        Address,
+        Owned,
+        ResetScope, //
+    }, //
 };
 use core::ops::ControlFlow;
 use kernel::{
@@ -461,11 +461,10 @@ unsafe fn is_below_slot(mut pdev: *mut bindings::pci_dev, slot: *const bindings:
     false
 }
 
-/// Returns whether one more line may be written to the log about what any user can have happen as
-/// often as they like. All such lines have one limit.
-pub(crate) fn may_log() -> bool {
+/// Returns whether a message that user space can trigger may be logged now. All share one limit.
+pub(crate) fn log_ratelimited() -> bool {
     // SAFETY: It can be called at any time.
-    unsafe { bindings::vfio_rs_may_log() }
+    unsafe { bindings::vfio_rs_log_ratelimited() }
 }
 
 /// Returns the address of a device.

@@ -14,10 +14,12 @@ use super::{
         Affected,
         Function, //
     },
-    Address,
     Driver, //
 };
-use crate::bindings;
+use crate::{
+    bindings,
+    reflck::Address, //
+};
 use core::{
     marker::PhantomData,
     ops::ControlFlow,

@@ -17,13 +17,10 @@
 //!   probe on, by any thread. [`Fences`] keep users away from several, which need the proof that
 //!   nobody opens or closes one: it is that of `reflck.rs`.
 //! - What happens to a function, and how long it takes, can be seen by tracepoints.
-//! - [`delayed_work`] has something done some time later.
 //!
 //! C headers: [`include/linux/vfio.h`](srctree/include/linux/vfio.h),
 //! [`include/linux/vfio_pci_core.h`](srctree/include/linux/vfio_pci_core.h)
 
-pub(crate) mod address;
-pub(crate) mod delayed_work;
 mod device;
 mod driver;
 mod function;
@@ -31,10 +28,6 @@ mod hot_reset;
 pub(crate) mod params;
 mod trace;
 
-pub(crate) use self::address::{
-    Address,
-    ResetScope, //
-};
 pub(crate) use self::device::{
     ClosedDevice,
     CoreDevice,
@@ -51,7 +44,7 @@ pub(crate) use self::driver::{
     Registration, //
 };
 pub(crate) use self::function::{
-    may_log,
+    log_ratelimited,
     BoundTo,
     Fences,
     Function,

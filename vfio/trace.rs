@@ -7,11 +7,11 @@
 //!
 //! C header: `bindings/trace.h`
 
-use super::{
-    address::ResetScope,
-    function::Function, //
+use super::function::Function;
+use crate::{
+    bindings,
+    reflck::ResetScope, //
 };
-use crate::bindings;
 use kernel::{
     prelude::*,
     time::{

@@ -12,7 +12,7 @@ use crate::{
         Machine, //
     },
     reflck::Membership,
-    vfio::address::ResetScope,
+    reflck::ResetScope,
 };
 use kernel::prelude::*;
 

@@ -11,7 +11,7 @@ use crate::{
         slot,
         Machine, //
     },
-    vfio::address::{
+    reflck::{
         Address,
         ResetScope, //
     },

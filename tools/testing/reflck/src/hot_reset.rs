@@ -86,9 +86,9 @@ fn resets_what_is_the_callers() {
     let machine = Machine::new();
     let (a, b) = two(&machine);
 
-    a.hot_reset(mine).unwrap();
+    a.reset_owned(mine).unwrap();
     open(&b);
-    a.hot_reset(mine).unwrap();
+    a.reset_owned(mine).unwrap();
     assert_eq!(machine.events(), [hot_reset_of_both(), hot_reset_of_both()]);
     assert_eq!(machine.show()[0], "bus 0000:01 resets 2");
     give_back(b);
@@ -101,12 +101,12 @@ fn refuses_what_is_not() {
     let (a, b) = two(&machine);
 
     drop(b.unbind().unwrap());
-    assert_eq!(a.hot_reset(mine), Err(EINVAL));
+    assert_eq!(a.reset_owned(mine), Err(EINVAL));
     b.bind(OTHER).unwrap().bound(1);
-    assert_eq!(a.hot_reset(mine), Err(EINVAL));
+    assert_eq!(a.reset_owned(mine), Err(EINVAL));
     // In transit, but not waited for.
     let opening = b.open().unwrap();
-    assert_eq!(a.hot_reset(mine), Err(EINVAL));
+    assert_eq!(a.reset_owned(mine), Err(EINVAL));
     drop(opening);
     assert_eq!(machine.events(), []);
     give_back(b);
@@ -121,9 +121,9 @@ fn cleans_what_was_dirty_unless_it_fails() {
     close(&b, true);
     machine.fail_resets(1, EIO);
 
-    assert_eq!(a.hot_reset(mine), Err(EIO));
+    assert_eq!(a.reset_owned(mine), Err(EIO));
     assert!(b.is_dirty());
-    a.hot_reset(mine).unwrap();
+    a.reset_owned(mine).unwrap();
     assert!(!b.is_dirty());
     assert_eq!(machine.show()[0], "bus 0000:01 resets 1");
     give_back(b);
@@ -133,13 +133,10 @@ fn cleans_what_was_dirty_unless_it_fails() {
 #[test]
 fn private_domains_can_be_reset_too() {
     let machine = Machine::new();
-    let a = machine.join(
-        crate::vfio::address::ResetScope::Private(at(0, 1, 0)),
-        at(0, 1, 0),
-    );
+    let a = machine.join(crate::reflck::ResetScope::Private(at(0, 1, 0)), at(0, 1, 0));
 
     open(&a);
-    a.hot_reset(everybodys).unwrap();
+    a.reset_owned(everybodys).unwrap();
     assert_eq!(machine.events().len(), 1);
     close(&a, false);
 }
@@ -162,7 +159,7 @@ fn assert_waits(
 
     thread::scope(|scope| {
         let (done, is_done) = channel();
-        scope.spawn(move || done.send(a.hot_reset(mine)).unwrap());
+        scope.spawn(move || done.send(a.reset_owned(mine)).unwrap());
         assert_eq!(
             is_done.recv_timeout(PATIENCE),
             Err(RecvTimeoutError::Timeout),
@@ -199,7 +196,7 @@ fn waits_for_an_open_that_succeeds() {
     let opening = b.open().unwrap();
 
     thread::scope(|scope| {
-        let reset = scope.spawn(|| a.hot_reset(mine));
+        let reset = scope.spawn(|| a.reset_owned(mine));
         thread::sleep(PATIENCE);
         assert!(!reset.is_finished());
         opening.succeed();
@@ -218,7 +215,7 @@ fn refuses_when_it_waited_for_what_is_not_the_callers_any_more() {
     let unbinding = b.unbind().unwrap();
 
     thread::scope(|scope| {
-        let reset = scope.spawn(|| a.hot_reset(mine));
+        let reset = scope.spawn(|| a.reset_owned(mine));
         thread::sleep(PATIENCE);
         assert!(!reset.is_finished());
         drop(unbinding);
@@ -242,7 +239,7 @@ fn claims_wait_for_a_hot_reset() {
     });
 
     thread::scope(|scope| {
-        scope.spawn(|| a.hot_reset(mine).unwrap());
+        scope.spawn(|| a.reset_owned(mine).unwrap());
         has_begun.recv_timeout(LIMIT).unwrap();
         let opening = scope.spawn(|| open(b));
         let attaching = scope.spawn(|| drop(a.attach().unwrap()));
@@ -285,7 +282,7 @@ fn claims_wait_for_a_hot_reset_that_waits() {
     let opening = b.open().unwrap();
 
     thread::scope(|scope| {
-        let reset = scope.spawn(|| a.hot_reset(mine));
+        let reset = scope.spawn(|| a.reset_owned(mine));
         thread::sleep(PATIENCE);
         let opening_c = scope.spawn(|| open(&c));
         let attaching = scope.spawn(|| drop(a.attach().unwrap()));
@@ -337,7 +334,7 @@ fn assert_wakes_a_claim(
                     let _ = may_go.recv_timeout(LIMIT);
                 }
             });
-            a.hot_reset(mine)
+            a.reset_owned(mine)
         });
         assert_eq!(told.recv_timeout(LIMIT), Ok(("hot reset", Wait::Begins)));
         drop(in_hands);

@@ -8,9 +8,10 @@
 #![cfg(test)]
 #![feature(arbitrary_self_types)]
 
-#[path = "../../../../reflck.rs"]
 mod reflck;
-mod vfio;
+mod bindings {
+    pub(crate) mod work;
+}
 
 mod fake;
 

@@ -14,7 +14,7 @@ use crate::{
         Machine, //
     },
     reflck::Membership,
-    vfio::address::{
+    reflck::{
         Address,
         ResetScope, //
     },

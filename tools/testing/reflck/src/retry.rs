@@ -3,6 +3,10 @@
 //! Resets that fail for a reason that may pass: when they are tried again, and when not.
 
 use crate::{
+    bindings::work::{
+        begin,
+        run_next, //
+    },
     fake::{
         at,
         bus,
@@ -12,16 +16,10 @@ use crate::{
         Fake,
         Machine, //
     },
-    reflck::Membership,
-    vfio::{
-        address::{
-            Address,
-            ResetScope, //
-        },
-        delayed_work::{
-            begin,
-            run_next, //
-        },
+    reflck::{
+        Address,
+        Membership,
+        ResetScope, //
     },
 };
 use kernel::prelude::*;

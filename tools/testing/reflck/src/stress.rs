@@ -4,24 +4,20 @@
 //! asserts the reflck's invariants.
 
 use crate::{
+    bindings::work::run_next,
     fake::{
         at,
         bus, //
     },
     reflck::{
+        Address,
+        Event,
         Hardware,
         Membership,
         Owned,
         Registry,
-        TraceEvent,
+        ResetScope,
         Unused, //
-    },
-    vfio::{
-        address::{
-            Address,
-            ResetScope, //
-        },
-        delayed_work::run_next,
     },
 };
 use kernel::{
@@ -109,11 +105,13 @@ impl Function {
 impl Hardware for Function {
     type Context = ();
 
+    type Failure = Error;
+
     fn address(&self) -> Address {
         at(1, 0, self.number as u8)
     }
 
-    fn reset(&self, _: &ResetScope, unused: &Unused<'_, Self>, _: Option<u32>) -> Result {
+    fn reset_unused(&self, _: &ResetScope, unused: &Unused<'_, Self>) -> Result {
         CALLS.set(CALLS.get() + 1);
         if thread::panicking() {
             // What a test that has failed drops comes here too, and one panic is enough.
@@ -148,7 +146,7 @@ impl Hardware for Function {
         }
     }
 
-    fn hot_reset(&self, _: &ResetScope, owned: &Owned<'_, Self>) -> Result {
+    fn reset_owned(&self, _: &ResetScope, owned: &Owned<'_, Self>) -> Result {
         assert!(!self.bus.is_resetting.swap(true, SeqCst), "two resets");
         thread::yield_now();
         self.bus.resets.fetch_add(1, SeqCst);
@@ -169,7 +167,10 @@ impl Hardware for Function {
         true
     }
 
-    fn reset_deferred(&self, _: &ResetScope, user: Address) {
+    fn notify(&self, _: &ResetScope, event: Event<'_, Self>) {
+        let Event::Deferred { user } = event else {
+            return;
+        };
         CALLS.set(CALLS.get() + 1);
         if thread::panicking() {
             return;
@@ -180,8 +181,6 @@ impl Hardware for Function {
             "deferred for a function that is not in use"
         );
     }
-
-    fn trace(&self, _: &ResetScope, _: TraceEvent) {}
 }
 
 /// Pseudo-random numbers, the same ones in every run.
@@ -224,7 +223,7 @@ fn use_once(member: &Membership<Function>, dice: &mut Dice) {
     } else {
         opening.succeed();
         if dice.roll(3) {
-            member.hot_reset(|_, _| true).unwrap();
+            member.reset_owned(|_, _| true).unwrap();
         }
         dice.pause();
         let closing = member.close().unwrap();

@@ -49,8 +49,8 @@ fn a_life_with_iommufd() {
             "wait Attach",
             "claim Attach",
             "settle open=true bound=true dirty=false",
-            "wait Release",
-            "claim Release",
+            "wait Close",
+            "claim Close",
             "settle open=false bound=true dirty=true",
             "wait Unbind",
             "claim Unbind",
@@ -85,10 +85,10 @@ fn what_is_refused_is_not_claimed() {
 
     assert!(member.open().is_err());
     assert!(member.unbind().is_err());
-    assert!(member.hot_reset(|_, _| false).is_err());
+    assert!(member.reset_owned(|_, _| false).is_err());
     assert_traced(&machine, &["wait Open", "wait Unbind", "wait HotReset"]);
 
-    member.hot_reset(|_, _| true).unwrap();
+    member.reset_owned(|_, _| true).unwrap();
     assert_traced(&machine, &["wait HotReset", "claim HotReset"]);
     close(&member, false);
 }

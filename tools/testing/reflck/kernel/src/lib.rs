@@ -42,6 +42,7 @@ pub mod prelude {
         },
         format_arguments as fmt,
     };
+    pub use core::ffi::CStr;
     pub use pinned_init::{
         pin_data,
         pin_init,

@@ -12,10 +12,11 @@
 
 // The models need a part of what there is.
 #[allow(dead_code)]
-#[path = "../../../../../reflck.rs"]
 mod reflck;
 #[allow(dead_code)]
-mod vfio;
+mod bindings {
+    pub(crate) mod work;
+}
 
 mod machine;
 mod models;

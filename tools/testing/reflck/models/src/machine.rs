@@ -7,17 +7,17 @@
 
 use crate::{
     reflck::{
+        Address,
+        ResetScope, //
+    },
+    reflck::{
         Binding,
+        Event,
         Hardware,
         Membership,
         Owned,
         Registry,
-        TraceEvent,
         Unused, //
-    },
-    vfio::address::{
-        Address,
-        ResetScope, //
     },
 };
 use kernel::prelude::*;
@@ -137,6 +137,8 @@ impl Drop for Function {
 impl Hardware for Function {
     type Context = u8;
 
+    type Failure = Error;
+
     fn address(&self) -> Address {
         Address {
             segment: 0,
@@ -145,7 +147,7 @@ impl Hardware for Function {
         }
     }
 
-    fn reset(&self, scope: &ResetScope, unused: &Unused<'_, Self>, _: Option<u32>) -> Result {
+    fn reset_unused(&self, scope: &ResetScope, unused: &Unused<'_, Self>) -> Result {
         CALLS.with(|calls| calls.set(calls.get() + 1));
         assert_eq!(*scope, SCOPE);
         self.bus.reset();
@@ -160,11 +162,11 @@ impl Hardware for Function {
             assert!(facts.exists[number], "a member has left during a reset");
         }
         assert_eq!(
-            unused.dirty(),
+            unused.count_dirty(),
             unused.iter().filter(|f| facts.dirty[f.number]).count(),
             "dirty members"
         );
-        assert!(unused.dirty() > 0, "reset of a clean bus");
+        assert!(unused.count_dirty() > 0, "reset of a clean bus");
         facts.attempts += 1;
         if facts.failing > 0 {
             facts.failing -= 1;
@@ -178,7 +180,7 @@ impl Hardware for Function {
         Ok(())
     }
 
-    fn hot_reset(&self, scope: &ResetScope, owned: &Owned<'_, Self>) -> Result {
+    fn reset_owned(&self, scope: &ResetScope, owned: &Owned<'_, Self>) -> Result {
         assert_eq!(*scope, SCOPE);
         self.bus.reset();
 
@@ -202,7 +204,10 @@ impl Hardware for Function {
         true
     }
 
-    fn reset_deferred(&self, _: &ResetScope, user: Address) {
+    fn notify(&self, _: &ResetScope, event: Event<'_, Self>) {
+        let Event::Deferred { user } = event else {
+            return;
+        };
         CALLS.with(|calls| calls.set(calls.get() + 1));
         assert_ne!(user, self.address(), "deferred for its own sake");
         assert!(
@@ -210,8 +215,6 @@ impl Hardware for Function {
             "deferred for a function that is not in use"
         );
     }
-
-    fn trace(&self, _: &ResetScope, _: TraceEvent) {}
 }
 
 /// A registry, and the bus whose functions join it.
@@ -425,13 +428,13 @@ impl Member {
 
     /// Asks for a hot reset for a user who says to have everything.
     pub(crate) fn hot_reset(&self) {
-        self.0.hot_reset(|_, _| true).unwrap();
+        self.0.reset_owned(|_, _| true).unwrap();
     }
 
     /// Asks for a hot reset for the user of `context`. Returns whether it was done.
     pub(crate) fn hot_reset_for(&self, context: u8) -> bool {
         self.facts().asking[self.number()] = Some(context);
-        let result = self.0.hot_reset(|_, binding| {
+        let result = self.0.reset_owned(|_, binding| {
             matches!(binding, Binding::Bound(c, _) | Binding::Changing(c) if c == context)
         });
         self.facts().asking[self.number()] = None;

@@ -7,13 +7,13 @@
 //! go on may be left for another one.
 
 use crate::{
+    bindings::work::run_next,
     machine::{
         Machine,
         Member,
         ME,
         OTHER, //
     },
-    vfio::delayed_work::run_next,
 };
 use kernel::alloc::live;
 use loom::thread::{
@@ -212,7 +212,7 @@ fn hot_reset_while_sibling_comes_and_goes() {
             b.open();
             b.close(true);
         });
-        a.hot_reset();
+        a.reset_owned();
         a.close(false);
         end(machine, [a, done(b)]);
     });
@@ -436,7 +436,7 @@ fn hot_reset_while_two_come_and_go() {
             b.close(true);
         });
         let c = with(c, |c| c.fail_to_open());
-        a.hot_reset();
+        a.reset_owned();
         a.close(false);
         end(machine, [a, done(b), done(c)]);
     });
@@ -451,7 +451,7 @@ fn hot_reset_while_two_are_opened() {
 
         let b = with(b, |b| b.open());
         let c = with(c, |c| c.open());
-        a.hot_reset();
+        a.reset_owned();
         let (b, c) = (done(b), done(c));
         for member in [&a, &b, &c] {
             member.close(false);
@@ -468,12 +468,12 @@ fn two_hot_resets_while_sibling_comes_and_goes() {
         a.open();
         b.open();
 
-        let b = with(b, |b| b.hot_reset());
+        let b = with(b, |b| b.reset_owned());
         let c = with(c, |c| {
             c.open();
             c.close(true);
         });
-        a.hot_reset();
+        a.reset_owned();
         let b = done(b);
         b.close(false);
         a.close(false);

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Stands in for `vfio/delayed_work.rs`: work whose time comes when a test says so.
+//! Stands in for `bindings/work.rs`: work whose time comes when a test says so.
 //!
 //! What a thread has scheduled, the same thread can have done, in the order of scheduling. All threads
 //! of a model are one in this.
 
+use kernel::prelude::PinInit;
 use kernel::sync::backend::{
     lock,
     wait,
@@ -14,7 +15,11 @@ use kernel::sync::backend::{
 use std::{
     cell::RefCell,
     collections::VecDeque,
-    sync::Arc, //
+    ops::Deref,
+    sync::{
+        Arc,
+        Weak, //
+    }, //
 };
 
 pub(crate) trait Work: Send + Sync + 'static {
@@ -38,11 +43,23 @@ struct Phase {
 }
 
 thread_local! {
-    static QUEUE: RefCell<VecDeque<Arc<dyn Item>>> = const { RefCell::new(VecDeque::new()) };
+    static QUEUE: RefCell<VecDeque<Weak<dyn Item>>> = const { RefCell::new(VecDeque::new()) };
 }
 
 impl<T: Work> DelayedWork<T> {
-    pub(crate) fn new(work: T) -> Self {
+    pub(crate) fn new(work: impl PinInit<T>) -> Self
+    where
+        T: Unpin,
+    {
+        let mut place = Box::<T>::new_uninit();
+        // SAFETY: `place` is valid for writes and stays where it is until it is initialised. Being
+        // `Unpin`, the value may be moved later.
+        let work = unsafe {
+            match work.__pinned_init(place.as_mut_ptr()) {
+                Ok(()) => *place.assume_init(),
+            }
+        };
+
         Self(Arc::new(State {
             work,
             phase: Mutex::new(Phase::default()),
@@ -56,6 +73,14 @@ impl<T: Work> DelayedWork<T> {
 
     pub(crate) fn cancel(&self) {
         lock(&self.0.phase).scheduled = None;
+    }
+}
+
+impl<T: Work> Deref for DelayedWork<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0.work
     }
 }
 
@@ -73,7 +98,8 @@ impl<T: Work> Drop for DelayedWork<T> {
 impl<T: Work> State<T> {
     fn schedule(self: Arc<Self>, ms: u32) {
         if lock(&self.phase).scheduled.replace(ms).is_none() {
-            QUEUE.with_borrow_mut(|queue| queue.push_back(self));
+            let item: Weak<Self> = Arc::downgrade(&self);
+            QUEUE.with_borrow_mut(|queue| queue.push_back(item));
         }
     }
 }
@@ -122,7 +148,9 @@ impl Begun {
 /// Begins what this thread has scheduled first, if there is anything.
 pub(crate) fn begin() -> Option<Begun> {
     loop {
-        let item = QUEUE.with_borrow_mut(VecDeque::pop_front)?;
+        let Some(item) = QUEUE.with_borrow_mut(VecDeque::pop_front)?.upgrade() else {
+            continue;
+        };
         if let Some(delay) = item.begin() {
             return Some(Begun { item, delay });
         }

@@ -1,41 +1,42 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Work that is done some time later, and can be cancelled.
+//! Delayed work that can be cancelled.
 //!
-//! The kernel crate's own `DelayedWork` cannot be cancelled, so that a module which uses it may be
-//! gone when it is its turn.
+//! The kernel crate's `DelayedWork` cannot be cancelled, so it could run after the module was
+//! unloaded.
 //!
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 
 use crate::bindings;
+use core::ops::Deref;
 use kernel::{
     container_of,
     prelude::*,
     types::Opaque, //
 };
 
-/// What [`DelayedWork`] does.
+/// The work of a [`DelayedWork`].
 pub(crate) trait Work: Send + Sync + 'static {
-    /// Does the work. Returns after how many milliseconds it is to be done again, if it is and
-    /// nobody has scheduled it meanwhile.
+    /// Does the work. Returns a delay in milliseconds after which to run again, if any.
     ///
-    /// Called in process context, once at a time; may sleep.
+    /// A delay that was scheduled meanwhile takes precedence. Runs in process context, never twice
+    /// at once; may sleep.
     fn run(&self) -> Option<u32>;
 }
 
-/// Work that is done some time after it has been scheduled. Not while the system is suspended.
+/// A [`Work`] that can be scheduled to run later.
 ///
-/// Dropping it cancels it, and waits for it if it is being done. May sleep, and must not be done
-/// with a lock held that [`Work::run`] takes.
+/// Does not run while the system is suspended. Dropping it cancels the work, and waits for it if it
+/// is running: that may sleep, and must not happen with a lock held that [`Work::run`] takes.
 ///
 /// # Invariants
 ///
-/// `dwork` is initialised before the `DelayedWork` is, its function is [`DelayedWork::callback`],
-/// and it is pinned.
+/// `dwork` is initialised with [`DelayedWork::callback`] as its function, and pinned.
 #[pin_data(PinnedDrop)]
 pub(crate) struct DelayedWork<T: Work> {
     #[pin]
     dwork: Opaque<bindings::delayed_work>,
+    #[pin]
     work: T,
 }
 
@@ -46,10 +47,9 @@ unsafe impl<T: Work> Send for DelayedWork<T> {}
 unsafe impl<T: Work> Sync for DelayedWork<T> {}
 
 impl<T: Work> DelayedWork<T> {
-    /// Makes an initialiser of `work` that is not scheduled.
-    pub(crate) fn new(work: T) -> impl PinInit<Self> {
+    pub(crate) fn new(work: impl PinInit<T>) -> impl PinInit<Self> {
         pin_init!(Self {
-            work,
+            work <- work,
             dwork <- Opaque::ffi_init(|dwork: *mut bindings::delayed_work| {
                 // SAFETY: `ffi_init()` passes a pointer that is valid for writes.
                 unsafe { bindings::vfio_rs_init_delayed_work(dwork, Some(Self::callback)) }
@@ -57,7 +57,7 @@ impl<T: Work> DelayedWork<T> {
         })
     }
 
-    /// Has the work done in `ms` milliseconds, whatever it was scheduled for before.
+    /// Schedules the work to run in `ms` milliseconds, instead of any earlier schedule.
     ///
     /// Can be called in any context.
     pub(crate) fn schedule(&self, ms: u32) {
@@ -65,7 +65,7 @@ impl<T: Work> DelayedWork<T> {
         unsafe { bindings::vfio_rs_schedule_delayed_work(self.dwork.get(), ms) };
     }
 
-    /// Has the work not done, if it is scheduled and has not begun. Does not wait for it if it has.
+    /// Cancels pending work. Does not wait for work that is already running.
     ///
     /// Can be called in any context.
     pub(crate) fn cancel(&self) {
@@ -77,8 +77,8 @@ impl<T: Work> DelayedWork<T> {
     ///
     /// Called by a workqueue with the `struct work_struct` of a [`DelayedWork<T>`].
     unsafe extern "C" fn callback(work: *mut bindings::work_struct) {
-        // SAFETY: By the requirements of this function. It exists until this has returned, because
-        // dropping it waits for that.
+        // SAFETY: By the requirements of this function. Dropping the `DelayedWork` waits for this
+        // call.
         let this = unsafe {
             let dwork = container_of!(work, bindings::delayed_work, work);
             &*container_of!(
@@ -95,11 +95,22 @@ impl<T: Work> DelayedWork<T> {
     }
 }
 
+impl<T: Work> Deref for DelayedWork<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.work
+    }
+}
+
 #[pinned_drop]
 impl<T: Work> PinnedDrop for DelayedWork<T> {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: By the type invariants. After this, the work is not being done, nor will it be:
-        // nobody else has a reference to `self`, and it cannot schedule itself meanwhile.
+        // The work is neither running nor pending after this: nothing else has a reference to
+        // `self`, and cancelling also stops work that reschedules itself. The fields are dropped
+        // next.
+        //
+        // SAFETY: By the type invariants.
         unsafe { bindings::cancel_delayed_work_sync(self.dwork.get()) };
     }
 }

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Events that the reflck reports to the hardware, for logs and traces.
+
+use super::{
+    Address,
+    Hardware, //
+};
+use kernel::{
+    prelude::*,
+    time::Delta, //
+};
+
+/// An operation that waits for the reflck.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Purpose {
+    /// A user opens the function.
+    Open,
+    /// The last user closes the function.
+    Close,
+    /// iommufd binds the function.
+    Bind,
+    /// iommufd unbinds the function.
+    Unbind,
+    /// iommufd attaches or detaches the function.
+    Attach,
+    /// A user resets a domain that it owns.
+    HotReset,
+}
+
+impl Purpose {
+    /// Returns the name for traces.
+    pub(crate) fn name(self) -> &'static CStr {
+        match self {
+            Self::Open => c"open",
+            Self::Close => c"close",
+            Self::Bind => c"bind",
+            Self::Unbind => c"unbind",
+            Self::Attach => c"attach",
+            Self::HotReset => c"hot-reset",
+        }
+    }
+}
+
+/// An event of a member. All but [`Event::Wait`] come with the reflck held.
+pub(crate) enum Event<'a, H: Hardware> {
+    /// The operation is about to take the reflck, and to wait for other members if it must.
+    ///
+    /// No [`Event::Claim`] follows if the operation is refused.
+    Wait(Purpose),
+    /// The wait ended after this time. The member is now in transit, or, for a hot reset, the
+    /// domain is quiescent.
+    Claim(Purpose, Delta),
+    /// The member left transit. A reset may follow.
+    Settle {
+        open: bool,
+        bound: bool,
+        dirty: bool,
+    },
+    /// A reset is owed, but the function at `user` is in use.
+    Deferred { user: Address },
+    /// A reset failed. `dirty` members are still owed one, which is retried after `retry_in`
+    /// milliseconds.
+    ResetFailed {
+        failure: &'a H::Failure,
+        dirty: usize,
+        retry_in: Option<u32>,
+    },
+}

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Members of a domain, their state, and views of them that a reset relies on.
+
+use super::{
+    Address,
+    Hardware, //
+};
+use core::ops::Deref;
+use kernel::{
+    fmt,
+    prelude::*,
+    sync::{
+        Arc,
+        LockedBy,
+        Mutex, //
+    }, //
+};
+
+/// The use of a function by user space.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Claim {
+    /// Unused. The function can be claimed, and can be reset together with its siblings.
+    Idle,
+    /// Being enabled and reset, outside the reflck.
+    Opening,
+    /// In the hands of a user.
+    Open,
+    /// Being quiesced and reset, outside the reflck.
+    Closing,
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "idle",
+            Self::Opening => "opening",
+            Self::Open => "open",
+            Self::Closing => "closing",
+        })
+    }
+}
+
+/// The iommufd binding of a function.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub(crate) enum Binding<C> {
+    Unbound,
+    /// iommufd binds, unbinds or attaches the function in this context, outside the reflck.
+    Changing(C),
+    /// Bound to this context, with this ID.
+    Bound(C, u32),
+}
+
+/// The state of a member, guarded by the reflck.
+pub(super) struct State<C> {
+    pub(super) claim: Claim,
+    pub(super) binding: Binding<C>,
+    /// The function was used and has not been reset since.
+    pub(super) dirty: bool,
+}
+
+impl<C: Copy + Eq> State<C> {
+    pub(super) fn is_used(&self) -> bool {
+        self.claim != Claim::Idle || self.binding != Binding::Unbound
+    }
+
+    /// Returns whether the function is being enabled or quiesced, which includes its reset.
+    pub(super) fn is_opening_or_closing(&self) -> bool {
+        matches!(self.claim, Claim::Opening | Claim::Closing)
+    }
+
+    pub(super) fn is_rebinding(&self) -> bool {
+        matches!(self.binding, Binding::Changing(_))
+    }
+
+    fn is_in_transit(&self) -> bool {
+        self.is_opening_or_closing() || self.is_rebinding()
+    }
+}
+
+/// A function in a reset domain.
+pub(super) struct Member<H: Hardware> {
+    pub(super) hardware: H,
+    pub(super) state: LockedBy<State<H::Context>, Members<H>>,
+}
+
+impl<H: Hardware> Member<H> {
+    /// Makes a member of the domain of `members`, idle and clean. It is not in the list yet.
+    pub(super) fn new(members: &Mutex<Members<H>>, hardware: H) -> Result<Arc<Self>> {
+        let state = State {
+            claim: Claim::Idle,
+            binding: Binding::Unbound,
+            dirty: false,
+        };
+
+        Ok(Arc::new(
+            Self {
+                hardware,
+                state: LockedBy::new(members, state),
+            },
+            GFP_KERNEL,
+        )?)
+    }
+}
+
+/// The state of a domain, guarded by the reflck.
+pub(super) struct Members<H: Hardware> {
+    pub(super) list: KVec<Arc<Member<H>>>,
+    /// Slot or bus resets that succeeded.
+    pub(super) resets: u64,
+    /// Attempts that failed since, if a retry is due; else 0.
+    pub(super) failed: u32,
+    /// Hot resets that wait for members in transit.
+    pub(super) waiting: usize,
+}
+
+impl<H: Hardware> Members<H> {
+    pub(super) fn new() -> Self {
+        Self {
+            list: KVec::new(),
+            resets: 0,
+            failed: 0,
+            waiting: 0,
+        }
+    }
+
+    /// Returns a member that is in use or in transit.
+    pub(super) fn first_used(&self) -> Option<&Member<H>> {
+        self.list
+            .iter()
+            .find(|member| member.state.access(self).is_used())
+            .map(|member| &**member)
+    }
+
+    pub(super) fn first_dirty(&self) -> Option<Arc<Member<H>>> {
+        self.list
+            .iter()
+            .find(|member| member.state.access(self).dirty)
+            .cloned()
+    }
+
+    pub(super) fn count_dirty(&self) -> usize {
+        self.list
+            .iter()
+            .filter(|member| member.state.access(self).dirty)
+            .count()
+    }
+
+    pub(super) fn bindings(&self) -> impl Iterator<Item = (&H, Binding<H::Context>)> {
+        self.list
+            .iter()
+            .map(|member| (&member.hardware, member.state.access(self).binding))
+    }
+
+    pub(super) fn is_in_transit(&self) -> bool {
+        self.list
+            .iter()
+            .any(|member| member.state.access(self).is_in_transit())
+    }
+
+    /// Returns whether `is` holds for another member in the IOMMU group of `member`.
+    pub(super) fn any_in_iommu_group(
+        &self,
+        member: &Member<H>,
+        is: fn(&State<H::Context>) -> bool,
+    ) -> bool {
+        self.list.iter().any(|other| {
+            is(other.state.access(self))
+                && !core::ptr::eq(&**other, member)
+                && other.hardware.shares_iommu_group(&member.hardware)
+        })
+    }
+
+    /// Records a successful reset of all members.
+    pub(super) fn reset_done(&mut self) {
+        self.resets += 1;
+
+        // A state can only be changed while nothing else of `self` is borrowed.
+        let list = core::mem::take(&mut self.list);
+        for member in &list {
+            member.state.access_mut(self).dirty = false;
+        }
+        self.list = list;
+    }
+}
+
+/// A domain in which no member is in transit.
+///
+/// The borrow proves that the reflck is held: no member can change, leave or be claimed.
+pub(crate) struct Settled<'a, H: Hardware>(&'a Members<H>);
+
+impl<'a, H: Hardware> Settled<'a, H> {
+    pub(crate) fn len(&self) -> usize {
+        self.0.list.len()
+    }
+
+    pub(crate) fn count_dirty(&self) -> usize {
+        self.0.count_dirty()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &'a H> + Clone {
+        self.0.list.iter().map(|member| &member.hardware)
+    }
+
+    pub(crate) fn contains(&self, address: Address) -> bool {
+        self.iter().any(|hardware| hardware.address() == address)
+    }
+}
+
+/// A domain in which no member is in use.
+pub(crate) struct Unused<'a, H: Hardware>(Settled<'a, H>);
+
+impl<'a, H: Hardware> Unused<'a, H> {
+    /// Returns the proof, or a member that is in use.
+    pub(super) fn new(members: &'a Members<H>) -> Result<Self, &'a Member<H>> {
+        match members.first_used() {
+            None => Ok(Self(Settled(members))),
+            Some(user) => Err(user),
+        }
+    }
+}
+
+impl<'a, H: Hardware> Deref for Unused<'a, H> {
+    type Target = Settled<'a, H>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+/// A domain in which one user owns every member, and no member is in transit.
+pub(crate) struct Owned<'a, H: Hardware>(Settled<'a, H>);
+
+impl<'a, H: Hardware> Owned<'a, H> {
+    /// Returns the proof, or `None` while a member is in transit. Fails with [`EINVAL`] if `owns`
+    /// does not hold for every member.
+    pub(super) fn new(
+        members: &'a Members<H>,
+        owns: impl Fn(&H, Binding<H::Context>) -> bool,
+    ) -> Result<Option<Self>> {
+        // Ownership first: members of another user may stay in transit.
+        if !members
+            .bindings()
+            .all(|(hardware, binding)| owns(hardware, binding))
+        {
+            return Err(EINVAL);
+        }
+
+        Ok(match members.is_in_transit() {
+            true => None,
+            false => Some(Self(Settled(members))),
+        })
+    }
+}
+
+impl<'a, H: Hardware> Deref for Owned<'a, H> {
+    type Target = Settled<'a, H>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}

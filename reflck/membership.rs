@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The membership of a function in its reset domain.
+
+use super::{
+    claim::{
+        Closing,
+        NewBinding,
+        Opening,
+        Rebinding, //
+    },
+    member::{
+        Binding,
+        Claim,
+        Member,
+        Owned,
+        State, //
+    },
+    registry::Seat,
+    Event,
+    Hardware,
+    Purpose, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc,
+    time::{
+        Instant,
+        Monotonic, //
+    }, //
+};
+
+/// The membership of a function in its reset domain. Dropping it leaves the domain.
+///
+/// # Invariants
+///
+/// `member` is in the list of the domain of `seat`.
+pub(crate) struct Membership<H: Hardware> {
+    member: Arc<Member<H>>,
+    seat: Seat<H>,
+}
+
+impl<H: Hardware> Membership<H> {
+    /// `member` must be in the list of the domain of `seat`.
+    pub(super) fn new(member: Arc<Member<H>>, seat: Seat<H>) -> Self {
+        // INVARIANT: By the requirement above.
+        Self { member, seat }
+    }
+
+    pub(crate) fn hardware(&self) -> &H {
+        &self.member.hardware
+    }
+
+    /// Takes the reflck.
+    pub(crate) fn is_dirty(&self) -> bool {
+        let members = self.seat.members.lock();
+
+        self.member.state.access(&members).dirty
+    }
+
+    /// Puts the member in transit with `change`, which fails with [`EBUSY`] and no side effect if
+    /// the state of the member does not allow it.
+    ///
+    /// Waits until `excludes` holds for no other member of its IOMMU group. A hot reset that waits
+    /// goes first: it would starve if new transitions kept beginning. Cancels a retry, as the next
+    /// close attempts the reset again. Takes the reflck.
+    fn begin_transit<R>(
+        &self,
+        purpose: Purpose,
+        excludes: fn(&State<H::Context>) -> bool,
+        change: impl FnOnce(&mut State<H::Context>) -> Result<R>,
+    ) -> Result<R> {
+        let wait = Wait::new(self, purpose);
+        let mut members = self.seat.members.lock();
+
+        while members.waiting > 0 || members.any_in_iommu_group(&self.member, excludes) {
+            self.seat.settled.wait(&mut members);
+        }
+        let changed = change(self.member.state.access_mut(&mut members))?;
+        wait.end();
+        if members.failed > 0 {
+            members.failed = 0;
+            self.seat.cancel();
+        }
+
+        Ok(changed)
+    }
+
+    /// Changes the claim on the member, which must be `from`, to `to`.
+    ///
+    /// The IOMMU core refuses to attach a group while it resets a function in it that has ATS. So
+    /// no member is enabled or quiesced while iommufd has another one of its group.
+    fn move_claim(&self, purpose: Purpose, from: Claim, to: Claim) -> Result {
+        self.begin_transit(purpose, State::is_rebinding, |state| {
+            if state.claim != from {
+                return Err(EBUSY);
+            }
+            state.claim = to;
+
+            Ok(())
+        })
+    }
+
+    /// Claims an idle member for a user.
+    ///
+    /// Waits for a reset of the domain, and for iommufd to finish with other members of the IOMMU
+    /// group. Fails with [`EBUSY`] if the member is not idle. Takes the reflck.
+    pub(crate) fn open(&self) -> Result<Opening<'_, H>> {
+        self.move_claim(Purpose::Open, Claim::Idle, Claim::Opening)?;
+
+        Ok(Opening(self))
+    }
+
+    /// Takes an open member back from its user.
+    ///
+    /// Waits like [`Membership::open`]; the reset can only be a hot reset. Fails with [`EBUSY`] if
+    /// the member is not open. Takes the reflck.
+    pub(crate) fn close(&self) -> Result<Closing<'_, H>> {
+        self.move_claim(Purpose::Close, Claim::Open, Claim::Closing)?;
+
+        Ok(Closing(self))
+    }
+
+    /// Reserves an unbound member for `context`. It is in use from now on.
+    ///
+    /// Waits for a reset of the domain. Fails with [`EBUSY`] if the member is bound. Takes the
+    /// reflck.
+    pub(crate) fn bind(&self, context: H::Context) -> Result<NewBinding<'_, H>> {
+        // Binding does not attach the group yet.
+        let rebinding = self.rebind(
+            Purpose::Bind,
+            |_| false,
+            |binding| match binding {
+                Binding::Unbound => Some((context, Binding::Unbound)),
+                _ => None,
+            },
+        )?;
+
+        Ok(NewBinding(rebinding))
+    }
+
+    /// Lets iommufd unbind a bound member.
+    ///
+    /// Waits like [`Membership::bind`]. Fails with [`EBUSY`] if the member is not bound. Takes the
+    /// reflck.
+    pub(crate) fn unbind(&self) -> Result<Rebinding<'_, H>> {
+        // Unbinding detaches the group, which the IOMMU core allows at any time.
+        self.rebind(
+            Purpose::Unbind,
+            |_| false,
+            |binding| match binding {
+                Binding::Bound(context, _) => Some((context, Binding::Unbound)),
+                _ => None,
+            },
+        )
+    }
+
+    /// Lets iommufd attach or detach a bound member.
+    ///
+    /// Waits like [`Membership::bind`], and for other members of the IOMMU group that are opening
+    /// or closing. Fails with [`EBUSY`] if the member is not bound. Takes the reflck.
+    pub(crate) fn attach(&self) -> Result<Rebinding<'_, H>> {
+        let excludes = State::is_opening_or_closing;
+        self.rebind(Purpose::Attach, excludes, |binding| match binding {
+            Binding::Bound(context, _) => Some((context, binding)),
+            _ => None,
+        })
+    }
+
+    /// Puts the binding of the member in transit. `decide` returns the context that it changes in
+    /// and the binding that follows.
+    fn rebind(
+        &self,
+        purpose: Purpose,
+        excludes: fn(&State<H::Context>) -> bool,
+        decide: impl FnOnce(Binding<H::Context>) -> Option<(H::Context, Binding<H::Context>)>,
+    ) -> Result<Rebinding<'_, H>> {
+        let (context, after) = self.begin_transit(purpose, excludes, |state| {
+            let (context, after) = decide(state.binding).ok_or(EBUSY)?;
+            state.binding = Binding::Changing(context);
+
+            Ok((context, after))
+        })?;
+
+        Ok(Rebinding {
+            membership: self,
+            context,
+            after,
+        })
+    }
+
+    /// Resets the domain for a user who owns every member according to `owns`.
+    ///
+    /// Waits until no member is in transit; no other member can begin a transit meanwhile. Fails
+    /// with [`EINVAL`] if the user does not own a member, else with the error of
+    /// [`Hardware::reset_owned`]. Takes the reflck and keeps it during the reset. The caller keeps
+    /// this member open.
+    pub(crate) fn reset_owned(&self, owns: impl Fn(&H, Binding<H::Context>) -> bool) -> Result {
+        let wait = Wait::new(self, Purpose::HotReset);
+        let mut members = self.seat.members.lock();
+
+        members.waiting += 1;
+        let result = loop {
+            match Owned::new(&members, &owns) {
+                Ok(None) => self.seat.settled.wait(&mut members),
+                Ok(Some(owned)) => {
+                    wait.end();
+                    break self.hardware().reset_owned(&self.seat.scope, &owned);
+                }
+                Err(error) => break Err(error),
+            }
+        };
+        members.waiting -= 1;
+        self.seat.settled.notify_all();
+
+        if result.is_ok() {
+            members.reset_done();
+        }
+
+        result
+    }
+
+    /// Calls `f` with each member of the domain and its binding.
+    ///
+    /// Waits until no binding to `context` is changing, so that each has its ID. Takes the reflck
+    /// and keeps it during the calls.
+    pub(crate) fn for_each_binding(
+        &self,
+        context: H::Context,
+        mut f: impl FnMut(&H, Binding<H::Context>),
+    ) {
+        let mut members = self.seat.members.lock();
+
+        while members
+            .bindings()
+            .any(|(_, binding)| binding == Binding::Changing(context))
+        {
+            self.seat.settled.wait(&mut members);
+        }
+        for (hardware, binding) in members.bindings() {
+            f(hardware, binding);
+        }
+    }
+
+    /// Takes the member out of transit with `change`. See [`Domain::settle`].
+    ///
+    /// [`Domain::settle`]: super::domain::Domain::settle
+    pub(super) fn settle(&self, change: impl FnOnce(&mut State<H::Context>)) {
+        self.seat.settle(&self.member, change);
+    }
+}
+
+impl<H: Hardware> Drop for Membership<H> {
+    /// Waits for a reset of the domain. Takes the reflck, and after that the registry's lock. The
+    /// last member to leave waits for a retry that is running.
+    fn drop(&mut self) {
+        let mut members = self.seat.members.lock();
+
+        // vfio unregisters a device only after its last user has closed it.
+        kernel::warn_on!(self.member.state.access(&members).is_used());
+        members
+            .list
+            .retain(|other| !Arc::ptr_eq(other, &self.member));
+    }
+}
+
+/// A wait for the reflck, and for other members to settle, which is traced.
+struct Wait<'a, H: Hardware> {
+    membership: &'a Membership<H>,
+    purpose: Purpose,
+    start: Instant<Monotonic>,
+}
+
+impl<'a, H: Hardware> Wait<'a, H> {
+    fn new(membership: &'a Membership<H>, purpose: Purpose) -> Self {
+        let this = Self {
+            membership,
+            purpose,
+            start: Instant::now(),
+        };
+        this.notify(Event::Wait(purpose));
+
+        this
+    }
+
+    /// Ends the wait. Called with the reflck held.
+    fn end(self) {
+        self.notify(Event::Claim(self.purpose, self.start.elapsed()));
+    }
+
+    fn notify(&self, event: Event<'_, H>) {
+        let Membership { member, seat } = self.membership;
+
+        member.hardware.notify(&seat.scope, event);
+    }
+}
