@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Opening and releasing a function.
+//! Open and close of a function.
 //!
-//! Both claim the function under the reflck, do its own work outside of it, so that the siblings of
-//! a function do not wait for it, and settle under the reflck what has come of it. So does what
-//! iommufd does to a function: a user of iommufd has it bound before it is opened, and unbound
-//! after it is released.
+//! Both claim the function under the reflck, work on it with the reflck dropped, and record the
+//! result under the reflck. So the siblings of a function do not wait for it. The iommufd
+//! operations do the same: iommufd binds a function before its user opens it, and unbinds it after
+//! the close.
 
 use crate::{
     reflck::Membership,
@@ -15,16 +15,16 @@ use crate::{
         ContextId,
         DisabledDevice,
         EnabledDevice,
-        Function, //
+        Function,
+        Quiesced, //
     },
     VfioPciRs, //
 };
 use kernel::prelude::*;
 
-/// Opens a function: wakes, enables and resets it.
+/// Opens a function: resumes, enables and resets it.
 ///
-/// If that fails, the function has been released, with all that follows: the domain may have become
-/// unused by it.
+/// A failed open counts as a close: if it leaves the domain unused, a reset may follow.
 pub(crate) fn open(device: ClosedDevice<'_, VfioPciRs>) -> Result<EnabledDevice<'_, VfioPciRs>> {
     let opening = device.data().open()?;
     let enabled = device.enable()?;
@@ -34,26 +34,32 @@ pub(crate) fn open(device: ClosedDevice<'_, VfioPciRs>) -> Result<EnabledDevice<
     Ok(enabled)
 }
 
-/// Releases a function: quiesces and resets it, and resets its slot or bus if this was the last
-/// user there and something was left dirty.
-pub(crate) fn release(device: EnabledDevice<'_, VfioPciRs>) -> DisabledDevice<'_, VfioPciRs> {
-    let membership = device.data();
+/// Closes a function: quiesces and resets it. vfio-pci-core calls [`quiesced`] meanwhile.
+pub(crate) fn close(device: EnabledDevice<'_, VfioPciRs>) -> DisabledDevice<'_, VfioPciRs> {
+    match device.data().close() {
+        // `quiesced()` takes over.
+        Ok(closing) => closing.detach(),
+        // vfio core closes only what it has opened, and only once.
+        Err(_) => _ = kernel::warn_on!(true),
+    }
 
-    let closing = match membership.close() {
-        Ok(closing) => closing,
-        Err(_) => {
-            // vfio core releases only what it has opened, and only once.
-            kernel::warn_on!(true);
-            return device.disable(|_| ());
-        }
-    };
-
-    device.disable(|quiesced| {
-        closing.settle(reset::reset_function(membership.hardware(), &quiesced));
-    })
+    device.disable()
 }
 
-/// Has a function bound to an iommufd context, before it is opened.
+/// Ends the close of a function that was quiesced.
+///
+/// Resets the function if a reset is still owed and can be done. Resets its slot or bus if this was
+/// the last user there and anything is dirty.
+pub(crate) fn quiesced(device: &Quiesced<'_, VfioPciRs>) {
+    let membership = device.data();
+
+    // A failed open quiesces the function, too. Its claim is opening, and `open()` ends that.
+    if let Some(closing) = membership.closing() {
+        closing.settle(reset::reset_function(membership.hardware(), device));
+    }
+}
+
+/// Binds a function to an iommufd context with `bind`, before it is opened.
 pub(crate) fn bind_iommufd(
     membership: &Membership<Function>,
     context: ContextId,
@@ -67,8 +73,9 @@ pub(crate) fn bind_iommufd(
     Ok(())
 }
 
-/// Has a function unbound from its iommufd context, after it was released: then it is that the
-/// domain may have become unused.
+/// Unbinds a function from its iommufd context with `unbind`, after it was closed.
+///
+/// If this leaves the domain unused, a reset may follow.
 pub(crate) fn unbind_iommufd(membership: &Membership<Function>, unbind: impl FnOnce()) {
     let unbinding = membership.unbind();
 
@@ -77,7 +84,8 @@ pub(crate) fn unbind_iommufd(membership: &Membership<Function>, unbind: impl FnO
     unbind();
 }
 
-/// Has the attachment of a function changed, which accesses it, while its domain is not reset.
+/// Attaches or detaches a function with `change`, which accesses it. Blocks a reset of the domain
+/// meanwhile.
 pub(crate) fn attach_iommufd<R>(
     membership: &Membership<Function>,
     change: impl FnOnce() -> R,

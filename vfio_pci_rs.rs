@@ -61,7 +61,8 @@ use vfio::{
     Name,
     OpenDevice,
     Options,
-    Owner, //
+    Owner,
+    Quiesced, //
 };
 
 /// The driver.
@@ -118,7 +119,11 @@ impl vfio::Driver for VfioPciRs {
     }
 
     fn close(device: EnabledDevice<'_, Self>) -> DisabledDevice<'_, Self> {
-        open_release::release(device)
+        open_release::close(device)
+    }
+
+    fn quiesced(device: &Quiesced<'_, Self>) {
+        open_release::quiesced(device)
     }
 
     fn bind_iommufd(

@@ -47,6 +47,11 @@ impl<H: Hardware> Closing<'_, H> {
         core::mem::forget(self);
     }
 
+    /// Leaves the member closing. [`Membership::closing`] returns the guard again.
+    pub(crate) fn detach(self) {
+        core::mem::forget(self);
+    }
+
     fn idle(&self, dirty: bool) {
         self.0.settle(|state| {
             state.claim = Claim::Idle;

@@ -121,6 +121,18 @@ impl<H: Hardware> Membership<H> {
         Ok(Closing(self))
     }
 
+    /// Returns the guard of a member that is closing, after [`Closing::detach`].
+    ///
+    /// The caller does not ask for a second one. Takes the reflck.
+    pub(crate) fn closing(&self) -> Option<Closing<'_, H>> {
+        let members = self.seat.members.lock();
+
+        match self.member.state.access(&members).claim {
+            Claim::Closing => Some(Closing(self)),
+            _ => None,
+        }
+    }
+
     /// Reserves an unbound member for `context`. It is in use from now on.
     ///
     /// Waits for a reset of the domain. Fails with [`EBUSY`] if the member is bound. Takes the

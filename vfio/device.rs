@@ -34,8 +34,7 @@ use kernel::{
     },
     ffi::{
         c_int,
-        c_long,
-        c_void, //
+        c_long, //
     },
     pci,
     prelude::*,
@@ -64,21 +63,16 @@ pub(crate) struct Options {
 ///   by vfio core and vfio-pci-core. vfio core's reference count owns the allocation.
 /// - `data` is initialised from before the device is registered with vfio until after it is
 ///   unregistered, and so whenever a callback of [`VTable`] that uses it can run.
-/// - `settle` is accessed only with `dev_set->lock` held. If it is not `None`, it points to what
-///   its `call` expects.
 #[repr(C)]
 pub(crate) struct Device<T: Driver> {
     core: Opaque<bindings::vfio_pci_core_device>,
-    settle: UnsafeCell<Option<Settle<T>>>,
     data: UnsafeCell<MaybeUninit<T::Data>>,
 }
 
-// SAFETY: The C part can be used from any thread; `T::Data` is `Send`, and `settle` is accessed
-// under a lock.
+// SAFETY: The C part can be used from any thread, and `T::Data` is `Send`.
 unsafe impl<T: Driver> Send for Device<T> {}
 
-// SAFETY: The C part does its own locking; `T::Data` is `Sync`, and `settle` is accessed under a
-// lock.
+// SAFETY: The C part does its own locking, and `T::Data` is `Sync`.
 unsafe impl<T: Driver> Sync for Device<T> {}
 
 impl<T: Driver> Device<T> {
@@ -141,9 +135,6 @@ impl<T: Driver> Device<T> {
 
         let put = Put(vdev);
 
-        // SAFETY: The allocation is ours alone until the device is registered, and zeroed, which is
-        // `None` for nobody but the compiler: write it.
-        unsafe { (&raw mut (*this).settle).write(UnsafeCell::new(None)) };
         // SAFETY: `_vfio_alloc_device()` has called `init_callback()`, so that the core device is
         // initialised, with `pdev` as its PCI device.
         let data = data(unsafe { CoreDevice::new(this.cast()) })?;
@@ -318,29 +309,13 @@ impl<'a, T: Driver> EnabledDevice<'a, T> {
         self.0.data()
     }
 
-    /// Stops the function, restores the state that it had before it was enabled, resets it if it
-    /// can be, and lets runtime PM put it into D3hot, unless `disable_idle_d3`.
+    /// Stops the function, restores the state that it had before it was enabled, resets it if
+    /// possible, and lets runtime PM put it into D3hot, unless `disable_idle_d3`.
     ///
-    /// In between, when all that is left to do is to let go of the power, calls `settle`. May
-    /// sleep; a function level reset takes 100 ms.
-    pub(crate) fn disable<F>(self, settle: F) -> DisabledDevice<'a, T>
-    where
-        F: FnOnce(Quiesced<'_, T>),
-    {
-        let this = self.0;
-        let mut settle = Some(settle);
-
-        // INVARIANT: `data` points to `settle`, which lives until `None` is written below.
-        // SAFETY: `dev_set->lock` is held by the type of `self`.
-        unsafe {
-            *this.settle.get() = Some(Settle {
-                data: (&raw mut settle).cast(),
-                call: Settle::<T>::call::<F>,
-            })
-        };
+    /// vfio-pci-core calls [`Driver::quiesced`] before it puts the runtime PM reference. May sleep;
+    /// a function level reset takes 100 ms.
+    pub(crate) fn disable(self) -> DisabledDevice<'a, T> {
         drop(self);
-        // SAFETY: As above.
-        unsafe { *this.settle.get() = None };
 
         DisabledDevice(PhantomData)
     }
@@ -376,31 +351,17 @@ impl<'a, T: Driver> OpenDevice<'a, T> {
 /// The proof that a device has been disabled: nothing else makes one.
 pub(crate) struct DisabledDevice<'a, T: Driver>(PhantomData<&'a Device<T>>);
 
-/// What [`EnabledDevice::disable`] shall call in the middle: a closure without its type.
-struct Settle<T: Driver> {
-    data: *mut c_void,
-    call: unsafe fn(*mut c_void, Quiesced<'_, T>),
-}
-
-impl<T: Driver> Settle<T> {
-    /// # Safety
-    ///
-    /// `data` must point to an `Option<F>` to which there is no other reference.
-    unsafe fn call<F: FnOnce(Quiesced<'_, T>)>(data: *mut c_void, quiesced: Quiesced<'_, T>) {
-        // SAFETY: By the requirements of this function.
-        let settle = unsafe { &mut *data.cast::<Option<F>>() };
-
-        if let Some(settle) = settle.take() {
-            settle(quiesced);
-        }
-    }
-}
-
-/// A function that has been stopped and disabled, is still in D0, and whose own reset
-/// vfio-pci-core has tried.
+/// A function that vfio-pci-core has stopped, disabled and tried to reset. It is still in D0.
+///
+/// `dev_set->lock` is held for `'a`.
 pub(crate) struct Quiesced<'a, T: Driver>(&'a Device<T>);
 
-impl<T: Driver> Quiesced<'_, T> {
+impl<'a, T: Driver> Quiesced<'a, T> {
+    /// Returns the driver's data of the device.
+    pub(crate) fn data(&self) -> &'a T::Data {
+        self.0.data()
+    }
+
     /// Returns whether the function is still owed a reset since it was last open.
     pub(crate) fn needs_reset(&self) -> bool {
         // SAFETY: The field is written under `dev_set->lock` only, which is held.
@@ -530,11 +491,7 @@ impl<T: Driver> VTable<T> {
         // SAFETY: By the requirements of this function; the `struct vfio_device` is at offset 0.
         let device = unsafe { Device::<T>::from_vdev(core.cast()) };
 
-        // SAFETY: `dev_set->lock` is held.
-        if let Some(settle) = unsafe { (*device.settle.get()).take() } {
-            // SAFETY: By the type invariants.
-            unsafe { (settle.call)(settle.data, Quiesced(device)) };
-        }
+        T::quiesced(&Quiesced(device));
     }
 
     /// # Safety

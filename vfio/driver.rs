@@ -23,7 +23,8 @@ use super::{
     DisabledDevice,
     EnabledDevice,
     OpenDevice,
-    Options, //
+    Options,
+    Quiesced, //
 };
 use crate::bindings;
 use core::marker::PhantomData;
@@ -84,8 +85,12 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// May sleep.
     fn open(device: ClosedDevice<'_, Self>) -> Result<EnabledDevice<'_, Self>>;
 
-    /// Called when the last user lets go of the device, with its `dev_set->lock` held. May sleep.
+    /// Called when the last user closes the device, with its `dev_set->lock` held. May sleep.
     fn close(device: EnabledDevice<'_, Self>) -> DisabledDevice<'_, Self>;
+
+    /// Called once while a device is disabled: by [`Driver::close`], or after an open that failed.
+    /// May sleep.
+    fn quiesced(device: &Quiesced<'_, Self>);
 
     /// Called when a device is to be bound to an iommufd context, before it is opened, with its
     /// `dev_set->lock` held. `bind` does it, and returns the ID that the device has there. May
