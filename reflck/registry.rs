@@ -55,6 +55,8 @@ impl<H: Hardware> Registry<H> {
         let seat = self.take_seat(scope)?;
         let member = Member::new(&seat.members, hardware)?;
         seat.members.lock().list.push(member.clone(), GFP_KERNEL)?;
+        // A hot reset that waits checks whether its caller owns the new member, too.
+        seat.settled.notify_all();
 
         Ok(Membership::new(member, seat))
     }

@@ -227,6 +227,27 @@ fn refuses_when_it_waited_for_what_is_not_the_callers_any_more() {
 }
 
 #[test]
+fn refuses_when_another_function_joins_while_it_waits() {
+    let machine = &Machine::new();
+    let members = two(machine);
+    let (a, b) = (&members.0, &members.1);
+    let opening = b.open().unwrap();
+
+    thread::scope(|scope| {
+        let (done, is_done) = channel();
+        scope.spawn(move || done.send(a.reset_owned(mine)).unwrap());
+        thread::sleep(PATIENCE);
+        let _c = machine.join(bus(1), at(1, 0, 2));
+        let result = is_done.recv_timeout(LIMIT);
+        opening.succeed();
+        assert_eq!(result, Ok(Err(EINVAL)));
+    });
+    assert_eq!(machine.events(), []);
+    give_back(members.0);
+    give_back(members.1);
+}
+
+#[test]
 fn claims_wait_for_a_hot_reset() {
     let machine = &Machine::new();
     let members = two(machine);
