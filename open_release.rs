@@ -29,7 +29,7 @@ pub(crate) fn open(device: ClosedDevice<'_, VfioPciRs>) -> Result<EnabledDevice<
     let opening = device.data().open()?;
     let enabled = device.enable()?;
 
-    opening.succeed();
+    opening.succeed(enabled.was_reset());
 
     Ok(enabled)
 }

@@ -194,7 +194,7 @@ mod tests {
              private 0000:01:00.1 resets 0\n  0000:01:00.2 idle clean\n"
         )?);
         // Nothing but its own reset cleans what is private.
-        c.open()?.succeed();
+        c.open()?.succeed(true);
         c.close()?.settle(true);
         assert!(c.is_dirty());
         assert_eq!(machine.asked(), (0, 0));
@@ -211,7 +211,7 @@ mod tests {
         let opening = a.open()?;
         assert!(a.open().is_err());
         assert!(a.close().is_err());
-        opening.succeed();
+        opening.succeed(true);
         assert!(a.open().is_err());
         let closing = a.close()?;
         assert!(a.open().is_err());
@@ -229,8 +229,8 @@ mod tests {
         let a = machine.join(Machine::SCOPE, 0)?;
         let b = machine.join(Machine::SCOPE, 1)?;
 
-        a.open()?.succeed();
-        b.open()?.succeed();
+        a.open()?.succeed(true);
+        b.open()?.succeed(true);
         a.close()?.settle(true);
         assert_eq!(machine.asked(), (0, 1));
         assert!(machine.shows(
@@ -251,7 +251,7 @@ mod tests {
         let a = machine.join(Machine::SCOPE, 0)?;
         let b = machine.join(Machine::SCOPE, 1)?;
 
-        a.open()?.succeed();
+        a.open()?.succeed(true);
         let opening = b.open()?;
         a.close()?.settle(true);
         assert_eq!(machine.asked(), (0, 1));
@@ -268,13 +268,13 @@ mod tests {
         let a = machine.join(Machine::SCOPE, 0)?;
 
         machine.bus.broken.store(true, Relaxed);
-        a.open()?.succeed();
+        a.open()?.succeed(true);
         // A claim that is dropped says that nothing is known: dirty.
         drop(a.close()?);
         assert!(machine.shows("bus 0000:01 resets 0\n  0000:01:00.0 idle dirty\n")?);
 
         machine.bus.broken.store(false, Relaxed);
-        a.open()?.succeed();
+        a.open()?.succeed(true);
         a.close()?.settle(true);
         assert!(machine.shows("bus 0000:01 resets 1\n  0000:01:00.0 idle clean\n")?);
 
@@ -288,7 +288,7 @@ mod tests {
         let b = machine.join(Machine::SCOPE, 1)?;
 
         machine.bus.busy.store(true, Relaxed);
-        a.open()?.succeed();
+        a.open()?.succeed(true);
         a.close()?.settle(true);
         assert!(a.is_dirty());
         machine.bus.busy.store(false, Relaxed);
@@ -303,7 +303,7 @@ mod tests {
 
         // Whatever is still due when the last member leaves goes with the domain.
         machine.bus.busy.store(true, Relaxed);
-        b.open()?.succeed();
+        b.open()?.succeed(true);
         b.close()?.settle(true);
         drop(a);
         drop(b);
@@ -322,7 +322,7 @@ mod tests {
         a.bind(1)?.bound(10);
         assert!(a.bind(1).is_err());
         drop(a.attach()?);
-        a.open()?.succeed();
+        a.open()?.succeed(true);
         a.close()?.settle(true);
         // It is idle, but iommufd is not done with it.
         assert_eq!(machine.asked(), (0, 0));
@@ -343,8 +343,8 @@ mod tests {
         let bound_to_1 = |_: &Fake, binding| matches!(binding, Binding::Bound(1, _));
 
         a.bind(1)?.bound(10);
-        a.open()?.succeed();
-        b.open()?.succeed();
+        a.open()?.succeed(true);
+        b.open()?.succeed(true);
         b.close()?.settle(true);
         assert_eq!(a.reset_owned(bound_to_1), Err(EINVAL));
         b.bind(2)?.bound(20);

@@ -21,9 +21,12 @@ use super::{
 pub(crate) struct Opening<'a, H: Hardware>(pub(super) &'a Membership<H>);
 
 impl<H: Hardware> Opening<'_, H> {
-    /// Records that the member is open.
-    pub(crate) fn succeed(self) {
-        self.0.settle(|state| state.claim = Claim::Open);
+    /// Records that the member is open. `was_reset` says whether the open has reset it.
+    pub(crate) fn succeed(self, was_reset: bool) {
+        self.0.settle(|state| {
+            state.claim = Claim::Open;
+            state.dirty &= !was_reset;
+        });
         core::mem::forget(self);
     }
 }

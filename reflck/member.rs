@@ -55,7 +55,7 @@ pub(crate) enum Binding<C> {
 pub(super) struct State<C> {
     pub(super) claim: Claim,
     pub(super) binding: Binding<C>,
-    /// The function was used and has not been reset since.
+    /// The function was used and has not been reset since, the current use aside.
     pub(super) dirty: bool,
 }
 

@@ -99,6 +99,13 @@ impl<T: Driver> Device<T> {
     fn vdev(&self) -> *mut bindings::vfio_device {
         self.core.get().cast()
     }
+
+    /// Returns whether resetting the function alone worked when it was opened. Called with
+    /// `dev_set->lock` held.
+    fn reset_works(&self) -> bool {
+        // SAFETY: Only open writes the field, under `dev_set->lock`, which is held.
+        unsafe { bindings::vfio_pci_core_device::reset_works_raw(self.core()) }
+    }
 }
 
 impl<T: Driver> Device<T> {
@@ -309,6 +316,11 @@ impl<'a, T: Driver> EnabledDevice<'a, T> {
         self.0.data()
     }
 
+    /// Returns whether enabling the device has reset the function.
+    pub(crate) fn was_reset(&self) -> bool {
+        self.0.reset_works()
+    }
+
     /// Stops the function, restores the state that it had before it was enabled, resets it if
     /// possible, and lets runtime PM put it into D3hot, unless `disable_idle_d3`.
     ///
@@ -370,9 +382,7 @@ impl<'a, T: Driver> Quiesced<'a, T> {
 
     /// Returns whether resetting the function alone worked when it was opened.
     pub(crate) fn reset_works(&self) -> bool {
-        // SAFETY: The field is written when the device is opened only, under `dev_set->lock`,
-        // which is held.
-        unsafe { bindings::vfio_pci_core_device::reset_works_raw(self.0.core()) }
+        self.0.reset_works()
     }
 }
 

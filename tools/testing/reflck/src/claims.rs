@@ -50,7 +50,7 @@ fn every_claim_in_turn() {
         assert_state(&machine, "idle clean");
         let opening = member.open().unwrap();
         assert_state(&machine, "opening clean");
-        opening.succeed();
+        opening.succeed(true);
         assert_state(&machine, "open clean");
         let closing = member.close().unwrap();
         assert_state(&machine, "closing clean");
@@ -78,7 +78,7 @@ fn opening_refuses_open_and_close() {
     assert_open_refused(&member);
     assert_close_refused(&member);
     assert_state(&machine, "opening clean");
-    opening.succeed();
+    opening.succeed(true);
     assert_state(&machine, "open clean");
     close(&member, false);
 }
@@ -160,20 +160,38 @@ fn closing_that_is_dropped_leaves_the_function_dirty() {
 }
 
 #[test]
-fn dirty_function_stays_dirty_while_it_is_used() {
+fn open_cleans_what_it_resets() {
     let machine = Machine::new();
     let member = machine.join(PRIVATE, at(0, 4, 0));
-    open(&member);
-    close(&member, true);
 
+    for (was_reset, state) in [(false, "open dirty"), (true, "open clean")] {
+        open(&member);
+        close(&member, true);
+
+        let opening = member.open().unwrap();
+        assert_state(&machine, "opening dirty");
+        opening.succeed(was_reset);
+        assert_state(&machine, state);
+        close(&member, false);
+        assert_state(&machine, "idle clean");
+    }
+}
+
+#[test]
+fn closing_is_found_again() {
+    let machine = Machine::new();
+    let member = machine.join(PRIVATE, at(0, 4, 0));
+
+    assert!(member.closing().is_none());
     let opening = member.open().unwrap();
-    assert_state(&machine, "opening dirty");
-    opening.succeed();
-    assert_state(&machine, "open dirty");
-    let closing = member.close().unwrap();
-    assert_state(&machine, "closing dirty");
-    closing.settle(false);
-    assert_state(&machine, "idle clean");
+    assert!(member.closing().is_none());
+    opening.succeed(true);
+    assert!(member.closing().is_none());
+    member.close().unwrap().detach();
+    assert_state(&machine, "closing clean");
+    member.closing().unwrap().settle(true);
+    assert_state(&machine, "idle dirty");
+    assert!(member.closing().is_none());
 }
 
 #[test]
@@ -185,7 +203,7 @@ fn claims_of_siblings_are_independent() {
 
     let opening_a = a.open().unwrap();
     let opening_b = b.open().unwrap();
-    opening_a.succeed();
+    opening_a.succeed(true);
     let closing_a = a.close().unwrap();
     let opening_c = c.open().unwrap();
     assert_eq!(
@@ -198,7 +216,7 @@ fn claims_of_siblings_are_independent() {
         ]
     );
 
-    opening_b.succeed();
+    opening_b.succeed(true);
     drop(opening_c);
     closing_a.settle(false);
     assert_eq!(

@@ -310,7 +310,7 @@ impl Machine {
 /// Opens a function that is idle.
 #[track_caller]
 pub(crate) fn open(member: &Membership<Fake>) {
-    member.open().unwrap().succeed();
+    member.open().unwrap().succeed(true);
 }
 
 /// Closes a function that is open.

@@ -199,7 +199,7 @@ fn waits_for_an_open_that_succeeds() {
         let reset = scope.spawn(|| a.reset_owned(mine));
         thread::sleep(PATIENCE);
         assert!(!reset.is_finished());
-        opening.succeed();
+        opening.succeed(true);
         assert_eq!(reset.join().unwrap(), Ok(()));
     });
     assert_eq!(machine.events(), [hot_reset_of_both()]);
@@ -239,7 +239,7 @@ fn refuses_when_another_function_joins_while_it_waits() {
         thread::sleep(PATIENCE);
         let _c = machine.join(bus(1), at(1, 0, 2));
         let result = is_done.recv_timeout(LIMIT);
-        opening.succeed();
+        opening.succeed(true);
         assert_eq!(result, Ok(Err(EINVAL)));
     });
     assert_eq!(machine.events(), []);
@@ -310,7 +310,7 @@ fn claims_wait_for_a_hot_reset_that_waits() {
         thread::sleep(PATIENCE);
         assert!(!opening_c.is_finished(), "it could wait for ever");
         assert!(!attaching.is_finished(), "it could wait for ever");
-        opening.succeed();
+        opening.succeed(true);
         assert_eq!(reset.join().unwrap(), Ok(()));
         assert_wakes(b, &[&opening_c, &attaching]);
     });
@@ -467,7 +467,7 @@ fn attaching_waits_for_the_group() {
     of_another.bind(ME).unwrap().bound(12);
 
     let opening = b.open().unwrap();
-    assert_attaching_waits(a, &of_another, || opening.succeed());
+    assert_attaching_waits(a, &of_another, || opening.succeed(true));
     let closing = b.close().unwrap();
     assert_attaching_waits(a, &of_another, || closing.settle(false));
 

@@ -221,7 +221,7 @@ fn use_once(member: &Membership<Function>, dice: &mut Dice) {
         function.is_used.store(false, SeqCst);
         release(is_dirty, || drop(opening));
     } else {
-        opening.succeed();
+        opening.succeed(true);
         if dice.roll(3) {
             member.reset_owned(|_, _| true).unwrap();
         }
@@ -379,7 +379,7 @@ fn many_threads_want_one_function() {
                         };
                         assert!(!has_owner.swap(true, SeqCst), "two owners");
                         dice.pause();
-                        opening.succeed();
+                        opening.succeed(true);
                         opened.fetch_add(1, SeqCst);
                         let closing = member.close().unwrap();
                         has_owner.store(false, SeqCst);

@@ -27,7 +27,7 @@ fn a_life_with_iommufd() {
     assert_traced(&machine, &[]);
 
     member.bind(1).unwrap().bound(7);
-    member.open().unwrap().succeed();
+    member.open().unwrap().succeed(true);
     assert_traced(
         &machine,
         &[

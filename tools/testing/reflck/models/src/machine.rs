@@ -345,7 +345,7 @@ impl Member {
         let was_used = std::mem::replace(&mut self.facts().open[self.number()], true);
         assert!(!was_used, "two users");
         self.pass_through();
-        opening.succeed();
+        opening.succeed(true);
 
         true
     }
