@@ -59,7 +59,7 @@ use kernel::{
 /// only cost another minute's wait.
 ///
 /// A function that is alone in its slot or on its bus has no siblings to lose against, and the
-/// reset of the slot or bus, if there is one, follows.
+/// reset of the slot or bus follows, if there is one and no virtual functions forbid it.
 pub(crate) fn reset_function<T: Driver>(function: &Function, quiesced: &Quiesced<'_, T>) -> bool {
     if !quiesced.needs_reset() {
         return false;
@@ -67,7 +67,7 @@ pub(crate) fn reset_function<T: Driver>(function: &Function, quiesced: &Quiesced
     if !quiesced.reset_works()
         || !function.is_present()
         || function.reset_uses_bridge()
-        || (is_alone(function) && function.can_reset_affected())
+        || can_reset_alone(function)
     {
         return true;
     }
@@ -118,9 +118,14 @@ pub(crate) fn reset_unbound(pdev: &pci::Device<device::Core<'_>>, function: &Fun
     }
 }
 
-/// Returns whether a slot or bus reset would reset this function only.
-fn is_alone(function: &Function) -> bool {
-    !function.reset_scope().is_private() && function.count_affected() == 1
+/// Returns whether there is a slot or bus reset that affects this function only.
+///
+/// The virtual functions of a PF can be on a bus of their own, and a reset of the PF affects them.
+fn can_reset_alone(function: &Function) -> bool {
+    !function.reset_scope().is_private()
+        && !function.has_virtual_functions()
+        && function.count_affected() == 1
+        && function.can_reset_affected()
 }
 
 /// Finds out what the user whose functions are bound to `context` has of each of `dependents`.

@@ -68,6 +68,12 @@ impl Function {
         u32::from(hdr_type) != bindings::PCI_HEADER_TYPE_NORMAL
     }
 
+    /// Returns whether the function has virtual functions.
+    pub(crate) fn has_virtual_functions(&self) -> bool {
+        // SAFETY: `self` holds a reference to the device.
+        unsafe { bindings::vfio_rs_pci_num_vf(self.as_raw()) > 0 }
+    }
+
     /// Returns whether the function and `other` are in the same IOMMU group, and in any.
     pub(crate) fn shares_iommu_group(&self, other: &Self) -> bool {
         let id = |function: &Self| {
