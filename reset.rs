@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The resets: of one function that is released or unbound, and of a whole slot or bus, at the last
-//! release or as a hot reset that the user asks for.
+//! Resets: of one function that is closed or unbound, and of a whole slot or bus, at the last close
+//! or as a hot reset that the user asks for.
 //!
 //! `reflck.rs` decides when a domain may be reset. It calls [`Hardware::reset_unused`] and
 //! [`Hardware::reset_owned`] here with the reflck held. The [`Unused`] or [`Owned`] argument
@@ -22,6 +22,7 @@ use crate::{
     },
     vfio::{
         log_ratelimited,
+        BoundFunction,
         BoundTo,
         Context,
         ContextId,
@@ -31,7 +32,8 @@ use crate::{
         Function,
         Owner,
         Quiesced,
-        Resumed, //
+        Resumed,
+        TracedReset, //
     },
 };
 use core::ops::ControlFlow;
@@ -46,20 +48,17 @@ use kernel::{
     }, //
 };
 
-/// Resets a function at its release, if that is still owed and can be done. Returns whether it is
-/// dirty after all.
+/// Resets a function at its close, if a reset is still owed and possible. Returns whether the
+/// function is dirty after that.
 ///
-/// vfio-pci-core resets the function itself if it can take the lock of the bridge above; it only
-/// tries to, and loses against siblings that are being reset at the same time. That lock protects
-/// the bridge from a reset method that goes through it. So a function whose method does not is
-/// reset under its own device lock alone, just as when it is opened. The device lock in turn is
-/// only tried, because whoever unbinds the device holds it and waits for this release.
+/// vfio-pci-core resets the function itself, but only if it can take the lock of the bridge above.
+/// It loses against siblings that are reset at the same time. That lock protects the bridge from
+/// reset methods that go through it. A function whose method does not is reset here under its
+/// device lock alone, as at open.
 ///
-/// A function that does not answer any more has failed its reset, or is gone: trying again would
-/// only cost another minute's wait.
-///
-/// A function that is alone in its slot or on its bus has no siblings to lose against, and the
-/// reset of the slot or bus follows, if there is one and no virtual functions forbid it.
+/// The device lock is only tried: unbinding the device holds it and waits for this close. A
+/// function that does not answer has failed its reset or is gone, so another attempt would only
+/// cost a minute.
 pub(crate) fn reset_function<T: Driver>(function: &Function, quiesced: &Quiesced<'_, T>) -> bool {
     if !quiesced.needs_reset() {
         return false;
@@ -67,14 +66,13 @@ pub(crate) fn reset_function<T: Driver>(function: &Function, quiesced: &Quiesced
     if !quiesced.reset_works()
         || !function.is_present()
         || function.reset_uses_bridge()
-        || can_reset_alone(function)
+        || can_reset_alone(&quiesced.function())
     {
         return true;
     }
 
     match function.try_reset() {
         Ok(()) => return false,
-        // Nothing is wrong with the function.
         Err(EAGAIN) => {
             if log_ratelimited() {
                 dev_info!(
@@ -93,12 +91,10 @@ pub(crate) fn reset_function<T: Driver>(function: &Function, quiesced: &Quiesced
     true
 }
 
-/// Resets a function that is unbound while it is still owed a reset: whoever gets it next shall not
-/// find what its last user left.
+/// Resets a dirty function before it is unbound, so that no state leaks to the next driver.
 ///
-/// That is so if it was open when it was to be unbound: then the device lock was not to be had at
-/// the release. Now it is held. A function that only a reset of its slot or bus can clean is given
-/// back as it is, and so is one that is gone: to wait for it would only hold up its removal.
+/// The function is dirty if it was open at unbind: the close could not take the device lock then.
+/// If only a slot or bus reset can clean the function, or if it is gone, it stays dirty.
 pub(crate) fn reset_unbound(pdev: &pci::Device<device::Core<'_>>, function: &Function) {
     let result = if !function.is_present() {
         Err(ENODEV)
@@ -120,15 +116,16 @@ pub(crate) fn reset_unbound(pdev: &pci::Device<device::Core<'_>>, function: &Fun
 
 /// Returns whether there is a slot or bus reset that affects this function only.
 ///
-/// The virtual functions of a PF can be on a bus of their own, and a reset of the PF affects them.
-fn can_reset_alone(function: &Function) -> bool {
+/// If so, the reset of its domain follows the close. A reset of a PF affects its VFs, too, which
+/// can be on another bus.
+fn can_reset_alone(function: &BoundFunction<'_>) -> bool {
     !function.reset_scope().is_private()
         && !function.has_virtual_functions()
         && function.count_affected() == 1
         && function.can_reset_affected()
 }
 
-/// Finds out what the user whose functions are bound to `context` has of each of `dependents`.
+/// Fills in, for each dependent, its device ID in `context`, or whether the caller owns it.
 pub(crate) fn hot_reset_info(
     membership: &Membership<Function>,
     context: &Context<'_>,
@@ -150,15 +147,9 @@ pub(crate) fn hot_reset_info(
     });
 }
 
-/// Resets the slot or bus for the user who has all of it, according to `owner`.
+/// Resets the slot or bus if `owner` owns every function of it.
 pub(crate) fn hot_reset(membership: &Membership<Function>, owner: &Owner<'_>) -> Result {
-    membership.reset_owned(|function, binding| match owner {
-        Owner::Groups(groups) => groups.contain(function),
-        Owner::Context(context) => match binding {
-            Binding::Bound(bound, _) | Binding::Changing(bound) => bound == context.id(),
-            Binding::Unbound => context.has_group_of(function),
-        },
-    })
+    membership.reset_owned(|function, binding| owner.owns(function, binding.context()))
 }
 
 impl Hardware for Function {
@@ -182,16 +173,20 @@ impl Hardware for Function {
         scope: &ResetScope,
         unused: &Unused<'_, Self>,
     ) -> Result<(), ResetFailure> {
-        if !self.can_reset_affected() {
+        let function = BoundFunction::of_member(self, unused).map_err(ResetFailure::Failed)?;
+
+        if !function.can_reset_affected() {
             return Err(ResetFailure::NoReset);
         }
-        if let Some((address, obstacle)) = find_obstacle(self, unused) {
+        if let Some((address, obstacle)) = find_obstacle(&function, unused) {
             return Err(ResetFailure::Obstacle(address, obstacle));
         }
 
-        let ms = self
-            .traced_reset(scope, false, unused.len(), || reset_all(self, unused))
-            .map_err(ResetFailure::Failed)?;
+        let traced = TracedReset::begin(self, scope, false, unused.len());
+        let result = reset_all(&function, unused);
+        traced.end(&result);
+
+        let ms = result.map_err(ResetFailure::Failed)?;
         dev_info!(
             self.dev(),
             "{} reset of {scope} done: {} functions in {ms} ms\n",
@@ -210,24 +205,24 @@ impl Hardware for Function {
     /// a function is being accessed, [`EAGAIN`] if a device lock is held elsewhere, [`ENOMEM`], or
     /// the error of a resume.
     fn reset_owned(&self, scope: &ResetScope, owned: &Owned<'_, Self>) -> Result {
-        let obstacle = find_obstacle(self, owned);
+        let function = BoundFunction::of_member(self, owned)?;
+        let obstacle = find_obstacle(&function, owned);
+
         if let Some((address, obstacle)) = &obstacle {
             dev_dbg!(
                 self.dev(),
                 "hot reset of {scope} refused: {address} {obstacle}\n"
             );
         }
-        if obstacle.is_some() || !self.can_reset_affected() {
+        if obstacle.is_some() || !function.can_reset_affected() {
             return Err(EINVAL);
         }
 
-        self.traced_reset(scope, true, owned.len(), || {
-            let _resumed = Resumed::new(owned.iter())?;
-            let fences = Fences::new(owned)?;
-            fences.set_d0();
+        let traced = TracedReset::begin(self, scope, true, owned.len());
+        let result = reset_fenced(&function, owned);
+        traced.end(&result);
 
-            self.reset_affected()
-        })
+        result
     }
 
     fn shares_iommu_group(&self, other: &Self) -> bool {
@@ -346,7 +341,7 @@ impl fmt::Display for Obstacle {
 
 /// Returns the first function that does not allow a slot or bus reset of the domain.
 fn find_obstacle(
-    function: &Function,
+    function: &BoundFunction<'_>,
     members: &Settled<'_, Function>,
 ) -> Option<(Address, Obstacle)> {
     let mut found = None;
@@ -370,11 +365,20 @@ fn find_obstacle(
 
 /// Resets the slot or bus of `function`, with all its functions in D0. Returns the duration of the
 /// reset in milliseconds.
-fn reset_all(function: &Function, unused: &Unused<'_, Function>) -> Result<i64> {
-    let _resumed = Resumed::new(unused.iter())?;
+fn reset_all(function: &BoundFunction<'_>, unused: &Unused<'_, Function>) -> Result<i64> {
+    let resumed = Resumed::new(unused)?;
 
     let start = Instant::<Monotonic>::now();
-    function.reset_affected()?;
+    resumed.reset_affected(function)?;
 
     Ok(start.elapsed().as_millis())
+}
+
+/// Resets the slot or bus of `function`, with all its functions in D0 and user access blocked.
+fn reset_fenced(function: &BoundFunction<'_>, owned: &Owned<'_, Function>) -> Result {
+    let resumed = Resumed::new(owned)?;
+    let fences = Fences::new(owned)?;
+    fences.set_d0();
+
+    resumed.reset_affected(function)
 }

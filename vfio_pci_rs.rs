@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `vfio_pci_rs`: PCI functions for user space, as `vfio-pci` gives them, with the life cycle in
-//! Rust.
+//! `vfio_pci_rs`: `vfio-pci` with the life cycle of its functions in Rust.
 //!
-//! `vfio-pci-core` does what is done to one function: config space, BARs, interrupts, power. This
-//! driver decides what involves several: who uses which function, and when a slot or bus is reset.
+//! `vfio-pci-core` handles one function: config space, BARs, interrupts, power. This driver decides
+//! on matters of several: which functions are in use, and when a slot or bus is reset.
 //!
-//! - `reflck.rs`: the lock of a reset domain, and what it guards
-//! - `open_release.rs`: open and release
+//! - `reflck.rs`: the lock of a reset domain
+//! - `open_release.rs`: open and close
 //! - `reset.rs`: resets of functions, slots and buses
 //! - `vfio/`: the abstractions over C
 //!
 //! This file: the module, probe, and the files in debugfs.
 
-// In a kernel without iommufd nobody calls what is there for it.
+// A kernel without iommufd does not call the functions for it.
 #![cfg_attr(not(CONFIG_IOMMUFD), allow(dead_code))]
 
 use kernel::{
@@ -32,7 +31,10 @@ use kernel::{
     fmt,
     pci,
     prelude::*,
-    sync::Arc, //
+    sync::{
+        aref::ARef,
+        Arc, //
+    }, //
 };
 
 mod bindings;
@@ -48,7 +50,7 @@ use reflck::{
     Registry, //
 };
 use vfio::{
-    params,
+    BoundFunction,
     ClosedDevice,
     Context,
     ContextId,
@@ -58,11 +60,12 @@ use vfio::{
     DynamicId,
     EnabledDevice,
     Function,
-    Name,
     OpenDevice,
     Options,
     Owner,
-    Quiesced, //
+    Params,
+    Quiesced,
+    RegisteredName, //
 };
 
 /// The driver.
@@ -75,27 +78,29 @@ impl vfio::Driver for VfioPciRs {
 
     type Shared = Arc<Registry<Function>>;
 
-    /// A device is a member of its reset domain for as long as user space can open it.
+    /// A device is a member of its reset domain as long as user space can open it.
     type Data = Membership<Function>;
 
     fn options() -> Options {
+        let params = Params::read();
+
         Options {
-            nointxmask: params::nointxmask(),
-            disable_vga: params::disable_vga(),
-            disable_idle_d3: params::disable_idle_d3(),
+            nointxmask: params.nointxmask,
+            disable_vga: params.disable_vga,
+            disable_idle_d3: params.disable_idle_d3,
         }
     }
 
     fn allows_sriov() -> bool {
-        params::enable_sriov()
+        Params::read().enable_sriov
     }
 
     fn probe(
         pdev: &pci::Device<device::Core<'_>>,
-        core: CoreDevice,
+        core: ARef<CoreDevice>,
         registry: &Self::Shared,
     ) -> Result<Self::Data> {
-        let function = Function::new(core);
+        let function = Function::new(pdev, core);
 
         if is_denylisted(pdev) {
             return Err(EINVAL);
@@ -105,7 +110,7 @@ impl vfio::Driver for VfioPciRs {
             return Err(EINVAL);
         }
 
-        registry.join(function.reset_scope(), function)
+        registry.join(BoundFunction::in_core(pdev).reset_scope(), function)
     }
 
     fn unbind(pdev: &pci::Device<device::Core<'_>>, membership: &Self::Data) {
@@ -155,8 +160,7 @@ impl vfio::Driver for VfioPciRs {
     }
 }
 
-/// Returns whether a function must not be given to user space because of errata that would endanger
-/// the host, and says so in the log.
+/// Returns whether a function has errata that let user space endanger the host. Logs it if so.
 fn is_denylisted(pdev: &pci::Device) -> bool {
     let id = u32::from(pdev.device_id());
 
@@ -177,7 +181,7 @@ fn is_denylisted(pdev: &pci::Device) -> bool {
     }
 
     let vendor = pdev.vendor_id().as_raw();
-    if params::disable_denylist() {
+    if Params::read().disable_denylist {
         dev_warn!(
             pdev,
             "device denylist disabled - allowing device {vendor:04x}:{id:04x}.\n"
@@ -192,7 +196,7 @@ fn is_denylisted(pdev: &pci::Device) -> bool {
     true
 }
 
-/// The module. Fields are dropped in the order they are declared: the driver goes first.
+/// The module. Fields are dropped in this order: the driver goes first.
 #[pin_data]
 struct Module {
     #[pin]
@@ -205,8 +209,8 @@ struct Module {
 impl kernel::InPlaceModule for Module {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
-            let wanted = params::driver_name();
-            let Some(name) = Name::parse::<VfioPciRs>(wanted) else {
+            let wanted = Params::read().driver_name;
+            let Some(name) = RegisteredName::parse::<VfioPciRs>(wanted) else {
                 pr_err!("driver_name cannot be \"{wanted}\": it is vfio_pci_rs or vfio-pci\n");
                 return Err(EINVAL);
             };
@@ -222,7 +226,7 @@ impl kernel::InPlaceModule for Module {
                 driver <- vfio::Registration::new(module, name, registry),
                 _: {
                     add_ids(&driver);
-                    if params::disable_denylist() {
+                    if Params::read().disable_denylist {
                         pr_warn!("device denylist disabled.\n");
                     }
                 },
@@ -232,10 +236,9 @@ impl kernel::InPlaceModule for Module {
     }
 }
 
-/// Adds the IDs of the parameter `ids` to the driver. One that cannot be read or added is reported,
-/// and the others are added all the same.
+/// Adds the IDs of the parameter `ids` to the driver. Logs and skips those that fail.
 fn add_ids(driver: &vfio::Registration<VfioPciRs>) {
-    let Ok(ids) = params::ids().to_str() else {
+    let Ok(ids) = Params::read().ids.to_str() else {
         pr_warn!("ids is not valid UTF-8\n");
         return;
     };

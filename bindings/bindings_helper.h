@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What bindgen reads: the vfio headers that the kernel crate's bindings leave
- * out, and the C helpers of this module.
+ * Input of bindgen: the vfio headers, which the kernel crate leaves out, and
+ * the C helpers of this module.
  */
 #include <linux/pci.h>
 #include <linux/vfio.h>

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * C helpers for what Rust cannot call or express itself.  Owns the module
- * parameters: the kernel crate's module! macro knows neither strings nor
- * parameters that appear in sysfs, and users of vfio-pci expect both.  All but
- * driver_name are those of vfio-pci.
+ * C helpers, and the module parameters.  The module! macro of the kernel crate
+ * supports neither strings nor parameters in sysfs, which users of vfio-pci
+ * expect.  All parameters but driver_name are those of vfio-pci.
  */
 
 #include <linux/device.h>
@@ -21,72 +20,38 @@
 
 #include "helpers.h"
 
-static char ids[1024];
-module_param_string(ids, ids, sizeof(ids), 0);
+struct vfio_rs_params vfio_rs_params = {
+	.driver_name = "vfio_pci_rs",
+};
+
+#define param_bool(name, perm) \
+	module_param_named(name, vfio_rs_params.name, bool, perm)
+
+module_param_string(ids, vfio_rs_params.ids, sizeof(vfio_rs_params.ids), 0);
 MODULE_PARM_DESC(ids, "Initial PCI IDs to add to the vfio driver, format is \"vendor:device[:subvendor[:subdevice[:class[:class_mask]]]]\" and multiple comma separated entries can be specified");
 
-static char driver_name[16] = "vfio_pci_rs";
-module_param_string(driver_name, driver_name, sizeof(driver_name), 0444);
+module_param_string(driver_name, vfio_rs_params.driver_name,
+		    sizeof(vfio_rs_params.driver_name), 0444);
 MODULE_PARM_DESC(driver_name, "Name of the PCI driver: vfio_pci_rs (the default), or vfio-pci, for tools that look for that name.  It can be loaded as vfio-pci only while no other driver has the name.");
 
-static bool nointxmask;
-module_param(nointxmask, bool, 0644);
+param_bool(nointxmask, 0644);
 MODULE_PARM_DESC(nointxmask, "Disable support for PCI 2.3 style INTx masking.  If this resolves problems for specific devices, report lspci -vvvxxx to linux-pci@vger.kernel.org so the device can be fixed automatically via the broken_intx_masking flag.");
 
-static bool disable_vga;
 #ifdef CONFIG_VFIO_PCI_VGA
-module_param(disable_vga, bool, 0444);
+param_bool(disable_vga, 0444);
 MODULE_PARM_DESC(disable_vga, "Disable VGA resource access through vfio-pci");
 #endif
 
-static bool disable_idle_d3;
-module_param(disable_idle_d3, bool, 0644);
+param_bool(disable_idle_d3, 0644);
 MODULE_PARM_DESC(disable_idle_d3, "Disable using the PCI D3 low power state for idle, unused devices");
 
-static bool enable_sriov;
 #ifdef CONFIG_PCI_IOV
-module_param(enable_sriov, bool, 0644);
+param_bool(enable_sriov, 0644);
 MODULE_PARM_DESC(enable_sriov, "Enable support for SR-IOV configuration.  Enabling SR-IOV on a PF typically requires support of the userspace PF driver, enabling VFs without such support may result in non-functional VFs or PF.");
 #endif
 
-static bool disable_denylist;
-module_param(disable_denylist, bool, 0444);
+param_bool(disable_denylist, 0444);
 MODULE_PARM_DESC(disable_denylist, "Disable use of device denylist. Disabling the denylist allows binding to devices with known errata that may lead to exploitable stability or security issues when accessed by untrusted users.");
-
-const char *vfio_rs_param_ids(void)
-{
-	return ids;
-}
-
-const char *vfio_rs_param_driver_name(void)
-{
-	return driver_name;
-}
-
-bool vfio_rs_param_nointxmask(void)
-{
-	return READ_ONCE(nointxmask);
-}
-
-bool vfio_rs_param_disable_vga(void)
-{
-	return disable_vga;
-}
-
-bool vfio_rs_param_disable_idle_d3(void)
-{
-	return READ_ONCE(disable_idle_d3);
-}
-
-bool vfio_rs_param_enable_sriov(void)
-{
-	return READ_ONCE(enable_sriov);
-}
-
-bool vfio_rs_param_disable_denylist(void)
-{
-	return disable_denylist;
-}
 
 bool vfio_rs_pci_is_root_bus(struct pci_dev *pdev)
 {
@@ -103,9 +68,14 @@ int vfio_rs_pci_num_vf(struct pci_dev *pdev)
 	return pci_num_vf(pdev);
 }
 
-int vfio_rs_pm_runtime_resume_and_get(struct pci_dev *pdev)
+void vfio_rs_pm_runtime_get_noresume(struct pci_dev *pdev)
 {
-	return pm_runtime_resume_and_get(&pdev->dev);
+	pm_runtime_get_noresume(&pdev->dev);
+}
+
+int vfio_rs_pm_runtime_resume(struct pci_dev *pdev)
+{
+	return pm_runtime_resume(&pdev->dev);
 }
 
 void vfio_rs_pm_runtime_put(struct pci_dev *pdev)
@@ -131,27 +101,28 @@ void vfio_rs_reschedule_delayed_work(struct delayed_work *dwork, u32 ms)
 }
 
 /*
- * Copies the name of the driver that @pdev is bound to.
+ * Copies the name of the driver that @pdev is bound to; @own is our driver.
  *
- * One that is ours, or nobody's, may be joining its reset domain or leaving it.
- * That is told by its device lock, which is only tried, because callers hold
- * locks that are taken below it.  What belongs to another driver is not locked,
- * nor is a VF, which is never in a domain with others: their users may try to
- * take the lock at this moment, and would fail.
+ * A function that is bound to @own or to no driver may be in probe or remove,
+ * about to join its reset domain or to leave it.  Then its device lock is held.
+ * The lock is only tried, because callers hold locks that nest inside it.  It
+ * is not tried for a function of another driver, nor for a VF, which shares no
+ * domain: that could make their users fail to take it.
  *
  * Returns 1 if the device is bound, 0 if it is not, -EBUSY if the device lock
  * is held elsewhere.
  */
-int vfio_rs_driver_name(struct pci_dev *pdev, char *buf, size_t len)
+int vfio_rs_driver_name(struct pci_dev *pdev, const struct device_driver *own,
+			char *buf, size_t len)
 {
 	const struct device_driver *drv;
 
-	/* A driver and its name are part of a module, which is freed by RCU. */
+	/* A driver and its name outlive this as in dev_driver_string(). */
 	scoped_guard(rcu) {
 		drv = READ_ONCE(pdev->dev.driver);
 		if (drv)
 			strscpy(buf, drv->name, len);
-		if (pdev->is_virtfn || (drv && strcmp(drv->name, driver_name)))
+		if (pdev->is_virtfn || (drv && drv != own))
 			return drv ? 1 : 0;
 	}
 
@@ -174,10 +145,7 @@ bool vfio_rs_log_ratelimited(void)
 	return __ratelimit(&limit);
 }
 
-/*
- * Adds the regions that @core has beyond those of other devices if it is an
- * Intel display controller; -ENODEV if it has none.
- */
+/* Adds the regions of Intel graphics; -ENODEV if @core has none. */
 int vfio_rs_igd_init(struct vfio_pci_core_device *core)
 {
 	if (!vfio_pci_is_intel_display(core->pdev))

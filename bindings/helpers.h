@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * C helpers for what Rust cannot call or express itself: inline functions,
- * tracepoints, and module parameters that can be written at run time or hold a
- * string.
+ * C helpers: inline functions, tracepoints and module parameters.
  */
 #ifndef VFIO_PCI_RS_HELPERS_H
 #define VFIO_PCI_RS_HELPERS_H
@@ -18,9 +16,11 @@ struct vfio_pci_core_device;
 bool vfio_rs_pci_is_root_bus(struct pci_dev *pdev);
 int vfio_rs_pci_domain_nr(struct pci_dev *pdev);
 int vfio_rs_pci_num_vf(struct pci_dev *pdev);
-int vfio_rs_pm_runtime_resume_and_get(struct pci_dev *pdev);
+void vfio_rs_pm_runtime_get_noresume(struct pci_dev *pdev);
+int vfio_rs_pm_runtime_resume(struct pci_dev *pdev);
 void vfio_rs_pm_runtime_put(struct pci_dev *pdev);
-int vfio_rs_driver_name(struct pci_dev *pdev, char *buf, size_t len);
+int vfio_rs_driver_name(struct pci_dev *pdev, const struct device_driver *own,
+			char *buf, size_t len);
 bool vfio_rs_log_ratelimited(void);
 int vfio_rs_iommu_group_id(struct pci_dev *pdev);
 
@@ -47,12 +47,16 @@ bool vfio_rs_is_cdev_opened(struct vfio_pci_core_device *core);
 bool vfio_rs_file_is_group(struct file *file);
 bool vfio_rs_file_has_dev(struct file *file, struct vfio_pci_core_device *core);
 
-bool vfio_rs_param_nointxmask(void);
-bool vfio_rs_param_disable_vga(void);
-bool vfio_rs_param_disable_idle_d3(void);
-bool vfio_rs_param_enable_sriov(void);
-bool vfio_rs_param_disable_denylist(void);
-const char *vfio_rs_param_ids(void);
-const char *vfio_rs_param_driver_name(void);
+struct vfio_rs_params {
+	char ids[1024];
+	char driver_name[16];
+	bool nointxmask;
+	bool disable_vga;
+	bool disable_idle_d3;
+	bool enable_sriov;
+	bool disable_denylist;
+};
+
+extern struct vfio_rs_params vfio_rs_params;
 
 #endif /* VFIO_PCI_RS_HELPERS_H */

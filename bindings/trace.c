@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The module's tracepoints, and a function for each: what the macros make of
- * trace.h is inline, and declare_trace! of the kernel crate knows tracepoints
- * only that its own bindings have.
+ * The tracepoints, and a function for each: those of the macros are inline, and
+ * declare_trace! of the kernel crate only works for its own bindings.
  */
 
 #define CREATE_TRACE_POINTS

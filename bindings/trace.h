@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Tracepoints: who waits for a reset domain and for how long, who has it, and
- * how long its resets take.  Documentation/usage.rst tells how to read them.
+ * Tracepoints: waits for a reset domain, operations in it, and its resets.
  */
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM vfio_pci_rs

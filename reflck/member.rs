@@ -51,6 +51,16 @@ pub(crate) enum Binding<C> {
     Bound(C, u32),
 }
 
+impl<C> Binding<C> {
+    /// Returns the context, unless the function is unbound.
+    pub(crate) fn context(self) -> Option<C> {
+        match self {
+            Self::Unbound => None,
+            Self::Changing(context) | Self::Bound(context, _) => Some(context),
+        }
+    }
+}
+
 /// The state of a member, guarded by the reflck.
 pub(super) struct State<C> {
     pub(super) claim: Claim,

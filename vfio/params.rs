@@ -1,60 +1,47 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The module parameters, as they stand at the time of the call.
+//! The module parameters, which `bindings/helpers.c` defines.
 //!
-//! They are defined in C (`bindings/helpers.c`), those of vfio-pci with the names, types and
-//! permissions that they have there.
+//! All but `driver_name` are those of vfio-pci, with the same names, types and permissions.
 
 use crate::bindings;
 use kernel::prelude::*;
 
-/// `ids`: the PCI IDs to bind to from the start, separated by commas.
-///
-/// Can be set when the module is loaded only.
-pub(crate) fn ids() -> &'static CStr {
-    // SAFETY: The parameter is a static, NUL-terminated array that is not written after the
-    // module's init function has begun.
-    unsafe { CStr::from_char_ptr(bindings::vfio_rs_param_ids()) }
+/// The module parameters at the time of [`Params::read`].
+pub(crate) struct Params {
+    /// PCI IDs to bind to, separated by commas. Fixed at load.
+    pub(crate) ids: &'static CStr,
+    /// The name of the PCI driver. Fixed at load.
+    pub(crate) driver_name: &'static CStr,
+    /// Do not use PCI 2.3 style INTx masking. Can change at any time.
+    pub(crate) nointxmask: bool,
+    /// Deny user space the legacy VGA addresses of a VGA device. Fixed at load.
+    pub(crate) disable_vga: bool,
+    /// Leave unused functions in D0. Can change at any time.
+    pub(crate) disable_idle_d3: bool,
+    /// Let root enable the VFs of a PF. Can change at any time.
+    pub(crate) enable_sriov: bool,
+    /// Bind to functions on the denylist. Fixed at load.
+    pub(crate) disable_denylist: bool,
 }
 
-/// `driver_name`: the name that the PCI driver shall have.
-///
-/// Can be set when the module is loaded only.
-pub(crate) fn driver_name() -> &'static CStr {
-    // SAFETY: The parameter is a static, NUL-terminated array that is not written after the
-    // module's init function has begun.
-    unsafe { CStr::from_char_ptr(bindings::vfio_rs_param_driver_name()) }
-}
+impl Params {
+    pub(crate) fn read() -> Self {
+        let params = &raw const bindings::vfio_rs_params;
 
-/// `nointxmask`: do not use PCI 2.3 style INTx masking. Can change at any time.
-pub(crate) fn nointxmask() -> bool {
-    // SAFETY: The function has no preconditions.
-    unsafe { bindings::vfio_rs_param_nointxmask() }
-}
-
-/// `disable_vga`: give user space no access to the legacy VGA addresses of a VGA device. Can be set
-/// when the module is loaded only, and is always false without `CONFIG_VFIO_PCI_VGA`.
-pub(crate) fn disable_vga() -> bool {
-    // SAFETY: The function has no preconditions.
-    unsafe { bindings::vfio_rs_param_disable_vga() }
-}
-
-/// `disable_idle_d3`: leave unused functions in D0. Can change at any time.
-pub(crate) fn disable_idle_d3() -> bool {
-    // SAFETY: The function has no preconditions.
-    unsafe { bindings::vfio_rs_param_disable_idle_d3() }
-}
-
-/// `enable_sriov`: let user space enable the VFs of a PF. Can change at any time, and is always
-/// false without `CONFIG_PCI_IOV`.
-pub(crate) fn enable_sriov() -> bool {
-    // SAFETY: The function has no preconditions.
-    unsafe { bindings::vfio_rs_param_enable_sriov() }
-}
-
-/// `disable_denylist`: bind to functions on the denylist. Can be set when the module is loaded
-/// only.
-pub(crate) fn disable_denylist() -> bool {
-    // SAFETY: The function has no preconditions.
-    unsafe { bindings::vfio_rs_param_disable_denylist() }
+        // SAFETY: The parameters are static. The strings are NUL-terminated and not written after
+        // the module's init function has begun. The others are single bytes, 0 or 1, that root can
+        // write at any time.
+        unsafe {
+            Self {
+                ids: CStr::from_char_ptr((&raw const (*params).ids).cast()),
+                driver_name: CStr::from_char_ptr((&raw const (*params).driver_name).cast()),
+                nointxmask: (&raw const (*params).nointxmask).read_volatile(),
+                disable_vga: (&raw const (*params).disable_vga).read_volatile(),
+                disable_idle_d3: (&raw const (*params).disable_idle_d3).read_volatile(),
+                enable_sriov: (&raw const (*params).enable_sriov).read_volatile(),
+                disable_denylist: (&raw const (*params).disable_denylist).read_volatile(),
+            }
+        }
+    }
 }

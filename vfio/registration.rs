@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The registration of a vfio-pci variant driver with the PCI bus.
+//!
+//! `pci::Adapter` of the kernel crate does not fit. It keeps its own driver data of a device, where
+//! vfio-pci-core wants its `struct vfio_pci_core_device`. It has no `driver_managed_dma`, no error
+//! handlers, no override-only IDs and no dynamic IDs.
+//!
+//! C header: [`include/linux/pci.h`](srctree/include/linux/pci.h)
+
+use super::{
+    device::Device,
+    driver::RegisteredName,
+    dynamic_id::DynamicId,
+    Driver, //
+};
+use crate::bindings;
+use core::marker::PhantomData;
+use kernel::{
+    container_of,
+    device,
+    error::{
+        from_result,
+        to_result, //
+    },
+    ffi::c_int,
+    pci,
+    prelude::*,
+    types::Opaque,
+    ThisModule, //
+};
+
+/// The registration of a [`Driver`] with the PCI bus.
+///
+/// Dropping it waits until all devices are closed, and unbinds them.
+///
+/// # Invariants
+///
+/// `name` and `shared` are initialised before `drv` is registered.
+#[pin_data(PinnedDrop)]
+pub(crate) struct Registration<T: Driver> {
+    #[pin]
+    drv: Opaque<bindings::pci_driver>,
+    name: RegisteredName,
+    shared: T::Shared,
+}
+
+// SAFETY: `shared` is `Sync`, and any thread can add a dynamic ID to `drv`.
+unsafe impl<T: Driver> Sync for Registration<T> {}
+
+// SAFETY: `shared` is `Send`, and a driver can be unregistered by any thread.
+unsafe impl<T: Driver> Send for Registration<T> {}
+
+impl<T: Driver> Registration<T> {
+    /// Registers the driver with the PCI bus.
+    ///
+    /// It binds only to devices whose driver override names it, and by dynamic IDs. Fails with
+    /// [`EBUSY`] if another driver has the name. May sleep.
+    pub(crate) fn new(
+        module: &'static ThisModule,
+        name: RegisteredName,
+        shared: T::Shared,
+    ) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            name,
+            shared,
+            drv <- Opaque::try_ffi_init(move |drv: *mut bindings::pci_driver| {
+                // SAFETY: `try_ffi_init()` passes a pointer that is valid for writes.
+                unsafe {
+                    drv.write(pin_init::zeroed());
+                    (*drv).name = name.of::<T>().as_char_ptr();
+                    (*drv).id_table = VTable::<T>::IDS.as_ptr();
+                    (*drv).probe = Some(VTable::<T>::probe_callback);
+                    (*drv).remove = Some(VTable::<T>::remove_callback);
+                    (*drv).sriov_configure = Some(VTable::<T>::sriov_configure_callback);
+                    (*drv).err_handler = &raw const bindings::vfio_pci_core_err_handlers;
+                    // vfio claims the DMA ownership of a group when user space opens it.
+                    (*drv).driver_managed_dma = true;
+                }
+
+                // SAFETY: `drv` is initialised, and pinned until it is unregistered.
+                let result = to_result(unsafe {
+                    bindings::__pci_register_driver(drv, module.as_ptr(), T::NAME.as_char_ptr())
+                });
+
+                if result == Err(EBUSY) {
+                    pr_err!(
+                        "cannot be registered as {}: another driver that is loaded has this name\n",
+                        name.of::<T>()
+                    );
+                }
+                result
+            }),
+        })
+    }
+
+    /// Adds `id` to the driver, and binds to existing devices with this ID and no driver.
+    ///
+    /// Fails with [`ENOMEM`] or the error of binding. May sleep.
+    pub(crate) fn add_dynid(&self, id: &DynamicId) -> Result {
+        // SAFETY: The driver is registered.
+        to_result(unsafe {
+            bindings::pci_add_dynid(
+                self.drv.get(),
+                id.vendor,
+                id.device,
+                id.subvendor,
+                id.subdevice,
+                id.class,
+                id.class_mask,
+                0,
+            )
+        })
+    }
+}
+
+#[pinned_drop]
+impl<T: Driver> PinnedDrop for Registration<T> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: The driver is registered for as long as `self` is.
+        unsafe { bindings::pci_unregister_driver(self.drv.get()) };
+    }
+}
+
+/// The callbacks and IDs of a `struct pci_driver`.
+struct VTable<T: Driver>(PhantomData<T>);
+
+impl<T: Driver> VTable<T> {
+    /// Matches any device whose driver override names the driver.
+    const IDS: &'static [bindings::pci_device_id; 2] = &[
+        bindings::pci_device_id {
+            vendor: DynamicId::ANY,
+            device: DynamicId::ANY,
+            subvendor: DynamicId::ANY,
+            subdevice: DynamicId::ANY,
+            override_only: bindings::PCI_ID_F_VFIO_DRIVER_OVERRIDE,
+            ..pin_init::zeroed()
+        },
+        pin_init::zeroed(),
+    ];
+
+    /// # Safety
+    ///
+    /// Called by the PCI bus with a valid device, its lock held, and a driver that is the `drv` of
+    /// a [`Registration<T>`].
+    unsafe extern "C" fn probe_callback(
+        pdev: *mut bindings::pci_dev,
+        _id: *const bindings::pci_device_id,
+    ) -> c_int {
+        // SAFETY: The bus sets the driver of a device before it calls probe.
+        let drv = unsafe { container_of!((*pdev).dev.driver, bindings::pci_driver, driver) };
+        // SAFETY: By the requirements of this function.
+        let registration = unsafe {
+            container_of!(
+                drv.cast::<Opaque<bindings::pci_driver>>(),
+                Registration<T>,
+                drv
+            )
+        };
+        // SAFETY: By the type invariants of `Registration`, `name` and `shared` are initialised
+        // while the driver is registered, as it is for the duration of this call.
+        let (name, shared) = unsafe { ((*registration).name, &(*registration).shared) };
+        // SAFETY: `pci::Device` is a transparent wrapper of `struct pci_dev`, and probe is the
+        // context that `Core` stands for.
+        let pdev = unsafe { &*pdev.cast::<pci::Device<device::Core<'_>>>() };
+
+        from_result(|| {
+            Device::<T>::register(pdev, name, |core| T::probe(pdev, core, shared))?;
+            Ok(0)
+        })
+    }
+
+    /// Enables `nr_virtfn` VFs, or disables all if it is 0.
+    ///
+    /// vfio-pci-core sets the driver override of new VFs to the [`RegisteredName`] of the driver.
+    /// Fails with [`ENOENT`] if the driver does not allow SR-IOV, like the PCI bus without this
+    /// callback.
+    ///
+    /// # Safety
+    ///
+    /// Called by the PCI bus with a device that is bound to the driver, and its lock held.
+    unsafe extern "C" fn sriov_configure_callback(
+        pdev: *mut bindings::pci_dev,
+        nr_virtfn: c_int,
+    ) -> c_int {
+        if !T::allows_sriov() {
+            return ENOENT.to_errno();
+        }
+
+        // SAFETY: By the requirements of this function; `Device::register()` has set the driver
+        // data.
+        unsafe {
+            let core = bindings::dev_get_drvdata(&raw mut (*pdev).dev);
+            bindings::vfio_pci_core_sriov_configure(core.cast(), nr_virtfn)
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the PCI bus once for each success of `probe_callback()`, with the device's lock
+    /// held.
+    unsafe extern "C" fn remove_callback(pdev: *mut bindings::pci_dev) {
+        // SAFETY: `pci::Device` is a transparent wrapper of `struct pci_dev`, and remove is the
+        // context that `Core` stands for.
+        let pdev = unsafe { &*pdev.cast::<pci::Device<device::Core<'_>>>() };
+
+        // SAFETY: By the requirements of this function.
+        unsafe { Device::<T>::unregister(pdev) };
+    }
+}
