@@ -68,9 +68,9 @@ int vfio_rs_pci_num_vf(struct pci_dev *pdev)
 	return pci_num_vf(pdev);
 }
 
-void vfio_rs_pm_runtime_get_noresume(struct pci_dev *pdev)
+void vfio_rs_pm_runtime_get(struct pci_dev *pdev)
 {
-	pm_runtime_get_noresume(&pdev->dev);
+	pm_runtime_get(&pdev->dev);
 }
 
 int vfio_rs_pm_runtime_resume(struct pci_dev *pdev)

@@ -54,9 +54,10 @@ pub(crate) struct Resumed<'a>(&'a Settled<'a, Function>);
 impl<'a> Resumed<'a> {
     /// Brings all functions to D0, or none if it fails. May sleep.
     pub(crate) fn new(members: &'a Settled<'a, Function>) -> Result<Self> {
+        // Resuming takes some 10 ms. Start all of them before waiting for the first.
         for function in members.iter() {
             // SAFETY: `function` holds a reference to the device.
-            unsafe { bindings::vfio_rs_pm_runtime_get_noresume(function.as_raw()) };
+            unsafe { bindings::vfio_rs_pm_runtime_get(function.as_raw()) };
         }
         // INVARIANT: The counts have just been taken.
         let this = Self(members);
