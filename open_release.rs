@@ -39,7 +39,7 @@ pub(crate) fn close(device: EnabledDevice<'_, VfioPciRs>) -> DisabledDevice<'_, 
     match device.data().close() {
         // `quiesced()` takes over.
         Ok(closing) => closing.detach(),
-        // vfio core closes only what it has opened, and only once.
+        // vfio core only closes a device that is open.
         Err(_) => _ = kernel::warn_on!(true),
     }
 
@@ -79,7 +79,7 @@ pub(crate) fn bind_iommufd(
 pub(crate) fn unbind_iommufd(membership: &Membership<Function>, unbind: impl FnOnce()) {
     let unbinding = membership.unbind();
 
-    // vfio core unbinds only what it has bound, and only once.
+    // vfio core only unbinds a device that is bound.
     kernel::warn_on!(unbinding.is_err());
     unbind();
 }
@@ -92,7 +92,7 @@ pub(crate) fn attach_iommufd<R>(
 ) -> R {
     let attaching = membership.attach();
 
-    // vfio core attaches only what is bound.
+    // vfio core only attaches a device that is bound.
     kernel::warn_on!(attaching.is_err());
     change()
 }
