@@ -91,9 +91,9 @@ pub(crate) fn reset_function<T: Driver>(function: &Function, quiesced: &Quiesced
     true
 }
 
-/// Resets a dirty function before it is unbound, so that no state leaks to the next driver.
+/// Resets a dirty function before it is unbound.
 ///
-/// The function is dirty if it was open at unbind: the close could not take the device lock then.
+/// So no state leaks to the next driver. The function is dirty if it was open at unbind: the close could not take the device lock then.
 /// If only a slot or bus reset can clean the function, or if it is gone, it stays dirty.
 pub(crate) fn reset_unbound(pdev: &pci::Device<device::Core<'_>>, function: &Function) {
     let result = if !function.is_present() {
@@ -125,7 +125,7 @@ fn can_reset_alone(function: &BoundFunction<'_>) -> bool {
         && function.can_reset_affected()
 }
 
-/// Fills in, for each dependent, its device ID in `context`, or whether the caller owns it.
+/// Fills in the device ID of each dependent in `context`, or whether the caller owns it.
 pub(crate) fn hot_reset_info(
     membership: &Membership<Function>,
     context: &Context<'_>,
@@ -161,7 +161,7 @@ impl Hardware for Function {
         Function::address(self)
     }
 
-    /// Resets the slot or bus if that affects only members, none of which has virtual functions.
+    /// Resets the slot or bus if that affects only members without virtual functions.
     ///
     /// A function that is not a member can be in use at any time. Members stay bound during the
     /// reset, because leaving the domain takes the reflck.
@@ -197,7 +197,7 @@ impl Hardware for Function {
         Ok(())
     }
 
-    /// Resets the slot or bus if that affects only members, none of which has virtual functions.
+    /// Resets the slot or bus if that affects only members without virtual functions.
     /// Blocks user access meanwhile.
     ///
     /// Brings all functions to D0 for the reset, and undoes that after it, in reverse order. Fails
@@ -339,7 +339,7 @@ impl fmt::Display for Obstacle {
     }
 }
 
-/// Returns the first function that does not allow a slot or bus reset of the domain.
+/// Returns the first function that forbids a slot or bus reset of the domain.
 fn find_obstacle(
     function: &BoundFunction<'_>,
     members: &Settled<'_, Function>,
@@ -374,7 +374,7 @@ fn reset_all(function: &BoundFunction<'_>, unused: &Unused<'_, Function>) -> Res
     Ok(start.elapsed().as_millis())
 }
 
-/// Resets the slot or bus of `function`, with all its functions in D0 and user access blocked.
+/// Resets the slot or bus of `function`, in D0 and with user access blocked.
 fn reset_fenced(function: &BoundFunction<'_>, owned: &Owned<'_, Function>) -> Result {
     let resumed = Resumed::new(owned)?;
     let fences = Fences::new(owned)?;

@@ -78,7 +78,7 @@ impl vfio::Driver for VfioPciRs {
 
     type Shared = Arc<Registry<Function>>;
 
-    /// A device is a member of its reset domain as long as user space can open it.
+    /// A device is in its reset domain as long as user space can open it.
     type Data = Membership<Function>;
 
     fn options() -> Options {

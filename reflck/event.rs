@@ -44,7 +44,7 @@ impl Purpose {
 
 /// An event of a member. All but [`Event::Wait`] come with the reflck held.
 pub(crate) enum Event<'a, H: Hardware> {
-    /// The operation is about to take the reflck, and to wait for other members if it must.
+    /// The operation is about to wait for the reflck, and maybe for other members.
     ///
     /// No [`Event::Claim`] follows if the operation is refused.
     Wait(Purpose),

@@ -58,10 +58,9 @@ impl<H: Hardware> Membership<H> {
         self.member.state.access(&members).dirty
     }
 
-    /// Puts the member in transit with `change`, which fails with [`EBUSY`] and no side effect if
-    /// the state of the member does not allow it.
+    /// Puts the member in transit with `change`.
     ///
-    /// Waits until `excludes` holds for no other member of its IOMMU group. A hot reset that waits
+    /// `change` fails with [`EBUSY`] and no side effect if the state does not allow it. Waits until `excludes` holds for no other member of its IOMMU group. A hot reset that waits
     /// goes first: it would starve if new transitions kept beginning. Cancels a retry, as the next
     /// close attempts the reset again. Takes the reflck.
     fn begin_transit<R>(

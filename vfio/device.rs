@@ -128,9 +128,9 @@ impl<'a, T: Driver> EnabledDevice<'a, T> {
         self.0.reset_works()
     }
 
-    /// Stops the function, restores the state that it had before it was enabled, resets it if
-    /// possible, and lets runtime PM put it into D3hot, unless `disable_idle_d3`.
+    /// Stops the function and restores the state from before it was enabled.
     ///
+    /// Resets it if possible, and lets runtime PM put it into D3hot, unless `disable_idle_d3`.
     /// vfio-pci-core calls [`Driver::quiesced`] before it puts the runtime PM reference. May sleep;
     /// a function level reset takes 100 ms.
     pub(crate) fn disable(self) -> DisabledDevice<'a, T> {
@@ -194,8 +194,7 @@ impl<'a, T: Driver> OpenDevice<'a, T> {
         unsafe { bindings::vfio_rs_is_cdev_opened(self.0.core()) }
     }
 
-    /// Returns the context that the device is bound to, if it was opened through its character
-    /// device.
+    /// Returns the context of a device that was opened through its character device.
     pub(super) fn cdev_context(&self) -> Option<Context<'a>> {
         if !self.is_cdev() {
             return None;

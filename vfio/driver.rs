@@ -53,7 +53,7 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// Returns the options of a new device.
     fn options() -> Options;
 
-    /// Returns whether root may enable the VFs of a PF that is bound to the driver.
+    /// Returns whether root may enable the VFs of a bound PF.
     fn allows_sriov() -> bool;
 
     /// Accepts or rejects `pdev`, and makes the data of its device.
@@ -98,7 +98,7 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// Must call `change`.
     fn attach_iommufd<R>(data: &Self::Data, change: impl FnOnce() -> R) -> R;
 
-    /// Fills in, for each dependent, its device ID in `context`, or whether the caller owns it.
+    /// Fills in the device ID of each dependent in `context`, or whether the caller owns it.
     ///
     /// Each is [`Dependent::NOT_OWNED`] so far.
     fn hot_reset_info(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Resets of a slot or bus, and the access that they need to every function of it.
+//! Resets of a slot or bus, with exclusive access to all its functions.
 //!
 //! The only file of `vfio/` that knows the reflck. A reset that hits several functions is sound
 //! only while none of them is opened, closed or unbound, and only the reflck can prove that.

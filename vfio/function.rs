@@ -151,7 +151,7 @@ impl<'a> BoundFunction<'a> {
         has_virtual_functions(self.0)
     }
 
-    /// Returns the slot of the function, or NULL if there is none that can be reset.
+    /// Returns the slot of the function if it can be reset, else NULL.
     fn resettable_slot(&self) -> *mut bindings::pci_slot {
         // SAFETY: The reference proves that the device is valid.
         let slot = unsafe { (*as_raw(self.0)).slot };
@@ -201,10 +201,9 @@ impl<'a> BoundFunction<'a> {
         !self.resettable_slot().is_null() || has_bus_reset()
     }
 
-    /// Calls `visit` for every function that a slot or bus reset affects, until it returns
-    /// [`ControlFlow::Break`]. Visits bridges, and the function itself.
+    /// Calls `visit` for every function that a slot or bus reset affects.
     ///
-    /// Holds `pci_bus_sem` for reading, so `visit` must neither walk again nor add or remove
+    /// That includes bridges, and the function itself. Stops at [`ControlFlow::Break`]. Holds `pci_bus_sem` for reading, so `visit` must neither walk again nor add or remove
     /// devices. May sleep.
     pub(crate) fn for_each_affected<F>(&self, visit: F)
     where

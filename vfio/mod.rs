@@ -10,14 +10,14 @@
 //! - vfio passes a device to every driver callback. User space opens it in two steps that types
 //!   keep in order: a [`ClosedDevice`] can only be enabled, and an [`EnabledDevice`] can only be
 //!   disabled. A [`DisabledDevice`] proves to vfio core that the driver did so.
-//! - An [`OpenDevice`] asks for a hot reset as an [`Owner`]. The driver wraps each iommufd operation
-//!   (bind, unbind, attach).
+//! - An [`OpenDevice`] asks for a hot reset as an [`Owner`]. The driver wraps each iommufd
+//!   operation (bind, unbind, attach).
 //! - [`Function`] is a PCI function for its own resets, [`BoundFunction`] for those of its slot or
 //!   bus. [`Resumed`] and [`Fences`] prepare the functions of a settled reset domain.
 //!
-//! Files, lowest first. A file uses only files before it, but `driver` and `device`, which need each
-//! other as in `rust/kernel/fwctl.rs`. Only `fence` knows the reflck; `Address` and `ResetScope` of
-//! the reflck are plain data.
+//! Files, lowest first. A file uses only files before it. `driver` and `device` need each other, as
+//! in `rust/kernel/fwctl.rs`. Only `fence` knows the reflck, whose `Address` and `ResetScope` are
+//! plain data.
 //!
 //! - `params`, `dynamic_id`, `pci`, `core`
 //! - `function`, `trace`, `fence`, `owner`

@@ -49,10 +49,9 @@ use kernel::{
 };
 
 impl<T: Driver> Device<T> {
-    /// Allocates a device for `pdev` with the driver's data from `data`, and registers it with
-    /// vfio. User space can open it after that.
+    /// Allocates a device for `pdev` with the driver's `data`, and registers it.
     ///
-    /// vfio-pci-core wants the device to be the driver data of `pdev`. Fails with the error of
+    /// User space can open it after that. vfio-pci-core wants the device to be the driver data of `pdev`. Fails with the error of
     /// `data` or `vfio_pci_core_register_device()`: [`EINVAL`] for a bridge, [`EBUSY`] for a PF
     /// whose VFs are enabled.
     pub(super) fn register(
@@ -104,8 +103,7 @@ impl<T: Driver> Device<T> {
         result
     }
 
-    /// Waits for the last user of the device of `pdev` to close it, unregisters it from vfio, and
-    /// drops it.
+    /// Waits for the last user of the device of `pdev`, unregisters and drops it.
     ///
     /// # Safety
     ///

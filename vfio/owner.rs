@@ -107,10 +107,10 @@ impl Owner<'_> {
     }
 }
 
-/// A function that a slot or bus reset affects, and its owner as user space sees it.
+/// A function that a slot or bus reset affects, and its owner.
 pub(crate) struct Dependent {
     pub(super) address: Address,
-    /// The ID of its IOMMU group, or for a user of iommufd, of the device in its context.
+    /// The ID of its IOMMU group, or its device ID for a user of iommufd.
     pub(super) id: u32,
 }
 
@@ -119,7 +119,7 @@ impl Dependent {
     // CAST: The ABI has -1 in an unsigned field.
     pub(crate) const NOT_OWNED: u32 = bindings::VFIO_PCI_DEVID_NOT_OWNED as u32;
 
-    /// The function is not bound to the context of the user, but no other user can own it.
+    /// The function is not bound to the user's context. No other user can own it.
     pub(crate) const OWNED: u32 = bindings::VFIO_PCI_DEVID_OWNED;
 
     pub(crate) fn address(&self) -> Address {
