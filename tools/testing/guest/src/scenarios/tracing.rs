@@ -52,11 +52,11 @@ fn one_after_the_other(lab: &Lab, t: &mut Test, tracepoints: &Tracepoints) -> Re
         format!("{b} wait open"),
         format!("{b} claim open"),
         format!("{b} settle open=1 dirty=0"),
-        format!("{a} wait release"),
-        format!("{a} claim release"),
+        format!("{a} wait close"),
+        format!("{a} claim close"),
         format!("{a} settle open=0 dirty=1"),
-        format!("{b} wait release"),
-        format!("{b} claim release"),
+        format!("{b} wait close"),
+        format!("{b} claim close"),
         format!("{b} settle open=0 dirty=1"),
         format!("{b} reset_begin"),
         format!("{b} reset_end error=0"),
@@ -104,7 +104,7 @@ fn together(
     devices: &[Device],
 ) -> Result<()> {
     let binding = lab.bind(devices)?;
-    let purposes = ["open", "release"];
+    let purposes = ["open", "close"];
     let mut most = [0; 2];
     // Threads that begin together need not get far enough together: a function reset takes 100 ms.
     for _ in 0..lab.rounds.max(3) {
