@@ -24,9 +24,6 @@ struct vfio_rs_params vfio_rs_params = {
 	.driver_name = "vfio_pci_rs",
 };
 
-#define param_bool(name, perm) \
-	module_param_named(name, vfio_rs_params.name, bool, perm)
-
 module_param_string(ids, vfio_rs_params.ids, sizeof(vfio_rs_params.ids), 0);
 MODULE_PARM_DESC(ids, "Initial PCI IDs to add to the vfio driver, format is \"vendor:device[:subvendor[:subdevice[:class[:class_mask]]]]\" and multiple comma separated entries can be specified");
 
@@ -34,23 +31,24 @@ module_param_string(driver_name, vfio_rs_params.driver_name,
 		    sizeof(vfio_rs_params.driver_name), 0444);
 MODULE_PARM_DESC(driver_name, "Name of the PCI driver: vfio_pci_rs (the default), or vfio-pci, for tools that look for that name.  It can be loaded as vfio-pci only while no other driver has the name.");
 
-param_bool(nointxmask, 0644);
+module_param_named(nointxmask, vfio_rs_params.nointxmask, bool, 0644);
 MODULE_PARM_DESC(nointxmask, "Disable support for PCI 2.3 style INTx masking.  If this resolves problems for specific devices, report lspci -vvvxxx to linux-pci@vger.kernel.org so the device can be fixed automatically via the broken_intx_masking flag.");
 
 #ifdef CONFIG_VFIO_PCI_VGA
-param_bool(disable_vga, 0444);
+module_param_named(disable_vga, vfio_rs_params.disable_vga, bool, 0444);
 MODULE_PARM_DESC(disable_vga, "Disable VGA resource access through vfio-pci");
 #endif
 
-param_bool(disable_idle_d3, 0644);
+module_param_named(disable_idle_d3, vfio_rs_params.disable_idle_d3, bool, 0644);
 MODULE_PARM_DESC(disable_idle_d3, "Disable using the PCI D3 low power state for idle, unused devices");
 
 #ifdef CONFIG_PCI_IOV
-param_bool(enable_sriov, 0644);
+module_param_named(enable_sriov, vfio_rs_params.enable_sriov, bool, 0644);
 MODULE_PARM_DESC(enable_sriov, "Enable support for SR-IOV configuration.  Enabling SR-IOV on a PF typically requires support of the userspace PF driver, enabling VFs without such support may result in non-functional VFs or PF.");
 #endif
 
-param_bool(disable_denylist, 0444);
+module_param_named(disable_denylist, vfio_rs_params.disable_denylist,
+		   bool, 0444);
 MODULE_PARM_DESC(disable_denylist, "Disable use of device denylist. Disabling the denylist allows binding to devices with known errata that may lead to exploitable stability or security issues when accessed by untrusted users.");
 
 bool vfio_rs_pci_is_root_bus(struct pci_dev *pdev)
