@@ -93,8 +93,9 @@ pub(crate) fn reset_function<T: Driver>(function: &Function, quiesced: &Quiesced
 
 /// Resets a dirty function before it is unbound.
 ///
-/// So no state leaks to the next driver. The function is dirty if it was open at unbind: the close could not take the device lock then.
-/// If only a slot or bus reset can clean the function, or if it is gone, it stays dirty.
+/// So no state leaks to the next driver. The function is dirty if it was open at unbind: the close
+/// could not take the device lock then. If only a slot or bus reset can clean the function, or if
+/// it is gone, it stays dirty.
 pub(crate) fn reset_unbound(pdev: &pci::Device<device::Core<'_>>, function: &Function) {
     let result = if !function.is_present() {
         Err(ENODEV)

@@ -60,9 +60,10 @@ impl<H: Hardware> Membership<H> {
 
     /// Puts the member in transit with `change`.
     ///
-    /// `change` fails with [`EBUSY`] and no side effect if the state does not allow it. Waits until `excludes` holds for no other member of its IOMMU group. A hot reset that waits
-    /// goes first: it would starve if new transitions kept beginning. Cancels a retry, as the next
-    /// close attempts the reset again. Takes the reflck.
+    /// `change` fails with [`EBUSY`] and no side effect if the state does not allow it. Waits until
+    /// `excludes` holds for no other member of its IOMMU group. A hot reset that waits goes first:
+    /// it would starve if new transitions kept beginning. Cancels a retry, as the next close
+    /// attempts the reset again. Takes the reflck.
     fn begin_transit<R>(
         &self,
         purpose: Purpose,

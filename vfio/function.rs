@@ -203,8 +203,9 @@ impl<'a> BoundFunction<'a> {
 
     /// Calls `visit` for every function that a slot or bus reset affects.
     ///
-    /// That includes bridges, and the function itself. Stops at [`ControlFlow::Break`]. Holds `pci_bus_sem` for reading, so `visit` must neither walk again nor add or remove
-    /// devices. May sleep.
+    /// That includes bridges, and the function itself. Stops at [`ControlFlow::Break`]. Holds
+    /// `pci_bus_sem` for reading, so `visit` must neither walk again nor add or remove devices. May
+    /// sleep.
     pub(crate) fn for_each_affected<F>(&self, visit: F)
     where
         F: FnMut(&Affected<'_>) -> ControlFlow<()>,

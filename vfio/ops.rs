@@ -51,9 +51,9 @@ use kernel::{
 impl<T: Driver> Device<T> {
     /// Allocates a device for `pdev` with the driver's `data`, and registers it.
     ///
-    /// User space can open it after that. vfio-pci-core wants the device to be the driver data of `pdev`. Fails with the error of
-    /// `data` or `vfio_pci_core_register_device()`: [`EINVAL`] for a bridge, [`EBUSY`] for a PF
-    /// whose VFs are enabled.
+    /// User space can open it after that. vfio-pci-core wants the device to be the driver data of
+    /// `pdev`. Fails with the error of `data` or `vfio_pci_core_register_device()`: [`EINVAL`] for
+    /// a bridge, [`EBUSY`] for a PF whose VFs are enabled.
     pub(super) fn register(
         pdev: &pci::Device<device::Core<'_>>,
         name: RegisteredName,
