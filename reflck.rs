@@ -38,10 +38,14 @@
 mod claim;
 mod domain;
 mod event;
+#[cfg(any(CONFIG_VFIO_PCI_RS_KUNIT_TEST, test))]
+pub(crate) mod fake;
 mod member;
 mod membership;
 mod registry;
 mod scope;
+#[cfg(any(CONFIG_VFIO_PCI_RS_KUNIT_TEST, all(test, not(loom))))]
+mod tests;
 
 use kernel::prelude::*;
 

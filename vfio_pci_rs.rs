@@ -40,8 +40,6 @@ use kernel::{
 mod bindings;
 mod open_release;
 mod reflck;
-#[cfg(CONFIG_VFIO_PCI_RS_KUNIT_TEST)]
-mod reflck_kunit;
 mod reset;
 mod vfio;
 

@@ -1,27 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Unit tests of the reflck, that is of the driver's `reflck.rs`, and of `vfio/address.rs`.
+//! Tests of the driver's `reflck.rs` and `vfio/dynamic_id.rs` on the host, with a stand-in for the
+//! kernel crate.
 //!
-//! Both files are compiled here as they are in the driver, with the crate `kernel` of this
-//! directory in the place of the kernel's. Without `cfg(test)` there is nothing in this crate.
+//! `reflck/tests.rs` has the tests that KUnit runs as well. The ones here need threads, allocations
+//! that fail or a clock that can be moved. With `--cfg loom` there are the models instead.
 
 #![cfg(test)]
 #![feature(arbitrary_self_types)]
+#![cfg_attr(loom, allow(dead_code))]
 
-mod reflck;
 mod bindings {
     pub(crate) mod work;
 }
+mod reflck;
+mod vfio {
+    #[allow(dead_code)]
+    pub(crate) mod dynamic_id;
+}
 
-mod fake;
-
-mod allocation_failures;
-mod claims;
-mod display;
-mod domains;
-mod hot_reset;
-mod resets;
-mod retry;
+#[cfg(not(loom))]
+mod allocations;
+#[cfg(not(loom))]
+mod dynamic_ids;
+#[cfg(loom)]
+mod models;
+#[cfg(not(loom))]
+mod retries;
+#[cfg(not(loom))]
 mod stress;
-mod traces;
-mod waiting;
+#[cfg(not(loom))]
+mod threads;

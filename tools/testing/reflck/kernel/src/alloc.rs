@@ -1,72 +1,37 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Stands in for `kernel::alloc`: [`KVec`], and the failure and the count of allocations.
-//!
-//! What a test asks for here concerns its own thread only: tests run next to each other.
+//! [`KVec`], and allocations that fail and are counted, both per thread.
 
 use core::{
-    cell::{
-        Cell,
-        RefCell, //
-    },
+    cell::Cell,
     ops::{
         Deref,
         DerefMut, //
     },
     slice,
 };
-use std::sync::{
-    atomic::{
-        AtomicUsize,
-        Ordering, //
-    },
-    Arc,
-};
-
-/// An allocation has failed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct AllocError;
 
-/// Flags of an allocation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Flags(());
 
-/// The flags that are used.
 pub mod flags {
     use super::Flags;
 
-    /// An ordinary allocation, which may sleep.
     pub const GFP_KERNEL: Flags = Flags(());
 }
 
 thread_local! {
-    /// How many allocations of this thread succeed until one fails, if any is to fail.
+    /// How many more allocations succeed before one fails.
     static UNTIL_FAILURE: Cell<Option<usize>> = const { Cell::new(None) };
 
-    /// Where the objects that this thread allocates count as live.
-    static LEDGER: RefCell<Ledger> = RefCell::new(Ledger(Arc::new(AtomicUsize::new(0))));
+    static LIVE: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A count of live objects: of those that the threads that share it have allocated, and that have
-/// not been freed, by whatever thread. Every thread begins with one of its own.
-#[derive(Clone)]
-pub struct Ledger(Arc<AtomicUsize>);
-
-impl Ledger {
-    /// Returns the ledger of this thread.
-    pub fn current() -> Self {
-        LEDGER.with_borrow(Self::clone)
-    }
-
-    /// Makes this the ledger of this thread as well.
-    pub fn share(&self) {
-        LEDGER.set(self.clone());
-    }
-}
-
-/// Calls `f` with one allocation failing: the one after the first `succeeding` ones that it makes.
+/// Calls `f`, in which one allocation fails after `succeeding` ones.
 ///
-/// Returns what `f` does, and whether it got as far as that allocation.
+/// Returns the result of `f`, and whether the allocation has failed.
 pub fn with_failure<R>(succeeding: usize, f: impl FnOnce() -> R) -> (R, bool) {
     UNTIL_FAILURE.set(Some(succeeding));
     let result = f();
@@ -75,12 +40,12 @@ pub fn with_failure<R>(succeeding: usize, f: impl FnOnce() -> R) -> (R, bool) {
     (result, has_failed)
 }
 
-/// Returns how many reference-counted objects are live by the ledger of this thread.
+/// Returns the number of live reference-counted objects, if one thread makes and drops all.
 pub fn live() -> usize {
-    Ledger::current().0.load(Ordering::SeqCst)
+    LIVE.get()
 }
 
-/// Every allocation asks here whether it succeeds.
+/// Decides whether an allocation succeeds.
 pub(crate) fn allocate() -> Result<(), AllocError> {
     match UNTIL_FAILURE.get() {
         Some(0) => {
@@ -95,38 +60,39 @@ pub(crate) fn allocate() -> Result<(), AllocError> {
     }
 }
 
-/// Makes an object count as live while it exists.
-pub(crate) struct Counted(Ledger);
+/// Part of an object that counts as live.
+pub(crate) struct Counted(());
 
 impl Counted {
     pub(crate) fn new() -> Self {
-        let ledger = Ledger::current();
-        ledger.0.fetch_add(1, Ordering::SeqCst);
+        LIVE.set(LIVE.get().wrapping_add(1));
 
-        Self(ledger)
+        Self(())
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0 .0.fetch_sub(1, Ordering::SeqCst);
+        LIVE.set(LIVE.get().wrapping_sub(1));
     }
 }
 
-/// A vector whose growth can fail.
-///
-/// It grows by what is needed and not more, so that whatever may have to allocate in the kernel,
-/// where the capacity is doubled, does allocate here and can be made to fail.
+/// Grows by no more than it must, so that each call that may allocate in the kernel does so here.
 #[derive(Debug)]
 pub struct KVec<T>(Vec<T>);
 
 impl<T> KVec<T> {
-    /// Makes an empty vector without an allocation.
     pub const fn new() -> Self {
         Self(Vec::new())
     }
 
-    /// Makes room for `additional` elements. A [`KVec::push`] into room made before cannot fail.
+    pub fn with_capacity(capacity: usize, flags: Flags) -> Result<Self, AllocError> {
+        let mut vector = Self::new();
+        vector.reserve(capacity, flags)?;
+
+        Ok(vector)
+    }
+
     pub fn reserve(&mut self, additional: usize, _flags: Flags) -> Result<(), AllocError> {
         if self.0.capacity() - self.0.len() >= additional {
             return Ok(());
@@ -136,7 +102,6 @@ impl<T> KVec<T> {
         self.0.try_reserve_exact(additional).map_err(|_| AllocError)
     }
 
-    /// Appends `element`.
     pub fn push(&mut self, element: T, flags: Flags) -> Result<(), AllocError> {
         self.reserve(1, flags)?;
         self.0.push(element);
@@ -144,7 +109,15 @@ impl<T> KVec<T> {
         Ok(())
     }
 
-    /// Drops every element that `keep` does not return `true` for.
+    pub fn push_within_capacity(&mut self, element: T) -> Result<(), T> {
+        if self.0.len() == self.0.capacity() {
+            return Err(element);
+        }
+        self.0.push(element);
+
+        Ok(())
+    }
+
     pub fn retain(&mut self, keep: impl FnMut(&mut T) -> bool) {
         self.0.retain_mut(keep);
     }

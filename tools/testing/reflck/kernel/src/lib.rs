@@ -1,21 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Stand-in for the parts of the `kernel` crate that the reflck uses, so that it can be compiled
-//! and tested on the host.
+//! Stand-in for the parts of the `kernel` crate that the reflck and its tests use, on the host.
 //!
-//! Names, signatures and what may fail are the kernel's. On top of that, this crate sees what a
-//! test wants to know: allocations can be made to fail and are counted ([`alloc`]), no two locks
-//! may be held together, and a thread that waits can be held up when it is notified ([`sync`]).
+//! Names, signatures and failures are the kernel's. For tests, this crate also makes allocations
+//! fail and counts them ([`alloc`]), panics if two locks are held at once, and calls hooks at points
+//! where a thread may wait ([`sync`]). With `--cfg loom` its locks and atomics are loom's.
 
 pub mod alloc;
 pub mod error;
 pub mod sync;
 pub mod time;
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
 
-/// Stands in for `kernel::fmt`.
 pub mod fmt {
     pub use core::fmt::{
         Arguments,
@@ -28,7 +26,6 @@ pub mod fmt {
     };
 }
 
-/// Stands in for `kernel::prelude`.
 pub mod prelude {
     pub use crate::{
         alloc::{
@@ -50,8 +47,7 @@ pub mod prelude {
     };
 }
 
-/// The macro `kernel::prelude::fmt`. It has another name here because an exported macro stands at
-/// the root of its crate, where `fmt` is to be the module alone.
+/// `kernel::prelude::fmt`. An exported macro is at the root of its crate, where `fmt` is a module.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! format_arguments {
@@ -60,8 +56,7 @@ macro_rules! format_arguments {
     };
 }
 
-/// Panics if the condition holds: what makes the kernel warn is a failure of a test. (Unless the
-/// test has failed already, and this comes from what it drops.)
+/// Panics if the condition holds, unless the thread is panicking.
 #[macro_export]
 macro_rules! warn_on {
     ($condition:expr) => {{

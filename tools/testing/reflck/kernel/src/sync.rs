@@ -1,31 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Stands in for `kernel::sync`: [`Arc`], [`Mutex`], [`CondVar`] and [`LockedBy`].
-//!
-//! What they are built from comes from `backend.rs` alone, so that another implementation of
-//! threads and locks can take its place.
+//! [`Arc`], [`Mutex`], [`SpinLock`], [`CondVar`] and [`LockedBy`].
 
+pub mod atomic;
 pub mod backend;
 mod held;
+pub mod hooks;
 mod locked_by;
-mod shake;
-mod watch;
 
 pub use self::{
     held::held,
-    locked_by::LockedBy,
-    shake::shake,
-    watch::{
-        watch_waits,
-        Wait, //
-    }, //
+    locked_by::LockedBy, //
 };
 pub use crate::{
     new_condvar,
-    new_mutex, //
+    new_mutex,
+    new_spinlock, //
 };
 
-use self::held::Held;
+use self::{
+    held::Held,
+    hooks::Point, //
+};
 use crate::{
     alloc::{
         allocate,
@@ -43,8 +39,9 @@ use core::ops::{
     DerefMut, //
 };
 use pinned_init::PinInit;
+use std::sync::PoisonError;
 
-/// A shared, reference-counted object. It counts as [live](crate::alloc::live).
+/// Counts as [live](crate::alloc::live).
 pub struct Arc<T>(backend::Arc<Shared<T>>);
 
 struct Shared<T> {
@@ -53,15 +50,13 @@ struct Shared<T> {
 }
 
 impl<T> Arc<T> {
-    /// Makes a shared object of `value`, which is dropped if the allocation fails.
     pub fn new(value: T, _flags: Flags) -> Result<Self, AllocError> {
         allocate()?;
 
         Ok(Self::from_value(value))
     }
 
-    /// Makes a shared object of what `init` initialises. Unlike in the kernel, that has to be
-    /// movable, as the lock of the stand-in is.
+    /// Unlike in the kernel, `T` must be movable, as the locks of the stand-in are.
     pub fn pin_init<E>(init: impl PinInit<T, E>, _flags: Flags) -> Result<Self>
     where
         T: Unpin,
@@ -69,8 +64,8 @@ impl<T> Arc<T> {
     {
         allocate()?;
         let mut place = Box::<T>::new_uninit();
-        // SAFETY: `place` is valid for writes and stays where it is until it is initialised; on
-        // error it is freed without a look at it. Being `Unpin`, the value may be moved later.
+        // SAFETY: `place` is valid for writes and stays where it is until it is initialised. On
+        // error it is freed without being read. `T` is `Unpin`, so it can be moved after that.
         let value = unsafe {
             init.__pinned_init(place.as_mut_ptr())?;
             *place.assume_init()
@@ -86,7 +81,6 @@ impl<T> Arc<T> {
         }))
     }
 
-    /// Returns whether `this` and `other` are the same object.
     pub fn ptr_eq(this: &Self, other: &Self) -> bool {
         backend::Arc::ptr_eq(&this.0, &other.0)
     }
@@ -106,16 +100,14 @@ impl<T> Deref for Arc<T> {
     }
 }
 
-/// A mutual exclusion lock.
 pub struct Mutex<T> {
-    /// In an allocation of its own, so that its address is known without taking the lock.
+    /// Boxed, so that its address is known without the lock.
     data: backend::Mutex<Box<T>>,
     address: usize,
     name: &'static str,
 }
 
 impl<T> Mutex<T> {
-    /// What [`new_mutex!`] stands for.
     #[doc(hidden)]
     pub fn new(data: T, name: &'static str) -> Self {
         let data = Box::new(data);
@@ -127,13 +119,9 @@ impl<T> Mutex<T> {
         }
     }
 
-    /// Waits for the lock and takes it.
-    ///
-    /// # Panics
-    ///
-    /// Panics if this thread holds a lock already, whichever it is.
+    /// Panics if this thread already holds a mutex.
     pub fn lock(&self) -> MutexGuard<'_, T> {
-        shake::pause();
+        hooks::reach(Point::Lock(self.name));
         let held = Held::new(self.name);
 
         MutexGuard {
@@ -144,42 +132,11 @@ impl<T> Mutex<T> {
     }
 }
 
-/// A locked [`Mutex`].
 pub struct MutexGuard<'a, T> {
-    /// Both are missing while it waits on a [`CondVar`] only.
+    /// Both are `None` only during a wait on a [`CondVar`].
     data: Option<backend::MutexGuard<'a, Box<T>>>,
     held: Option<Held>,
     mutex: &'a Mutex<T>,
-}
-
-/// What a thread can wait on until another one notifies it.
-pub struct CondVar(backend::Condvar);
-
-impl CondVar {
-    /// What [`new_condvar!`] stands for.
-    #[doc(hidden)]
-    pub fn new() -> Self {
-        Self(backend::Condvar::new())
-    }
-
-    /// Releases the lock, waits to be notified, and takes the lock again.
-    pub fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
-        watch::tell(Wait::Begins);
-        drop(guard.held.take());
-        guard.data = guard.data.take().map(|data| backend::wait(&self.0, data));
-        if watch::is_watched() {
-            // In the kernel it is one thing to be woken, and another one to have the lock again.
-            drop(guard.data.take());
-            watch::tell(Wait::IsNotified);
-            guard.data = Some(backend::lock(&guard.mutex.data));
-        }
-        guard.held = Some(Held::new(guard.mutex.name));
-    }
-
-    /// Wakes everybody who waits.
-    pub fn notify_all(&self) {
-        self.0.notify_all();
-    }
 }
 
 impl<T> Deref for MutexGuard<'_, T> {
@@ -196,7 +153,46 @@ impl<T> DerefMut for MutexGuard<'_, T> {
     }
 }
 
-/// Initialises a [`Mutex`] of a lock class.
+pub struct CondVar(backend::Condvar);
+
+impl CondVar {
+    #[doc(hidden)]
+    pub fn new() -> Self {
+        Self(backend::Condvar::new())
+    }
+
+    pub fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        hooks::reach(Point::Wait);
+        drop(guard.held.take());
+        guard.data = guard.data.take().map(|data| backend::wait(&self.0, data));
+        if hooks::is_set() {
+            // As in the kernel, other threads can take the lock between the wake-up and this one.
+            drop(guard.data.take());
+            hooks::reach(Point::Notified);
+            guard.data = Some(backend::lock(&guard.mutex.data));
+        }
+        guard.held = Some(Held::new(guard.mutex.name));
+    }
+
+    pub fn notify_all(&self) {
+        self.0.notify_all();
+    }
+}
+
+/// A leaf lock for the tests' own data, invisible to loom: it adds no interleavings.
+pub struct SpinLock<T>(std::sync::Mutex<T>);
+
+impl<T> SpinLock<T> {
+    #[doc(hidden)]
+    pub fn new(data: T) -> Self {
+        Self(std::sync::Mutex::new(data))
+    }
+
+    pub fn lock(&self) -> std::sync::MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 #[macro_export]
 macro_rules! new_mutex {
     ($data:expr, $name:literal) => {
@@ -204,11 +200,17 @@ macro_rules! new_mutex {
     };
 }
 
-/// Initialises a [`CondVar`].
 #[macro_export]
 macro_rules! new_condvar {
     ($name:literal) => {
         $crate::sync::CondVar::new()
+    };
+}
+
+#[macro_export]
+macro_rules! new_spinlock {
+    ($data:expr, $name:literal) => {
+        $crate::sync::SpinLock::new($data)
     };
 }
 

@@ -1,24 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of what the stand-in sees on top of the kernel: were it blind, so would be the tests that
-//! rely on it.
+//! Tests of the checks that the stand-in adds to the kernel.
 
 use crate::{
     alloc::{
         live,
         with_failure,
-        AllocError,
-        Ledger, //
+        AllocError, //
     },
     prelude::*,
     sync::{
+        hooks::{
+            hook,
+            Point, //
+        },
         new_condvar,
         new_mutex,
-        watch_waits,
         Arc,
-        LockedBy,
-        Mutex,
-        Wait, //
+        LockedBy, //
     },
     warn_on, //
 };
@@ -31,7 +30,6 @@ use std::{
     thread,
 };
 
-/// Returns the message that `f` panics with.
 fn panic_of(f: impl FnOnce()) -> String {
     let panic = catch_unwind(AssertUnwindSafe(f)).expect_err("no panic");
 
@@ -42,20 +40,13 @@ fn panic_of(f: impl FnOnce()) -> String {
 }
 
 #[test]
-fn locked_by_gives_the_data_to_its_owner() {
-    let owner = new_mutex!(1, "owner");
-    let locked = LockedBy::new(&owner, 2);
-    *locked.access_mut(&mut owner.lock()) += 1;
-
-    assert_eq!(*locked.access(&owner.lock()), 3);
-}
-
-#[test]
-fn locked_by_refuses_another_owner() {
+fn locked_by_checks_its_owner() {
     let owner = new_mutex!(1, "owner");
     let other = new_mutex!(1, "other");
     let locked = LockedBy::new(&owner, 2);
 
+    *locked.access_mut(&mut owner.lock()) += 1;
+    assert_eq!(*locked.access(&owner.lock()), 3);
     let message = panic_of(|| assert_eq!(*locked.access(&other.lock()), 2));
     assert!(message.contains("mismatched owners"), "{message}");
     let message = panic_of(|| *locked.access_mut(&mut other.lock()) = 3);
@@ -63,13 +54,15 @@ fn locked_by_refuses_another_owner() {
 }
 
 #[test]
-fn no_lock_is_taken_inside_another() {
+fn no_lock_nests_in_another() {
     let a = new_mutex!((), "a");
+    let other_a = new_mutex!((), "a");
     let b = new_mutex!((), "b");
 
     for (outer, inner, expected) in [
         (&a, &b, "lock b is taken while a is held"),
         (&b, &a, "lock a is taken while b is held"),
+        (&a, &other_a, "lock a is taken while a is held"),
     ] {
         let message = panic_of(|| {
             let _outer = outer.lock();
@@ -77,33 +70,22 @@ fn no_lock_is_taken_inside_another() {
         });
         assert_eq!(message, expected);
     }
-    // What was taken has been given back, and one after the other is as it should be.
     drop(a.lock());
     drop(b.lock());
 }
 
 #[test]
-fn lock_class_is_not_taken_inside_itself() {
-    let a = new_mutex!((), "class");
-    let b = new_mutex!((), "class");
-    let _a = a.lock();
-
-    let message = panic_of(|| drop(b.lock()));
-    assert_eq!(message, "lock class is taken while class is held");
-}
-
-#[test]
-fn a_thread_that_waits_can_be_held_up_before_it_has_the_lock_again() {
+fn hook_holds_up_a_thread_that_was_notified() {
     let may_go = new_mutex!(false, "may_go");
     let changed = new_condvar!("changed");
-    let (told, waits) = channel();
-    let (go, may_take_it) = channel::<()>();
+    let (sender, points) = channel();
+    let (go, may_take_it) = channel();
 
     thread::scope(|scope| {
         let waiter = scope.spawn(|| {
-            watch_waits(move |wait| {
-                told.send(wait).unwrap();
-                if wait == Wait::IsNotified {
+            hook(move |point| {
+                sender.send(point).unwrap();
+                if point == Point::Notified {
                     may_take_it.recv().unwrap();
                 }
             });
@@ -112,11 +94,12 @@ fn a_thread_that_waits_can_be_held_up_before_it_has_the_lock_again() {
                 changed.wait(&mut guard);
             }
         });
-        assert_eq!(waits.recv(), Ok(Wait::Begins));
+        assert_eq!(points.recv(), Ok(Point::Lock("may_go")));
+        assert_eq!(points.recv(), Ok(Point::Wait));
         *may_go.lock() = true;
         changed.notify_all();
-        assert_eq!(waits.recv(), Ok(Wait::IsNotified));
-        // The lock is free, and the waiter cannot have it.
+        assert_eq!(points.recv(), Ok(Point::Notified));
+        // The lock is free, and the waiter cannot take it.
         drop(may_go.lock());
         assert!(!waiter.is_finished());
         go.send(()).unwrap();
@@ -124,95 +107,49 @@ fn a_thread_that_waits_can_be_held_up_before_it_has_the_lock_again() {
 }
 
 #[test]
-fn every_kind_of_allocation_fails_when_told_to() {
+fn chosen_allocation_fails() {
     let mut vector = KVec::new();
-    vector.push(0, GFP_KERNEL).unwrap();
+    let (results, has_failed) = with_failure(1, || [1, 2, 3].map(|i| vector.push(i, GFP_KERNEL)));
+    assert_eq!(results, [Ok(()), Err(AllocError), Ok(())]);
+    assert!(has_failed);
+    assert_eq!(*vector, [1, 3]);
 
-    assert_eq!(
-        with_failure(0, || vector.push(1, GFP_KERNEL)),
-        (Err(AllocError), true)
-    );
-    assert_eq!(
-        with_failure(0, || vector.reserve(1, GFP_KERNEL)),
-        (Err(AllocError), true)
-    );
+    let (result, has_failed) = with_failure(0, || vector.reserve(1, GFP_KERNEL));
+    assert!(result.is_err() && has_failed);
     let (result, has_failed) = with_failure(0, || Arc::new(0, GFP_KERNEL));
     assert!(result.is_err() && has_failed);
     let (result, has_failed) = with_failure(0, || Arc::pin_init(0, GFP_KERNEL));
     assert!(result.err() == Some(ENOMEM) && has_failed);
-    assert_eq!(*vector, [0]);
+
+    vector.reserve(1, GFP_KERNEL).unwrap();
+    let (result, has_failed) = with_failure(0, || vector.push(4, GFP_KERNEL));
+    assert!(result.is_ok() && !has_failed);
 }
 
 #[test]
-fn only_the_chosen_allocation_fails() {
-    let mut vector = KVec::new();
-    let (results, has_failed) = with_failure(1, || [1, 2, 3].map(|i| vector.push(i, GFP_KERNEL)));
-
-    assert_eq!(results, [Ok(()), Err(AllocError), Ok(())]);
-    assert!(has_failed);
-    assert_eq!(*vector, [1, 3]);
-    assert_eq!(
-        with_failure(1, || vector.push(4, GFP_KERNEL)),
-        (Ok(()), false)
-    );
-    vector.push(5, GFP_KERNEL).unwrap();
-}
-
-#[test]
-fn room_that_was_made_needs_no_allocation() {
-    let mut vector = KVec::new();
-    vector.reserve(2, GFP_KERNEL).unwrap();
-
-    let (results, has_failed) = with_failure(0, || [1, 2, 3].map(|i| vector.push(i, GFP_KERNEL)));
-    assert_eq!(results, [Ok(()), Ok(()), Err(AllocError)]);
-    assert!(has_failed);
-}
-
-#[test]
-fn live_objects_are_counted_across_threads() {
-    let ledger = Ledger::current();
-    let a = Arc::new(Mutex::new(0, "a"), GFP_KERNEL).unwrap();
-    let other = a.clone();
+fn live_objects_are_counted() {
+    let a = Arc::new(0, GFP_KERNEL).unwrap();
+    let b = a.clone();
     assert_eq!(live(), 1);
-
-    let b = thread::spawn(move || {
-        drop(other);
-        assert_eq!(live(), 0);
-        ledger.share();
-        Arc::new(0, GFP_KERNEL).unwrap()
-    })
-    .join()
-    .unwrap();
-    assert_eq!(live(), 2);
-    drop(a);
-    drop(b);
+    drop((a, b));
     assert_eq!(live(), 0);
 }
 
-#[test]
-fn warning_is_a_failure() {
-    assert!(!warn_on!(1 > 2));
-    let message = panic_of(|| assert!(warn_on!(1 < 2)));
+struct WarnsWhenDropped;
 
-    assert_eq!(message, "WARN_ON(1 < 2)");
-}
-
-/// Warns when it is dropped.
-struct Warning;
-
-impl Drop for Warning {
+impl Drop for WarnsWhenDropped {
     fn drop(&mut self) {
-        assert!(warn_on!(1 < 2));
+        warn_on!(1 < 2);
     }
 }
 
 #[test]
-fn warning_after_a_failure_is_no_other_failure() {
-    assert_eq!(panic_of(|| drop(Warning)), "WARN_ON(1 < 2)");
+fn warning_panics_unless_the_thread_does() {
+    assert!(!warn_on!(1 > 2));
+    assert_eq!(panic_of(|| drop(WarnsWhenDropped)), "WARN_ON(1 < 2)");
     let message = panic_of(|| {
-        let _warning = Warning;
+        let _warning = WarnsWhenDropped;
         panic!("failure");
     });
-
     assert_eq!(message, "failure");
 }

@@ -1,38 +1,48 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Stands in for `kernel::time`.
-
 use core::marker::PhantomData;
 use std::time;
 
-/// The monotonic clock.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Monotonic;
 
-/// A point in time on the clock `C`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Instant<C>(time::Instant, PhantomData<C>);
 
 impl Instant<Monotonic> {
-    /// Returns the present time.
     pub fn now() -> Self {
         Self(time::Instant::now(), PhantomData)
     }
 
-    /// Returns how much time has passed since then.
     pub fn elapsed(&self) -> Delta {
         // CAST: Three centuries fit.
         Delta(self.0.elapsed().as_nanos() as i64)
     }
 }
 
-/// A span of time.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// A span of time in nanoseconds.
+#[derive(Clone, Copy)]
 pub struct Delta(i64);
 
 impl Delta {
-    /// Returns the span in nanoseconds.
+    pub const fn from_micros(micros: i64) -> Self {
+        Self(micros * 1000)
+    }
+
     pub const fn as_nanos(self) -> i64 {
         self.0
+    }
+}
+
+pub mod delay {
+    use super::Delta;
+    use crate::sync::hooks::{
+        self,
+        Point, //
+    };
+
+    /// Does not sleep, but calls the hook of this thread.
+    pub fn fsleep(_: Delta) {
+        hooks::reach(Point::Sleep);
     }
 }

@@ -1,78 +1,56 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Stands in for `bindings/work.rs`: work whose time comes when a test says so.
+//! Stand-in for `bindings/work.rs`: work that runs when a test says so.
 //!
-//! What a thread has scheduled, the same thread can have done, in the order of scheduling. All threads
-//! of a model are one in this.
+//! A thread runs the work that it has scheduled, in that order. All threads of a model are one here.
 
-use kernel::prelude::PinInit;
-use kernel::sync::backend::{
-    lock,
-    wait,
-    Condvar,
-    Mutex, //
+use core::ops::Deref;
+use kernel::{
+    prelude::*,
+    sync::backend::{
+        lock,
+        wait,
+        Condvar,
+        Mutex, //
+    }, //
 };
 use std::{
     cell::RefCell,
     collections::VecDeque,
-    ops::Deref,
-    sync::{
-        Arc,
-        Weak, //
-    }, //
+    sync::Arc, //
 };
 
 pub(crate) trait Work: Send + Sync + 'static {
     fn run(&self) -> Option<u32>;
 }
 
-pub(crate) struct DelayedWork<T: Work>(Arc<State<T>>);
-
-struct State<T> {
+#[pin_data]
+pub(crate) struct DelayedWork<T: Work> {
+    /// Dropped before `work`, which it refers to.
+    item: Scheduled,
+    #[pin]
     work: T,
-    phase: Mutex<Phase>,
-    /// Notified when it is not running any more.
-    done: Condvar,
-}
-
-#[derive(Default)]
-struct Phase {
-    /// In how many milliseconds it is to be done, if it is scheduled.
-    scheduled: Option<u32>,
-    is_running: bool,
-}
-
-thread_local! {
-    static QUEUE: RefCell<VecDeque<Weak<dyn Item>>> = const { RefCell::new(VecDeque::new()) };
 }
 
 impl<T: Work> DelayedWork<T> {
-    pub(crate) fn new(work: impl PinInit<T>) -> Self
-    where
-        T: Unpin,
-    {
-        let mut place = Box::<T>::new_uninit();
-        // SAFETY: `place` is valid for writes and stays where it is until it is initialised. Being
-        // `Unpin`, the value may be moved later.
-        let work = unsafe {
-            match work.__pinned_init(place.as_mut_ptr()) {
-                Ok(()) => *place.assume_init(),
-            }
-        };
-
-        Self(Arc::new(State {
-            work,
-            phase: Mutex::new(Phase::default()),
-            done: Condvar::new(),
-        }))
+    pub(crate) fn new<E>(work: impl PinInit<T, E>) -> impl PinInit<Self, E> {
+        pinned_init::try_pin_init!(Self {
+            work <- work,
+            item: Scheduled(Arc::new(Item {
+                phase: Mutex::new(Phase::default()),
+                done: Condvar::new(),
+            })),
+        }? E)
     }
 
     pub(crate) fn schedule(&self, ms: u32) {
-        self.0.clone().schedule(ms);
+        let work: &dyn Work = &self.work;
+        lock(&self.item.0.phase).work = Some(work);
+        self.item.0.schedule(ms);
     }
 
     pub(crate) fn cancel(&self) {
-        lock(&self.0.phase).scheduled = None;
+        lock(&self.item.0.phase).delay = None;
     }
 }
 
@@ -80,88 +58,98 @@ impl<T: Work> Deref for DelayedWork<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.0.work
+        &self.work
     }
 }
 
-impl<T: Work> Drop for DelayedWork<T> {
-    /// Cancels it, and waits for it if it is running, as in the kernel.
+struct Scheduled(Arc<Item>);
+
+impl Drop for Scheduled {
+    /// Cancels the work and waits for it, as in the kernel.
     fn drop(&mut self) {
         let mut phase = lock(&self.0.phase);
         while phase.is_running {
             phase = wait(&self.0.done, phase);
         }
-        phase.scheduled = None;
+        phase.delay = None;
     }
 }
 
-impl<T: Work> State<T> {
-    fn schedule(self: Arc<Self>, ms: u32) {
-        if lock(&self.phase).scheduled.replace(ms).is_none() {
-            let item: Weak<Self> = Arc::downgrade(&self);
-            QUEUE.with_borrow_mut(|queue| queue.push_back(item));
+struct Item {
+    phase: Mutex<Phase>,
+    /// Notified when the work is not running any more.
+    done: Condvar,
+}
+
+#[derive(Default)]
+struct Phase {
+    /// Valid while `delay` is set or the work is running.
+    work: Option<*const dyn Work>,
+    /// In milliseconds, if the work is scheduled.
+    delay: Option<u32>,
+    is_running: bool,
+}
+
+// SAFETY: Threads share `work` as a `&dyn Work` only, and `Work` is `Sync`.
+unsafe impl Send for Phase {}
+
+thread_local! {
+    static QUEUE: RefCell<VecDeque<Arc<Item>>> = const { RefCell::new(VecDeque::new()) };
+}
+
+impl Item {
+    fn schedule(self: &Arc<Self>, ms: u32) {
+        if lock(&self.phase).delay.replace(ms).is_none() {
+            QUEUE.with_borrow_mut(|queue| queue.push_back(self.clone()));
         }
     }
 }
 
-/// A [`DelayedWork`] of whatever type.
-trait Item {
-    /// Has it run from now on, if it has not been cancelled. Returns its delay.
-    fn begin(&self) -> Option<u32>;
-
-    /// Does the work that has begun.
-    fn finish(self: Arc<Self>);
+/// Work that is running. It cannot be cancelled any more.
+pub(crate) struct Running {
+    item: Arc<Item>,
+    work: *const dyn Work,
+    delay: u32,
 }
 
-impl<T: Work> Item for State<T> {
-    fn begin(&self) -> Option<u32> {
-        let mut phase = lock(&self.phase);
-        let delay = phase.scheduled.take()?;
-        phase.is_running = true;
-
-        Some(delay)
-    }
-
-    fn finish(self: Arc<Self>) {
-        if let Some(ms) = self.work.run() {
-            self.clone().schedule(ms);
-        }
-        lock(&self.phase).is_running = false;
-        self.done.notify_all();
-    }
-}
-
-/// Work that has begun: cancelling it comes too late.
-pub(crate) struct Begun {
-    item: Arc<dyn Item>,
-    /// After how many milliseconds it was to begin.
-    pub(crate) delay: u32,
-}
-
-impl Begun {
-    /// Has it done.
+impl Running {
     pub(crate) fn finish(self) {
-        self.item.finish();
+        // SAFETY: Dropping the work waits until it is not running any more.
+        let again = unsafe { &*self.work }.run();
+        if let Some(ms) = again {
+            self.item.schedule(ms);
+        }
     }
 }
 
-/// Begins what this thread has scheduled first, if there is anything.
-pub(crate) fn begin() -> Option<Begun> {
+impl Drop for Running {
+    fn drop(&mut self) {
+        lock(&self.item.phase).is_running = false;
+        self.item.done.notify_all();
+    }
+}
+
+/// Begins the first work that this thread has scheduled, if any.
+pub(crate) fn begin() -> Option<Running> {
     loop {
-        let Some(item) = QUEUE.with_borrow_mut(VecDeque::pop_front)?.upgrade() else {
+        let item = QUEUE.with_borrow_mut(VecDeque::pop_front)?;
+        let mut phase = lock(&item.phase);
+        let Some(delay) = phase.delay.take() else {
             continue;
         };
-        if let Some(delay) = item.begin() {
-            return Some(Begun { item, delay });
-        }
+        phase.is_running = true;
+        let work = phase.work.expect("scheduled without work");
+        drop(phase);
+
+        return Some(Running { item, work, delay });
     }
 }
 
-/// Does what this thread has scheduled first. Returns its delay, or `None` if there is nothing.
+/// Runs the first work that this thread has scheduled. Returns its delay in milliseconds.
 pub(crate) fn run_next() -> Option<u32> {
-    let begun = begin()?;
-    let delay = begun.delay;
-    begun.finish();
+    let running = begin()?;
+    let delay = running.delay;
+    running.finish();
 
     Some(delay)
 }

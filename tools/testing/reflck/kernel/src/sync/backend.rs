@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the stand-in takes its reference counts, locks and threads' own data from: std, or loom in a
-//! model.
-//!
-//! Everything that threads of a test can race for, or are told apart by, goes through here.
+//! Locks, reference counts and thread-local data: those of std, or with `--cfg loom` loom's.
 
-#[cfg(feature = "loom")]
+#[cfg(loom)]
 pub use loom::{
     sync::{
+        atomic::AtomicBool,
         Arc,
         Condvar,
         Mutex,
@@ -15,9 +13,10 @@ pub use loom::{
     },
     thread_local,
 };
-#[cfg(not(feature = "loom"))]
+#[cfg(not(loom))]
 pub use std::{
     sync::{
+        atomic::AtomicBool,
         Arc,
         Condvar,
         Mutex,
@@ -28,13 +27,12 @@ pub use std::{
 
 use std::sync::PoisonError;
 
-/// Takes the lock. The kernel knows no poisoned locks: a thread that has panicked fails its test,
-/// and what it still has to drop must be able to take the lock.
+/// Takes the lock, also after a thread has panicked with it: the kernel has no poisoned locks.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits, as [`lock`] takes a lock.
+/// Waits in the same way.
 pub fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
     condvar.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }

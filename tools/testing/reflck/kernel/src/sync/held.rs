@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A small lockdep: panics as soon as a thread takes a lock while it holds another, whether or not
-//! it comes to a deadlock. The registry's lock and a reflck are never held together, and neither
-//! are two reflcks, so there is no order to be kept.
+//! A small lockdep that panics if a thread takes a mutex while it holds another.
+//!
+//! The registry's lock and a reflck are never held together, nor are two reflcks, so there is no
+//! order to check.
 
 use super::backend::thread_local;
 use core::cell::Cell;
@@ -14,18 +15,18 @@ thread_local! {
     static HELD: Cell<Option<Class>> = Cell::default();
 }
 
-/// Returns the name of the lock that this thread holds, or waits for.
+/// Returns the name of the mutex that this thread holds or waits for.
 pub fn held() -> Option<Class> {
     HELD.with(Cell::get)
 }
 
-/// Stands for the lock that this thread holds, or waits for.
+/// A mutex that this thread holds or waits for.
 pub(super) struct Held(());
 
 impl Held {
     pub(super) fn new(class: Class) -> Self {
         HELD.with(|held| {
-            // What is dropped after a panic takes locks too, and one panic is enough.
+            // Drops after a panic take locks as well.
             if let (Some(outer), false) = (held.get(), panicking()) {
                 panic!("lock {class} is taken while {outer} is held");
             }

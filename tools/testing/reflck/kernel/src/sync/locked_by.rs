@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Stands in for `kernel::sync::LockedBy`.
-
 use super::{
     address_of,
     Mutex, //
@@ -11,9 +9,8 @@ use core::{
     marker::PhantomData, //
 };
 
-/// Data that is guarded by a lock which does not wrap it.
 pub struct LockedBy<T, U> {
-    /// Address of what the lock does wrap. It is compared and never followed.
+    /// Address of the data in the lock. It is compared, never followed.
     owner: usize,
     data: UnsafeCell<T>,
     _owner: PhantomData<fn(&U)>,
@@ -24,7 +21,6 @@ pub struct LockedBy<T, U> {
 unsafe impl<T: Send, U> Sync for LockedBy<T, U> {}
 
 impl<T, U> LockedBy<T, U> {
-    /// Puts `data` under the lock `owner`, which need not be held.
     pub fn new(owner: &Mutex<U>, data: T) -> Self {
         Self {
             owner: owner.address,
@@ -33,11 +29,6 @@ impl<T, U> LockedBy<T, U> {
         }
     }
 
-    /// Returns the data, `owner` being the evidence that the lock is held.
-    ///
-    /// # Panics
-    ///
-    /// Panics if `owner` is not what the lock given to [`LockedBy::new`] wraps.
     pub fn access<'a>(&'a self, owner: &'a U) -> &'a T
     where
         T: Sync,
@@ -49,11 +40,6 @@ impl<T, U> LockedBy<T, U> {
         unsafe { &*self.data.get() }
     }
 
-    /// Returns the data for changing, `owner` being the evidence that the lock is held.
-    ///
-    /// # Panics
-    ///
-    /// Panics if `owner` is not what the lock given to [`LockedBy::new`] wraps.
     pub fn access_mut<'a>(&'a self, owner: &'a mut U) -> &'a mut T {
         self.check(owner);
 

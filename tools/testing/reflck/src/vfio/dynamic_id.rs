@@ -1,0 +1,1 @@
+../../../../../vfio/dynamic_id.rs
