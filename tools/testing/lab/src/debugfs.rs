@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The driver's reset domains in debugfs: `vfio_pci_rs/reset_domains`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{bail, ensure, Context, Result};
+
+use crate::sysfs::Bdf;
+
+pub const DEBUGFS: &str = "/sys/kernel/debug";
+
+const STATES: [&str; 4] = ["idle", "opening", "open", "closing"];
+const KINDS: [&str; 3] = ["slot", "bus", "private"];
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Domain {
+    /// `slot`, `bus` or `private`.
+    pub kind: String,
+    /// The name of the slot, bus or function.
+    pub name: String,
+    /// The number of bus or slot resets by the driver.
+    pub resets: u64,
+    /// The number of failed attempts, if another one follows.
+    pub failed: u64,
+    pub members: Vec<Member>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub function: Bdf,
+    /// `idle`, `opening`, `open` or `closing`.
+    pub state: String,
+    pub dirty: bool,
+}
+
+/// Returns the driver's directory, whether it exists or not.
+pub fn directory(module: &str) -> PathBuf {
+    Path::new(DEBUGFS).join(module)
+}
+
+/// Mounts debugfs, unless it is mounted.
+pub fn mount() -> Result<()> {
+    let mounts = fs::read_to_string("/proc/mounts").context("/proc/mounts")?;
+    let mut places = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    if places.any(|place| place == DEBUGFS) {
+        return Ok(());
+    }
+    let (kind, none) = (Some("debugfs"), None::<&str>);
+    nix::mount::mount(kind, DEBUGFS, kind, nix::mount::MsFlags::empty(), none)
+        .context("mounting debugfs")
+}
+
+/// Returns the text of the file.
+pub fn text(module: &str) -> Result<String> {
+    let path = directory(module).join("reset_domains");
+    fs::read_to_string(&path).with_context(|| path.display().to_string())
+}
+
+/// Returns all reset domains of the driver.
+pub fn domains(module: &str) -> Result<Vec<Domain>> {
+    parse(&text(module)?)
+}
+
+/// Returns the domain of `function`, which may not be in more than one.
+pub fn domain_of(module: &str, function: &Bdf) -> Result<Option<Domain>> {
+    let mut found = domains(module)?;
+    found.retain(|domain| domain.member(function).is_some());
+    ensure!(found.len() <= 1, "{function} is in the domains {found:?}");
+    Ok(found.pop())
+}
+
+impl Domain {
+    pub fn member(&self, function: &Bdf) -> Option<&Member> {
+        self.members.iter().find(|m| m.function == *function)
+    }
+
+    /// Returns the number of dirty members.
+    pub fn dirty(&self) -> usize {
+        self.members.iter().filter(|m| m.dirty).count()
+    }
+}
+
+/// Parses the file: a line for each domain, then an indented line for each of its members.
+fn parse(text: &str) -> Result<Vec<Domain>> {
+    let mut domains: Vec<Domain> = Vec::new();
+    for line in text.lines() {
+        let invalid = || format!("reset_domains has an invalid line '{line}'");
+        let words = line.split_whitespace().collect::<Vec<_>>();
+        match words[..] {
+            [function, state, dirt @ ("dirty" | "clean")] if STATES.contains(&state) => {
+                let domain = domains.last_mut().with_context(invalid)?;
+                domain.members.push(Member {
+                    function: Bdf::parse(function)?,
+                    state: state.to_owned(),
+                    dirty: dirt == "dirty",
+                });
+            }
+            [kind, name, "resets", resets, ref failed @ ..] if KINDS.contains(&kind) => {
+                let failed = match failed {
+                    [] => "0",
+                    ["failed", failed] => failed,
+                    _ => bail!(invalid()),
+                };
+                domains.push(Domain {
+                    kind: kind.to_owned(),
+                    name: name.to_owned(),
+                    resets: resets.parse().with_context(invalid)?,
+                    failed: failed.parse().with_context(invalid)?,
+                    members: Vec::new(),
+                });
+            }
+            _ => bail!(invalid()),
+        }
+    }
+    let empty = domains.iter().find(|d| d.members.is_empty());
+    ensure!(
+        empty.is_none(),
+        "reset_domains has an empty domain {empty:?}"
+    );
+    Ok(domains)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "\
+slot 0000:02:00 resets 1
+  0000:02:00.0 idle dirty
+  0000:02:00.1 open clean
+bus 0000:03 resets 0 failed 2
+  0000:03:00.0 idle dirty
+private 0000:00:04.0 resets 0
+  0000:00:04.0 closing clean
+";
+
+    #[test]
+    fn domains_and_members() {
+        let domains = parse(TEXT).expect("a valid file");
+        assert_eq!(domains.len(), 3);
+        assert_eq!((domains[0].failed, domains[1].failed), (0, 2));
+        assert_eq!((domains[0].kind.as_str(), domains[0].resets), ("slot", 1));
+        assert_eq!(domains[0].dirty(), 1);
+        let function = Bdf::parse("0000:02:00.1").expect("a valid address");
+        let member = domains[0].member(&function).expect("a member");
+        assert_eq!((member.state.as_str(), member.dirty), ("open", false));
+    }
+
+    #[test]
+    fn invalid_files() {
+        assert!(parse("").expect("no domain is valid").is_empty());
+        for text in [
+            "  0000:02:00.0 idle dirty\n",
+            "bus 0000:02 resets 0\n",
+            "bus 0000:02 resets 0\n  0000:02:00.0 lost dirty\n",
+            "bus 0000:02 resets 0 lost 1\n  0000:02:00.0 idle dirty\n",
+            "plane 0000:02 resets 0\n  0000:02:00.0 idle dirty\n",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Kernel modules, and the driver under test, which is a module or built in.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{ensure, Context, Result};
+
+use crate::debugfs;
+use crate::sysfs::{driver_path, write_attribute};
+
+/// The driver that shows its reset domains.
+const WITH_DOMAINS: &str = "vfio_pci_rs";
+
+/// The driver whose name it can take.
+pub const REPLACED: &str = "vfio-pci";
+
+/// The reason to skip a check that needs a module.
+pub const BUILT_IN: &str = "the driver is built into the kernel";
+
+/// A vfio-pci driver, by its name under `/sys/bus/pci/drivers`.
+#[derive(Debug, Clone)]
+pub struct Driver {
+    name: String,
+}
+
+impl Driver {
+    pub fn new(name: &str) -> Self {
+        Driver {
+            name: name.to_owned(),
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the name of the driver's module.
+    pub fn module(&self) -> String {
+        self.name.replace('-', "_")
+    }
+
+    /// Returns whether the driver shows its reset domains in debugfs and logs its bus resets.
+    pub fn shows_domains(&self) -> bool {
+        self.name == WITH_DOMAINS
+    }
+
+    pub fn built_in(&self) -> Result<bool> {
+        Ok(module_path(&self.module()).exists() && self.references()?.is_none())
+    }
+
+    /// Loads the module with exactly these parameters, after removing it if it is loaded. Sets
+    /// the parameters of a driver that is built in, or fails.
+    pub fn load(&self, parameters: &[&str]) -> Result<()> {
+        self.unload()?;
+        // Opening a container requests this module without waiting for it.
+        modprobe("vfio_iommu_type1", &[])?;
+        if !self.built_in()? {
+            modprobe(&self.module(), parameters)?;
+            // Its address, for the kernel log: symbols are gone when the module is removed.
+            if let Some(line) = loaded(&self.module())? {
+                println!("# loaded {line}");
+            }
+            return Ok(());
+        }
+        for path in self.switches()? {
+            write_attribute(&path, "N")?;
+        }
+        for parameter in parameters {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, "Y"));
+            write_attribute(&parameter_path(&self.module(), name), value)?;
+        }
+        Ok(())
+    }
+
+    /// Returns whether [`Driver::load`] can set `parameter`.
+    pub fn takes(&self, parameter: &str) -> Result<bool> {
+        let path = parameter_path(&self.module(), parameter);
+        Ok(!self.built_in()? || self.switches()?.contains(&path))
+    }
+
+    /// Returns the parameters that can be changed at any time, all of which are off by default.
+    fn switches(&self) -> Result<Vec<PathBuf>> {
+        let directory = module_path(&self.module()).join("parameters");
+        let mut switches = Vec::new();
+        for entry in fs::read_dir(&directory).with_context(|| directory.display().to_string())? {
+            let entry = entry?;
+            if !entry.metadata()?.permissions().readonly() {
+                switches.push(entry.path());
+            }
+        }
+        Ok(switches)
+    }
+
+    /// Removes the module, if it is loaded.
+    pub fn unload(&self) -> Result<()> {
+        match self.references()? {
+            None => Ok(()),
+            Some(_) => rmmod(&self.module()),
+        }
+    }
+
+    /// Returns the module's reference count, or `None` if it is not loaded or built in.
+    pub fn references(&self) -> Result<Option<u32>> {
+        references(&self.module())
+    }
+
+    /// Returns whether the driver is registered with the PCI bus.
+    pub fn registered(&self) -> bool {
+        driver_path(&self.name).exists()
+    }
+
+    pub fn has_debugfs(&self) -> bool {
+        debugfs::directory(&self.module()).exists()
+    }
+}
+
+/// Returns a module's directory in sysfs. A built-in module with parameters has one, too.
+fn module_path(module: &str) -> PathBuf {
+    Path::new("/sys/module").join(module)
+}
+
+pub fn parameter_path(module: &str, parameter: &str) -> PathBuf {
+    module_path(module).join("parameters").join(parameter)
+}
+
+/// Returns a module's reference count, or `None` if it is not loaded.
+pub fn references(module: &str) -> Result<Option<u32>> {
+    let Some(line) = loaded(module)? else {
+        return Ok(None);
+    };
+    let count = line.split(' ').nth(2).and_then(|count| count.parse().ok());
+    let count = count.with_context(|| format!("/proc/modules has no count in '{line}'"))?;
+    Ok(Some(count))
+}
+
+/// Returns a loaded module's line in `/proc/modules`.
+fn loaded(module: &str) -> Result<Option<String>> {
+    let modules = fs::read_to_string("/proc/modules").context("/proc/modules")?;
+    let mut lines = modules.lines();
+    let line = lines.find(|line| line.split(' ').next() == Some(module));
+    Ok(line.map(str::to_owned))
+}
+
+/// Loads a module and its dependencies, unless they are loaded or built in.
+pub fn modprobe(module: &str, parameters: &[&str]) -> Result<()> {
+    run(Command::new("modprobe").arg(module).args(parameters)).map(drop)
+}
+
+/// Removes a module; an error if it is in use or not loaded.
+pub fn rmmod(module: &str) -> Result<()> {
+    run(Command::new("rmmod").arg(module)).map(drop)
+}
+
+/// Returns all fields of this name in a module's file.
+pub fn modinfo(module: &str, field: &str) -> Result<Vec<String>> {
+    let output = run(Command::new("modinfo").args(["-F", field, module]))?;
+    Ok(output.lines().map(str::to_owned).collect())
+}
+
+/// Runs a program and returns its output; an error with its messages if it fails.
+pub fn run(command: &mut Command) -> Result<String> {
+    let shown = format!("{command:?}").replace('"', "");
+    let output = command.output().with_context(|| shown.clone())?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let errors = text(&output.stderr);
+    ensure!(output.status.success(), "{shown} failed: {}", errors.trim());
+    Ok(text(&output.stdout))
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The sysfs, tracefs, debugfs, kernel log and vfio sides of a test of a vfio-pci driver.
+//!
+//! The programs run as root in a virtual machine that does nothing else, so each module owns the
+//! machine's state: tracer, driver bindings.
+
+#![forbid(unsafe_code)]
+
+pub mod debugfs;
+pub mod driver;
+pub mod helper;
+pub mod kmsg;
+pub mod machine;
+pub mod report;
+pub mod sriov;
+pub mod sysfs;
+pub mod topology;
+pub mod trace;
+pub mod vfio;
+pub mod wait;
+
+use std::io;
+
+use anyhow::Error;
+use nix::errno::Errno;
+
+/// Returns the errno behind an error, if a system call failed.
+pub fn errno(error: &Error) -> Option<Errno> {
+    error.chain().find_map(|cause| {
+        let io = cause.downcast_ref::<io::Error>();
+        let raw = io.and_then(io::Error::raw_os_error);
+        raw.map(Errno::from_raw)
+            .or_else(|| cause.downcast_ref().copied())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn errno_of_an_error() {
+        let io = Err::<(), _>(io::Error::from_raw_os_error(16)).context("opening");
+        assert_eq!(io.as_ref().err().and_then(errno), Some(Errno::EBUSY));
+        let nix = Err::<(), _>(Errno::ENOMEM)
+            .context("mounting")
+            .context("starting");
+        assert_eq!(nix.as_ref().err().and_then(errno), Some(Errno::ENOMEM));
+        assert_eq!(errno(&anyhow!("no system call")), None);
+    }
+}

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The machine of a test: the driver under test, the devices, the tracer, and checks on them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::debugfs::{self, Domain};
+use crate::driver::{self, Driver};
+use crate::helper;
+use crate::report::Test;
+use crate::sriov::{self, VirtualFunctions};
+use crate::sysfs::{self, Bdf};
+use crate::topology::{Device, Topology};
+use crate::trace::{Calls, Counts, Tracer};
+use crate::wait;
+
+/// A driver to bind functions to that are not those of the driver under test.
+pub const STUB: &str = "pci-stub";
+
+/// The driver that a PCI Express port has at boot.
+pub const PORT_DRIVER: &str = "pcieport";
+
+/// The role of the port that tests may unbind from its driver.
+pub const PORT: &str = "port";
+
+/// The role of the physical function.
+pub const PF: &str = "igb.pf";
+
+#[derive(Debug)]
+pub struct Lab {
+    /// The driver under test.
+    pub driver: Driver,
+    pub topology: Topology,
+    pub tracer: Tracer,
+    /// The directory of the results.
+    pub results: PathBuf,
+    /// How often to repeat a race.
+    pub rounds: usize,
+}
+
+/// Functions bound to a driver. Dropping it unbinds them.
+#[derive(Debug)]
+pub struct Bound<'a>(Vec<&'a Device>);
+
+impl Lab {
+    /// Prepares the machine: mounts debugfs, starts the tracer, unbinds what an earlier program left.
+    pub fn new(driver: &str, results: &Path, rounds: usize) -> Result<Self> {
+        debugfs::mount()?;
+        let lab = Lab {
+            driver: Driver::new(driver),
+            topology: Topology::read(results)?,
+            tracer: Tracer::start()?,
+            results: results.to_owned(),
+            rounds,
+        };
+        lab.restore()?;
+        Ok(lab)
+    }
+
+    /// Binds `devices` to the driver under test.
+    pub fn bind<'a>(&self, devices: impl IntoIterator<Item = &'a Device>) -> Result<Bound<'a>> {
+        Bound::bind(self.driver.name(), devices)
+    }
+
+    /// Closes what is open. Returns the resets.
+    pub fn release<T>(&self, opened: T) -> Result<Calls> {
+        let ((), calls) = self.tracer.count(|| {
+            drop(opened);
+            Ok(())
+        })?;
+        Ok(calls)
+    }
+
+    /// Does `work`, and checks and observes its resets.
+    pub fn counted<T>(
+        &self,
+        t: &mut Test<'_>,
+        when: &str,
+        expected: Counts,
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let (value, calls) = self.tracer.count(work)?;
+        self.resets(t, &calls, when, expected);
+        Ok(value)
+    }
+
+    /// Closes what is open, and checks and observes the resets.
+    pub fn close<T>(
+        &self,
+        t: &mut Test<'_>,
+        when: &str,
+        expected: Counts,
+        opened: T,
+    ) -> Result<()> {
+        self.counted(t, when, expected, || {
+            drop(opened);
+            Ok(())
+        })
+    }
+
+    /// Checks and observes a number of resets.
+    pub fn resets(&self, t: &mut Test<'_>, calls: &Calls, when: &str, expected: Counts) {
+        let got = calls.counts();
+        t.observe(format!("resets {when}"), got);
+        if !t.eq(format!("resets {when}: {expected}"), expected, got) {
+            t.note(calls);
+        }
+    }
+
+    /// Checks and observes the power state that `device` reaches.
+    pub fn power(
+        &self,
+        t: &mut Test<'_>,
+        device: &Device,
+        when: &str,
+        expected: &str,
+    ) -> Result<()> {
+        let got = device.wait_power_state(expected)?;
+        t.seen(format!("power state of {device} {when}"), expected, &got);
+        Ok(())
+    }
+
+    /// Checks that the driver's module has no reference, if it is a module.
+    pub fn unreferenced(&self, t: &mut Test<'_>) -> Result<()> {
+        if self.driver.built_in()? {
+            return Ok(());
+        }
+        let references = self.driver.references()?;
+        let shown = references.map_or("not loaded".to_owned(), |count| count.to_string());
+        t.seen("the module's reference count", "0", &shown);
+        Ok(())
+    }
+
+    /// Waits for the module's last reference, and checks that it is gone. The kernel closes the
+    /// files of a process after its parent learns of its end.
+    pub fn comes_to_be_unreferenced(&self, t: &mut Test<'_>) -> Result<()> {
+        let gone = |references: &Result<Option<u32>>| matches!(references, Ok(Some(0) | None));
+        wait::until(wait::SETTLE, || self.driver.references(), gone)?;
+        self.unreferenced(t)
+    }
+
+    /// Returns whether the driver shows `function` in a reset domain.
+    pub fn listed(&self, function: &Bdf) -> Result<bool> {
+        if !self.driver.shows_domains() {
+            return Ok(false);
+        }
+        Ok(debugfs::domain_of(&self.driver.module(), function)?.is_some())
+    }
+
+    /// Returns whether the driver shows no reset domain.
+    pub fn no_domains(&self) -> Result<bool> {
+        if !self.driver.shows_domains() {
+            return Ok(true);
+        }
+        Ok(debugfs::domains(&self.driver.module())?.is_empty())
+    }
+
+    /// Checks the reset domain of `device`, if the driver shows its domains.
+    pub fn domain(
+        &self,
+        t: &mut Test<'_>,
+        device: &Device,
+        what: &str,
+        holds: impl FnOnce(&Domain) -> Result<(), String>,
+    ) -> Result<()> {
+        if !self.driver.shows_domains() {
+            return Ok(());
+        }
+        let module = self.driver.module();
+        let domain = debugfs::domain_of(&module, device)?;
+        let result = domain.map_or_else(|| Err("it has none".to_owned()), |d| holds(&d));
+        let why = match result.as_ref() {
+            Ok(()) => String::new(),
+            Err(why) => format!("{why}, in:\n{}", debugfs::text(&module)?),
+        };
+        t.check(
+            format!("reset domain of {device}: {what}"),
+            result.is_ok(),
+            || why,
+        );
+        Ok(())
+    }
+
+    /// Checks that all members of the domain of `device` are idle, the number of dirty ones, and
+    /// the number of resets of the domain.
+    pub fn domain_idle(
+        &self,
+        t: &mut Test<'_>,
+        device: &Device,
+        when: &str,
+        dirty: usize,
+        resets: u64,
+    ) -> Result<()> {
+        let what = format!("idle, {dirty} dirty, {resets} resets {when}");
+        self.domain(t, device, &what, |domain| {
+            let idle = domain.members.iter().all(|m| m.state == "idle");
+            match idle && (domain.dirty(), domain.resets) == (dirty, resets) {
+                true => Ok(()),
+                false => Err("it is not".to_owned()),
+            }
+        })
+    }
+
+    /// Returns the number of resets of the domain of `device`, or 0 if the driver shows none.
+    pub fn domain_resets(&self, device: &Device) -> Result<u64> {
+        if !self.driver.shows_domains() {
+            return Ok(0);
+        }
+        let domain = debugfs::domain_of(&self.driver.module(), device)?;
+        Ok(domain.map_or(0, |domain| domain.resets))
+    }
+
+    /// Checks the state of one function in its domain.
+    pub fn state(
+        &self,
+        t: &mut Test<'_>,
+        device: &Device,
+        when: &str,
+        expected: &str,
+    ) -> Result<()> {
+        self.domain(t, device, &format!("{expected} {when}"), |domain| {
+            let got = domain.member(device).map_or("absent", |m| &m.state);
+            match got == expected {
+                true => Ok(()),
+                false => Err(format!("expected {expected} got {got}")),
+            }
+        })
+    }
+
+    /// Restores the machine's initial state: functions unbound, ports with their driver, no
+    /// virtual functions, modules removed.
+    pub fn restore(&self) -> Result<()> {
+        if driver::references(helper::MODULE)?.is_some() {
+            driver::rmmod(helper::MODULE)?;
+        }
+        for function in sysfs::all_functions()? {
+            let driver = function.driver().unwrap_or_default();
+            if [self.driver.name(), STUB, driver::REPLACED].contains(&driver.as_str()) {
+                function.release()?;
+            }
+        }
+        if let Ok(pf) = self.topology.device(PF) {
+            if pf.driver().as_deref() == Some(sriov::PF_STUB) || pf.read("sriov_numvfs")? != "0" {
+                VirtualFunctions::disable(&pf)?;
+            }
+        }
+        if let Ok(port) = self.topology.device(PORT) {
+            give_port_back(&port)?;
+        }
+        self.driver.unload()
+    }
+}
+
+impl<'a> Bound<'a> {
+    /// Binds `devices` to `driver`.
+    pub fn bind(driver: &str, devices: impl IntoIterator<Item = &'a Device>) -> Result<Self> {
+        let mut bound = Bound(Vec::new());
+        for device in devices {
+            bound.0.push(device);
+            device.bind(driver)?;
+        }
+        Ok(bound)
+    }
+
+    /// Unbinds the functions. Unlike dropping, this returns an error.
+    pub fn release(mut self) -> Result<()> {
+        let devices = std::mem::take(&mut self.0);
+        devices.into_iter().try_for_each(|device| device.release())
+    }
+}
+
+impl Drop for Bound<'_> {
+    fn drop(&mut self) {
+        for device in &self.0 {
+            if let Err(e) = device.release() {
+                eprintln!("{device} was not released: {e:#}");
+            }
+        }
+    }
+}
+
+/// Binds a port to the driver that it has at boot.
+pub fn give_port_back(port: &Bdf) -> Result<()> {
+    if port.driver().as_deref() != Some(PORT_DRIVER) {
+        port.reprobe()?;
+    }
+    Ok(())
+}

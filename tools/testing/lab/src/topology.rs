@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The machine's devices, by the role that each plays in a test.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::ops::Deref;
+use std::path::Path;
+
+use anyhow::{ensure, Context, Result};
+use serde::Deserialize;
+
+use crate::sysfs::Bdf;
+
+/// The roles of `topology.json`, which the runner of the virtual machine writes.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Topology(BTreeMap<String, Bdf>);
+
+/// A function and its role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    role: String,
+    bdf: Bdf,
+}
+
+impl Device {
+    pub fn new(role: impl Into<String>, bdf: &Bdf) -> Self {
+        Device {
+            role: role.into(),
+            bdf: bdf.clone(),
+        }
+    }
+
+    pub fn role(&self) -> &str {
+        &self.role
+    }
+
+    pub fn bdf(&self) -> &Bdf {
+        &self.bdf
+    }
+}
+
+impl Deref for Device {
+    type Target = Bdf;
+
+    fn deref(&self) -> &Bdf {
+        &self.bdf
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.role, self.bdf)
+    }
+}
+
+impl Topology {
+    /// Reads `topology.json` in the directory of the results.
+    pub fn read(results: &Path) -> Result<Self> {
+        let path = results.join("topology.json");
+        let text = fs::read_to_string(&path);
+        text.map_err(Into::into)
+            .and_then(|text| Self::parse(&text))
+            .with_context(|| format!("reading {}", path.display()))
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let topology: Topology = serde_json::from_str(text)?;
+        ensure!(!topology.0.is_empty(), "it has no role");
+        Ok(topology)
+    }
+
+    /// Returns the device in `role`; an error if this machine has none.
+    pub fn device(&self, role: &str) -> Result<Device> {
+        let bdf = self.0.get(role);
+        bdf.map(|bdf| Device::new(role, bdf))
+            .with_context(|| format!("the topology has no device in the role '{role}'"))
+    }
+
+    /// Returns the devices whose role is `family`, a dot and one letter or digit, in the order of
+    /// their roles; an error if there are fewer than `least`. (`bus.port` is the port above `bus.a`.)
+    pub fn family(&self, family: &str, least: usize) -> Result<Vec<Device>> {
+        let member = |role: &str| {
+            let member = role
+                .strip_prefix(family)
+                .and_then(|rest| rest.strip_prefix('.'));
+            member.is_some_and(|member| member.len() == 1)
+        };
+        let roles = self.0.iter().filter(|(role, _)| member(role));
+        let devices: Vec<_> = roles.map(|(role, bdf)| Device::new(role, bdf)).collect();
+        let found = devices.len();
+        ensure!(
+            found >= least,
+            "the topology has {found} devices '{family}.?', not {least}"
+        );
+        Ok(devices)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_family() {
+        let text = r#"{"flr.1":"0000:02:00.1","flr.0":"0000:02:00.0",
+            "flrs.a":"0000:03:00.0","flr.port":"0000:00:08.0"}"#;
+        let t = Topology::parse(text).expect("a valid file");
+        let flr = t.family("flr", 2).expect("two devices");
+        assert_eq!(flr.len(), 2);
+        assert_eq!(flr[0].bdf().to_string(), "0000:02:00.0");
+        assert_eq!(flr[1].role(), "flr.1");
+        assert!(t.device("flr.2").is_err());
+        assert!(t.family("flr", 3).is_err());
+    }
+
+    #[test]
+    fn invalid_files() {
+        for text in ["{}", "bus.a", r#"{"bus.a":"02"}"#, r#"{"bus.a":3}"#] {
+            assert!(Topology::parse(text).is_err(), "{text}");
+        }
+    }
+}

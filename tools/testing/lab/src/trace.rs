@@ -1,0 +1,425 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Exact counts of PCI resets from the kernel's function tracer, and the driver's tracepoints.
+//!
+//! The tracer has three functions:
+//!
+//! - `pcie_flr`: a function level reset;
+//! - `pci_bridge_secondary_bus_reset`: a reset of everything below a bridge;
+//! - `pciehp_reset_slot`: calls the former to reset a slot. The kernel also calls it to learn
+//!   whether a slot can be reset, so only a secondary bus reset that it called is a slot reset.
+//!
+//! The call chain shows the cause: a close, an open, or a user's ioctl on an open device.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{ensure, Context, Result};
+use nix::mount::{mount, MsFlags};
+
+const TRACEFS: &str = "/sys/kernel/tracing";
+const INSTANCE: &str = "/sys/kernel/tracing/instances/vfio_pci_rs";
+
+const FLR: &str = "pcie_flr";
+const BUS_RESET: &str = "pci_bridge_secondary_bus_reset";
+const SLOT_RESET: &str = "pciehp_reset_slot";
+const RELEASE: &str = "vfio_device_fops_release";
+const DEVICE_IOCTL: &str = "vfio_device_fops_unl_ioctl";
+
+/// The running function tracer. Dropping it stops it.
+#[derive(Debug)]
+pub struct Tracer(());
+
+/// The driver's tracepoints, in a tracing instance that the function tracer does not share.
+/// Dropping this removes the instance.
+#[derive(Debug)]
+pub struct Tracepoints(());
+
+/// A function call or a tracepoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Name and thread ID.
+    pub task: String,
+    /// By the monotonic clock.
+    pub time: Duration,
+    /// The function or the tracepoint.
+    pub name: String,
+    /// The function that called it; empty for a tracepoint.
+    pub caller: String,
+    /// The call chain, innermost first, if it is traced.
+    pub chain: Vec<String>,
+    /// The fields of a tracepoint.
+    fields: BTreeMap<String, String>,
+}
+
+/// The calls between two points in time.
+#[derive(Debug, Clone, Default)]
+pub struct Calls(Vec<Event>);
+
+/// The number of resets of each kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Function level resets.
+    pub flr: usize,
+    /// Secondary bus resets that are not slot resets.
+    pub bus: usize,
+    pub slot: usize,
+}
+
+impl Counts {
+    pub const NONE: Counts = Counts::new(0, 0, 0);
+
+    const fn new(flr: usize, bus: usize, slot: usize) -> Self {
+        Counts { flr, bus, slot }
+    }
+
+    pub const fn flr(count: usize) -> Self {
+        Counts::new(count, 0, 0)
+    }
+
+    pub const fn bus(count: usize) -> Self {
+        Counts::new(0, count, 0)
+    }
+
+    pub const fn slot(count: usize) -> Self {
+        Counts::new(0, 0, count)
+    }
+}
+
+impl Tracer {
+    /// Starts to trace resets with their call chains.
+    pub fn start() -> Result<Self> {
+        Self::trace(true)
+    }
+
+    /// Starts to trace resets without their call chains, which take time.
+    pub fn start_counting() -> Result<Self> {
+        Self::trace(false)
+    }
+
+    fn trace(chains: bool) -> Result<Self> {
+        if !Path::new(TRACEFS).join("current_tracer").exists() {
+            let (kind, none) = (Some("tracefs"), None::<&str>);
+            mount(kind, TRACEFS, kind, MsFlags::empty(), none).context("mounting tracefs")?;
+        }
+        set(TRACEFS, "tracing_on", "0")?;
+        set(TRACEFS, "current_tracer", "nop")?;
+        // The filter first: the stack of every function call would stall the machine.
+        let resets = [FLR, BUS_RESET, SLOT_RESET].join(" ");
+        set(TRACEFS, "set_ftrace_filter", &resets)?;
+        set(TRACEFS, "trace_clock", "mono")?;
+        let tracer = Tracer(());
+        set(TRACEFS, "current_tracer", "function")?;
+        set(
+            TRACEFS,
+            "options/func_stack_trace",
+            if chains { "1" } else { "0" },
+        )?;
+        set(TRACEFS, "trace", "")?;
+        set(TRACEFS, "tracing_on", "1")?;
+        Ok(tracer)
+    }
+
+    /// Forgets the calls so far.
+    pub fn mark(&self) -> Result<()> {
+        set(TRACEFS, "trace", "")
+    }
+
+    /// Returns the calls since the last mark.
+    pub fn calls(&self) -> Result<Calls> {
+        read(TRACEFS).map(Calls)
+    }
+
+    /// Returns the value of `work`, and the calls while it ran.
+    pub fn count<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, Calls)> {
+        self.mark()?;
+        let value = work()?;
+        Ok((value, self.calls()?))
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        // The filter last, for the same reason.
+        for (name, value) in [
+            ("tracing_on", "0"),
+            ("options/func_stack_trace", "0"),
+            ("current_tracer", "nop"),
+            ("set_ftrace_filter", " "),
+            ("trace_clock", "local"),
+        ] {
+            if let Err(e) = set(TRACEFS, name, value) {
+                eprintln!("the function tracer was not put back: {e:#}");
+            }
+        }
+    }
+}
+
+impl Tracepoints {
+    /// Enables the tracepoints of the driver, which must be loaded, while a [`Tracer`] exists.
+    pub fn enable() -> Result<Self> {
+        fs::create_dir(INSTANCE).context(INSTANCE)?;
+        let tracepoints = Tracepoints(());
+        set(INSTANCE, "trace_clock", "mono")?;
+        set(INSTANCE, "events/vfio_pci_rs/enable", "1")?;
+        Ok(tracepoints)
+    }
+
+    /// Forgets the events so far.
+    pub fn mark(&self) -> Result<()> {
+        set(INSTANCE, "trace", "")
+    }
+
+    /// Returns the events since the last mark.
+    pub fn events(&self) -> Result<Vec<Event>> {
+        read(INSTANCE)
+    }
+}
+
+impl Drop for Tracepoints {
+    fn drop(&mut self) {
+        if let Err(e) = fs::remove_dir(INSTANCE) {
+            eprintln!("{INSTANCE} was not removed: {e}");
+        }
+    }
+}
+
+impl Event {
+    /// Returns a field of a tracepoint, or an empty text.
+    pub fn field(&self, name: &str) -> &str {
+        self.fields.get(name).map_or("", String::as_str)
+    }
+
+    fn chain_has(&self, function: &str) -> bool {
+        self.chain.iter().any(|f| f == function)
+    }
+}
+
+impl Calls {
+    pub fn counts(&self) -> Counts {
+        let count = |name: &str, by_slot: Option<bool>| {
+            let calls = self.0.iter().filter(|call| call.name == name);
+            let by = |call: &&Event| by_slot.is_none_or(|slot| slot == (call.caller == SLOT_RESET));
+            calls.filter(by).count()
+        };
+        Counts {
+            flr: count(FLR, None),
+            bus: count(BUS_RESET, Some(false)),
+            slot: count(BUS_RESET, Some(true)),
+        }
+    }
+
+    /// Returns the number of resets that hit more than one function.
+    pub fn bus_or_slot(&self) -> usize {
+        let counts = self.counts();
+        counts.bus + counts.slot
+    }
+
+    /// Returns the resets during a device's close.
+    pub fn at_release(&self) -> Calls {
+        self.filter(|call| call.chain_has(RELEASE))
+    }
+
+    /// Returns the resets that the user of an open device requested (`VFIO_DEVICE_RESET`,
+    /// `VFIO_DEVICE_PCI_HOT_RESET`).
+    pub fn asked_by_user(&self) -> Calls {
+        self.filter(|call| call.chain_has(DEVICE_IOCTL))
+    }
+
+    /// Returns the resets that no user requested.
+    pub fn by_driver(&self) -> Calls {
+        self.filter(|call| !call.chain_has(DEVICE_IOCTL))
+    }
+
+    fn filter(&self, keep: impl Fn(&Event) -> bool) -> Calls {
+        Calls(self.0.iter().filter(|c| keep(c)).cloned().collect())
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} FLR {} bus {} slot", self.flr, self.bus, self.slot)
+    }
+}
+
+impl fmt::Display for Calls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for call in &self.0 {
+            writeln!(
+                f,
+                "{} by {} ({})",
+                call.name,
+                call.task,
+                call.chain.join(" < ")
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn read(directory: &str) -> Result<Vec<Event>> {
+    let path = Path::new(directory).join("trace");
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    parse(&text)
+}
+
+fn set(directory: &str, name: &str, value: &str) -> Result<()> {
+    // Truncation by open(2) clears a trace, and without it a write adds to a filter.
+    let path = Path::new(directory).join(name);
+    fs::write(&path, value).with_context(|| format!("writing '{value}' to {}", path.display()))
+}
+
+/// Parses a `trace` file, whose lines are in the order of time. Fails if an event was lost.
+pub fn parse(text: &str) -> Result<Vec<Event>> {
+    let mut events: Vec<Event> = Vec::new();
+    // The event that a stack belongs to: the last one of its task, as events of two CPUs mix.
+    let mut current = None;
+    for line in text.lines() {
+        let count = line.strip_prefix("# entries-in-buffer/entries-written: ");
+        if let Some((kept, written)) = count.and_then(|count| count.split_once('/')) {
+            let complete = written.split(' ').next() == Some(kept);
+            ensure!(complete, "the trace buffer overran: {line}");
+        }
+        ensure!(
+            !line.ends_with("LOST EVENTS]"),
+            "the tracer lost events: {line}"
+        );
+        ensure!(
+            !(line.starts_with("CPU:") && line.contains("LOST")),
+            "events are lost: {line}"
+        );
+        if line.starts_with('#') || line.trim().is_empty() {
+            continue;
+        }
+        if let Some(symbol) = line.strip_prefix(" => ") {
+            if let Some(event) = current.and_then(|i: usize| events.get_mut(i)) {
+                let function = symbol.split([' ', '+']).next().unwrap_or(symbol);
+                event.chain.push(function.to_owned());
+            }
+            continue;
+        }
+        let event = event(line).with_context(|| format!("a trace has the line '{line}'"))?;
+        if event.name == "<stack trace>" {
+            let same = |other: &Event| other.task == event.task && other.chain.is_empty();
+            current = events.iter().rposition(same);
+        } else {
+            events.push(event);
+            current = None;
+        }
+    }
+    Ok(events)
+}
+
+/// Parses `NAME-THREAD [CPU] FLAGS SECONDS: WHAT`. The name may contain anything.
+fn event(line: &str) -> Option<Event> {
+    let (head, what) = line.split_once(": ")?;
+    let (head, time) = head.rsplit_once(' ')?;
+    let (task, _) = head.rsplit_once(" [")?;
+    let (_, thread) = task.rsplit_once('-')?;
+    thread.trim().parse::<u32>().ok()?;
+    let (name, caller) = what.split_once(" <-").unwrap_or((what, ""));
+    let (name, fields) = name.split_once(':').unwrap_or((name, ""));
+    let fields = fields.split_whitespace().filter_map(|f| f.split_once('='));
+    Some(Event {
+        task: task.trim().to_owned(),
+        time: seconds(time)?,
+        name: name.trim().to_owned(),
+        caller: caller.trim().to_owned(),
+        chain: Vec::new(),
+        fields: fields
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect(),
+    })
+}
+
+/// Parses seconds with a fraction, exactly.
+pub fn seconds(text: &str) -> Option<Duration> {
+    let (whole, fraction) = text.split_once('.')?;
+    let digits = u32::try_from(fraction.len()).ok()?;
+    let scale = 10_u32.pow(9_u32.checked_sub(digits)?);
+    Some(Duration::new(
+        whole.parse().ok()?,
+        fraction.parse::<u32>().ok()? * scale,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRACE: &str = "\
+# tracer: function
+#
+# entries-in-buffer/entries-written: 8/8   #P:2
+#
+#           TASK-PID     CPU#  |||||  TIMESTAMP  FUNCTION
+           <...>-101     [000] .....    10.000001: pcie_flr <-pcie_reset_flr
+      a-b [c] d-102     [001] .....    10.000002: pcie_flr <-pcie_reset_flr
+           <...>-101     [000] .....    10.000003: <stack trace>
+ => pcie_flr
+ => vfio_pci_core_disable
+ => vfio_device_fops_release
+      a-b [c] d-102     [001] .....    10.000004: <stack trace>
+ => pcie_flr
+ => vfio_pci_core_enable
+       scenarios-103     [001] .....    11.000002: pciehp_reset_slot <-pci_reset_hotplug_slot
+       scenarios-103     [001] .....    11.000003: pciehp_reset_slot <-pci_reset_hotplug_slot
+       scenarios-103     [001] .....    11.0: pci_bridge_secondary_bus_reset <-pciehp_reset_slot
+ qemu-system-x86-200     [001] .....    12.0: pci_bridge_secondary_bus_reset <-pci_bus_reset
+ qemu-system-x86-200     [001] .....    12.0: <stack trace>
+ => pci_bridge_secondary_bus_reset
+ => vfio_device_fops_unl_ioctl
+";
+
+    #[test]
+    fn counts_by_kind_and_cause() {
+        let calls = Calls(parse(TRACE).expect("a valid trace"));
+        assert_eq!(calls.counts(), Counts::new(2, 1, 1));
+        assert_eq!(calls.bus_or_slot(), 2);
+        assert_eq!(calls.at_release().counts(), Counts::flr(1));
+        assert_eq!(calls.at_release().0[0].task, "<...>-101");
+        assert_eq!(calls.asked_by_user().counts(), Counts::bus(1));
+        assert_eq!(calls.by_driver().counts(), Counts::new(2, 0, 1));
+        assert_eq!(calls.0[1].time, Duration::from_micros(10_000_002));
+    }
+
+    #[test]
+    fn tracepoints() {
+        let events = parse(
+            "  x-1  [000] ...1.  41.000130: vfio_pci_rs_claim: function=0000:01:00.0 waited_ns=12\n",
+        );
+        let events = events.expect("a valid trace");
+        assert_eq!(events[0].name, "vfio_pci_rs_claim");
+        assert_eq!(events[0].field("function"), "0000:01:00.0");
+        assert_eq!(
+            (events[0].field("waited_ns"), events[0].field("lost")),
+            ("12", "")
+        );
+    }
+
+    #[test]
+    fn incomplete_and_invalid_traces() {
+        assert_eq!(parse("# nothing\n\n").expect("no event"), []);
+        for text in [
+            "# entries-in-buffer/entries-written: 7/9   #P:2\n",
+            "CPU:0 [LOST 3 EVENTS]\n",
+            "CPU:1 [LOST EVENTS]\n",
+            "pcie_flr <-pcie_reset_flr\n",
+            " bench-x [000] ..... 1.0: pcie_flr <-pcie_reset_flr\n",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn exact_seconds() {
+        assert_eq!(seconds("1.5"), Some(Duration::from_millis(1500)));
+        assert_eq!(seconds("0.000000001"), Some(Duration::from_nanos(1)));
+        for text in ["12", "0.0000000001", "1.x"] {
+            assert_eq!(seconds(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Opening functions by a container and groups, or by their character devices and iommufd.
+//!
+//! A group can be open only once, and the functions of one slot often share a group. So one
+//! [`User`] opens all functions of a group.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use anyhow::{anyhow, Context, Error, Result};
+use iommufd_ioctls::IommuFd;
+use kvm_ioctls::DeviceFd;
+use nix::fcntl::{fcntl, FcntlArg, FdFlag};
+use vfio_bindings::bindings::vfio::VFIO_PCI_ERR_IRQ_INDEX;
+use vfio_ioctls::{VfioContainer, VfioDevice, VfioDeviceFd, VfioIommufd, VfioOps};
+use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::sock_ctrl_msg::ScmSocket;
+
+use crate::sysfs::Bdf;
+
+/// A container with the groups of the functions that it opened, or an iommufd.
+#[derive(Clone)]
+pub struct User(Arc<dyn VfioOps>);
+
+/// An open function. Dropping it is one `close(2)`.
+#[derive(Debug)]
+pub struct Opened {
+    _file: File,
+}
+
+impl User {
+    /// Opens a container.
+    pub fn new() -> Result<Self> {
+        let container = VfioContainer::new(None).map_err(|e| failed("opening a container", e))?;
+        Ok(User(Arc::new(container)))
+    }
+
+    /// Opens a container whose groups a virtual machine of KVM learns by its VFIO device.
+    pub fn with_machine(vfio: DeviceFd) -> Result<Self> {
+        let container = VfioContainer::new(Some(Arc::new(VfioDeviceFd::new_from_kvm(vfio))))
+            .map_err(|e| failed("opening a container for a virtual machine", e))?;
+        Ok(User(Arc::new(container)))
+    }
+
+    /// Opens an iommufd.
+    pub fn with_iommufd() -> Result<Self> {
+        let iommufd = IommuFd::new().map_err(|e| failed("opening /dev/iommu", e))?;
+        let user = VfioIommufd::new(Arc::new(iommufd), None, None)
+            .map_err(|e| failed("allocating an IOAS", e))?;
+        Ok(User(Arc::new(user)))
+    }
+
+    /// Opens `function`, and its group if that is not open.
+    pub fn open(&self, function: &Bdf) -> Result<Opened> {
+        Opened::of(&self.device(function)?)
+    }
+
+    /// Opens `function`, and signals `event` whenever PCI Express reports an error of it.
+    pub fn open_with_error_event(&self, function: &Bdf, event: &EventFd) -> Result<Opened> {
+        let device = self.device(function)?;
+        device
+            .enable_irq(VFIO_PCI_ERR_IRQ_INDEX, vec![event])
+            .map_err(|e| failed(format!("setting the error event of {function}"), e))?;
+        Opened::of(&device)
+    }
+
+    /// Opens `function` for calls to it. Only devices of an iommufd may be dropped in parallel.
+    pub fn device(&self, function: &Bdf) -> Result<VfioDevice> {
+        VfioDevice::new(&function.path(), self.0.clone())
+            .map_err(|e| failed(format!("opening {function}"), e))
+    }
+}
+
+impl Opened {
+    /// A dropped `VfioDevice` closes its group if it believes to be the last user. Two threads
+    /// that do so race, and one fails with EBUSY. With this reference to the open file, the device
+    /// can be dropped at once, while the kernel keeps the group in the container.
+    fn of(device: &VfioDevice) -> Result<Self> {
+        let file = another_reference(device).context("duplicating a device's file")?;
+        Ok(Opened { _file: file })
+    }
+}
+
+/// Returns an error with the errno that the library has only in its text: "... (os error 12)".
+fn failed(doing: impl Display, error: impl Display) -> Error {
+    let text = error.to_string();
+    let errno = text
+        .split_once("(os error ")
+        .and_then(|(_, rest)| rest.split(')').next()?.parse().ok());
+    match errno {
+        Some(errno) => Error::from(io::Error::from_raw_os_error(errno)).context(doing.to_string()),
+        None => anyhow!("{doing}: {text}"),
+    }
+}
+
+/// Returns another file descriptor of the open file.
+fn another_reference(device: &VfioDevice) -> io::Result<File> {
+    let (here, there) = UnixStream::pair()?;
+    here.send_with_fd(&[0_u8][..], device.as_raw_fd())?;
+    let (_, file) = there.recv_with_fd(&mut [0])?;
+    let file = file.ok_or_else(|| io::Error::other("no file descriptor came back"))?;
+    // A child process must not keep the function open.
+    fcntl(&file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(file)
+}

@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Calls to vfio with any argument, behind a safe interface.
+//!
+//! Owns the memory of arguments ([`Arena`]), the files ([`File`]), and mappings of devices
+//! ([`Mapping`]). A wrong argument does no harm to the program:
+//!
+//! - The kernel accesses memory upwards from where an argument points. That is in the arena, which
+//!   is followed by a guard larger than any size in an argument, or where the program has no memory.
+//! - [`ioctl`] refuses a block in which the kernel would follow a pointer.
+
+use std::ffi::c_void;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
+use std::ptr::NonNull;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::mman;
+use nix::sys::mman::{MapFlags, ProtFlags};
+use nix::sys::stat::Mode;
+use nix::{fcntl, libc};
+
+pub type Result<T> = std::result::Result<T, Errno>;
+
+/// The size of an [`Arena`].
+pub const ARENA: usize = 64 << 10;
+
+/// The size of the guard behind it: more than 32 bits can express.
+const GUARD: usize = 8 << 30;
+
+/// The lowest address that a program can map (`vm.mmap_min_addr`).
+const LOWEST: u64 = 64 << 10;
+
+const KERNEL: usize = 0xffff_8880_0000_0000;
+
+/// Memory for the arguments of calls, with a guard behind it.
+///
+/// # Invariants
+///
+/// `start` is the start of a mapping of `ARENA + GUARD` bytes that is ours. The first `ARENA` bytes
+/// can be read and written, the others not accessed.
+#[derive(Debug)]
+pub struct Arena {
+    start: NonNull<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pointer {
+    /// An offset in the arena.
+    At(u16),
+    Null,
+    /// The guard, just behind the arena.
+    Guard,
+    /// Memory of the kernel.
+    Kernel,
+    /// A number instead of a pointer. No program can map these addresses.
+    Number(u16),
+}
+
+/// An open file.
+///
+/// # Invariants
+///
+/// `kind` is the kind of `fd`.
+#[derive(Debug)]
+pub struct File {
+    fd: OwnedFd,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Container,
+    Group,
+    Device,
+    Iommufd,
+    /// `/dev/null`.
+    Other,
+}
+
+/// The result of a call that did not fail.
+#[derive(Debug)]
+pub enum Answer {
+    Value(i32),
+    /// A new device.
+    File(File),
+    /// A new file of another kind, which is closed again.
+    Closed,
+}
+
+/// A mapping of a file, such as a BAR.
+///
+/// # Invariants
+///
+/// `start` is the start of a mapping of `length` bytes, which this owns.
+#[derive(Debug)]
+pub struct Mapping {
+    start: NonNull<c_void>,
+    length: NonZeroUsize,
+}
+
+/// Numbers of requests (`linux/vfio.h`, `linux/iommufd.h`).
+mod request {
+    /// Those of the IOMMU in a container.
+    pub(crate) const IOMMU: std::ops::RangeInclusive<u32> = 0x3b70..=0x3b75;
+    pub(crate) const GROUP_GET_DEVICE_FD: u32 = 0x3b6a;
+    pub(crate) const DEVICE_GET_GFX_DMABUF: u32 = 0x3b73;
+    pub(crate) const DEVICE_FEATURE: u32 = 0x3b75;
+    /// `VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_BUF`.
+    pub(crate) const GET_DMA_BUF: u32 = 0x1_000b;
+    /// The feature with a pointer in it, and the offset of the pointer.
+    pub(crate) const DMA_LOGGING_REPORT: u32 = 8;
+    pub(crate) const DMA_LOGGING_REPORT_BITMAP: usize = 8 + 24;
+    /// The one request of iommufd that is allowed.
+    pub(crate) const IOAS_ALLOC: u32 = 0x3b81;
+}
+
+impl Arena {
+    pub fn new() -> Result<Self> {
+        const LENGTH: NonZeroUsize = NonZeroUsize::new(ARENA + GUARD).unwrap();
+
+        // SAFETY: The kernel chooses a place where nothing is.
+        let start = unsafe {
+            mman::mmap_anonymous(
+                None,
+                LENGTH,
+                ProtFlags::PROT_NONE,
+                MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE,
+            )?
+        };
+        // INVARIANT: The first part is made accessible below, before the arena is returned.
+        let arena = Arena { start: start.cast() };
+        // SAFETY: The mapping is ours, and nothing refers to it yet.
+        unsafe { mman::mprotect(start, ARENA, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)? };
+        Ok(arena)
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: By the type invariants. The kernel writes to it only in calls that take it mutably.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), ARENA) }
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: As above.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), ARENA) }
+    }
+
+    fn address(&self, pointer: Pointer) -> usize {
+        let start = self.start.as_ptr() as usize;
+        match pointer {
+            Pointer::At(at) => start + usize::from(at),
+            Pointer::Null => 0,
+            Pointer::Guard => start + ARENA,
+            Pointer::Kernel => KERNEL,
+            Pointer::Number(number) => usize::from(number),
+        }
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants. The kernel keeps no pointer into it after a call.
+        let unmapped = unsafe { mman::munmap(self.start.cast(), ARENA + GUARD) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
+
+impl File {
+    /// Opens a file of vfio, `/dev/iommu` or `/dev/null`. Fails with `ENOTSUP` for any other.
+    pub fn open(path: &Path) -> Result<Self> {
+        let kind = match path.to_str() {
+            Some("/dev/vfio/vfio") => Kind::Container,
+            Some("/dev/iommu") => Kind::Iommufd,
+            Some("/dev/null") => Kind::Other,
+            _ if path.parent() == Some(Path::new("/dev/vfio/devices")) => Kind::Device,
+            _ if path.parent() == Some(Path::new("/dev/vfio")) => Kind::Group,
+            _ => return Err(Errno::ENOTSUP),
+        };
+        let fd = fcntl::open(path, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
+        // INVARIANT: By the kernel's names.
+        Ok(File { fd, kind })
+    }
+}
+
+impl AsFd for File {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Calls `ioctl(2)`.
+///
+/// # Panics
+///
+/// Panics if the block has a pointer through which the kernel or a device could write: in requests
+/// of an IOMMU, of iommufd (except `IOMMU_IOAS_ALLOC`), and in
+/// `VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT`, unless no program can map the address.
+pub fn ioctl(file: &File, request: u32, arena: &mut Arena, argument: Pointer) -> Result<Answer> {
+    assert!(
+        !has_pointer(file.kind, request, arena, argument),
+        "a {:?} must not be called with {request:#x} and a block",
+        file.kind
+    );
+    let gives_file = gives_file(file.kind, request, arena, argument);
+
+    // SAFETY: The kernel accesses nothing but the arena, see the crate's documentation, and the
+    // borrow is exclusive.
+    let returned = unsafe {
+        libc::ioctl(file.fd.as_raw_fd(), libc::Ioctl::from(request), arena.address(argument))
+    };
+    let value = Errno::result(returned)?;
+    // Standard input is open: a new file is not 0.
+    if !gives_file || value == 0 {
+        return Ok(Answer::Value(value));
+    }
+
+    // SAFETY: The kernel has just opened it for this program.
+    let fd = unsafe { OwnedFd::from_raw_fd(value) };
+    Ok(match file.kind {
+        // INVARIANT: A group returns devices.
+        Kind::Group => Answer::File(File { fd, kind: Kind::Device }),
+        _ => Answer::Closed,
+    })
+}
+
+/// Returns whether the kernel or a device would write through a pointer in the block.
+fn has_pointer(kind: Kind, request: u32, arena: &Arena, argument: Pointer) -> bool {
+    let Pointer::At(at) = argument else {
+        return false;
+    };
+    match kind {
+        Kind::Container => request::IOMMU.contains(&request),
+        Kind::Iommufd => request != request::IOAS_ALLOC,
+        Kind::Device if request == request::DEVICE_FEATURE => {
+            let at = usize::from(at);
+            let reports = number(arena, at + 4)
+                .is_some_and(|flags| flags & 0xffff == request::DMA_LOGGING_REPORT);
+            let bitmap = at + request::DMA_LOGGING_REPORT_BITMAP;
+            reports && wide_number(arena, bitmap).is_some_and(|bitmap| bitmap >= LOWEST)
+        }
+        _ => false,
+    }
+}
+
+/// Returns whether the request returns a new file.
+fn gives_file(kind: Kind, request: u32, arena: &Arena, argument: Pointer) -> bool {
+    match (kind, argument) {
+        (Kind::Group, _) => request == request::GROUP_GET_DEVICE_FD,
+        (Kind::Device, Pointer::At(at)) if request == request::DEVICE_FEATURE => {
+            number(arena, usize::from(at) + 4) == Some(request::GET_DMA_BUF)
+        }
+        (Kind::Device, _) => request == request::DEVICE_GET_GFX_DMABUF,
+        _ => false,
+    }
+}
+
+/// Returns the 32 bits at an offset of the arena.
+fn number(arena: &Arena, at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(arena.bytes().get(at..at + 4)?.try_into().ok()?))
+}
+
+/// Returns the 64 bits at an offset of the arena.
+fn wide_number(arena: &Arena, at: usize) -> Option<u64> {
+    Some(u64::from_ne_bytes(arena.bytes().get(at..at + 8)?.try_into().ok()?))
+}
+
+/// Calls `pread(2)`.
+pub fn pread(
+    file: &File,
+    arena: &mut Arena,
+    to: Pointer,
+    length: u32,
+    offset: i64,
+) -> Result<usize> {
+    // SAFETY: As for `ioctl()`.
+    let read = unsafe {
+        libc::pread(file.fd.as_raw_fd(), arena.address(to) as *mut c_void, length as usize, offset)
+    };
+    Errno::result(read).map(isize::unsigned_abs)
+}
+
+/// Calls `pwrite(2)`.
+pub fn pwrite(
+    file: &File,
+    arena: &Arena,
+    from: Pointer,
+    length: u32,
+    offset: i64,
+) -> Result<usize> {
+    // SAFETY: As for `ioctl()`, and the kernel only reads.
+    let written = unsafe {
+        libc::pwrite(
+            file.fd.as_raw_fd(),
+            arena.address(from) as *const c_void,
+            length as usize,
+            offset,
+        )
+    };
+    Errno::result(written).map(isize::unsigned_abs)
+}
+
+impl Mapping {
+    pub fn new(
+        file: &File,
+        length: NonZeroUsize,
+        protection: ProtFlags,
+        shared: bool,
+        offset: i64,
+    ) -> Result<Self> {
+        let flags = if shared { MapFlags::MAP_SHARED } else { MapFlags::MAP_PRIVATE };
+        // SAFETY: The kernel chooses a free place. No reference to the mapped memory is ever made.
+        let start = unsafe { mman::mmap(None, length, protection, flags, file, offset)? };
+        // INVARIANT: It has just been mapped.
+        Ok(Mapping { start, length })
+    }
+
+    /// Copies `length` bytes at `at` to `sink`, a pipe, in the kernel: a fault is the error `EFAULT`
+    /// and no signal. Fails with `EINVAL` outside the mapping.
+    pub fn copy_to(&self, at: usize, length: usize, sink: BorrowedFd<'_>) -> Result<usize> {
+        let from = self.range(at, length)?;
+        // SAFETY: The kernel reads the mapping, which this owns.
+        Errno::result(unsafe { libc::write(sink.as_raw_fd(), from, length) })
+            .map(isize::unsigned_abs)
+    }
+
+    /// Copies `length` bytes from `source`, a pipe, to `at`, with the same errors.
+    pub fn copy_from(&self, at: usize, length: usize, source: BorrowedFd<'_>) -> Result<usize> {
+        let to = self.range(at, length)?;
+        // SAFETY: The kernel writes to the mapping, to which there are no references.
+        Errno::result(unsafe { libc::read(source.as_raw_fd(), to, length) })
+            .map(isize::unsigned_abs)
+    }
+
+    fn range(&self, at: usize, length: usize) -> Result<*mut c_void> {
+        match at.checked_add(length) {
+            Some(end) if end <= self.length.get() => {
+                // SAFETY: That is within the mapping.
+                Ok(unsafe { self.start.as_ptr().byte_add(at) })
+            }
+            _ => Err(Errno::EINVAL),
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants; there are no references to it.
+        let unmapped = unsafe { mman::munmap(self.start, self.length.get()) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_may_end_where_memory_does() {
+        let mut arena = Arena::new().expect("memory");
+        let null = File::open(Path::new("/dev/null")).expect("/dev/null");
+        arena.bytes_mut()[ARENA - 1] = 1;
+        assert_eq!(pread(&null, &mut arena, Pointer::Guard, 8, 0), Ok(0));
+        assert_eq!(
+            ioctl(&null, 0x3b6b, &mut arena, Pointer::At(0)).map(|_| ()),
+            Err(Errno::ENOTTY)
+        );
+    }
+
+    #[test]
+    fn only_what_is_known_is_opened() {
+        assert_eq!(File::open(Path::new("/dev/zero")).map(|_| ()), Err(Errno::ENOTSUP));
+    }
+
+    #[test]
+    #[should_panic(expected = "must not be called")]
+    fn a_pointer_in_a_block_is_refused() {
+        let mut arena = Arena::new().expect("memory");
+        let file = File {
+            fd: File::open(Path::new("/dev/null")).expect("/dev/null").fd,
+            kind: Kind::Device,
+        };
+        arena.bytes_mut()[4] = 8;
+        arena.bytes_mut()[32 + 7] = 1;
+        let _ = ioctl(&file, request::DEVICE_FEATURE, &mut arena, Pointer::At(0));
+    }
+}

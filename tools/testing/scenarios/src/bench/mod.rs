@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The benchmark: how long it takes to open and close functions with vfio-pci and with ours.
+//!
+//! Each part is measured in rounds. In each round, each driver is loaded, gets the functions, does
+//! something that does not count, is measured, and is removed. A function is idle and asleep when
+//! an open of it begins.
+//!
+//! The results are `bench.json`:
+//!
+//! ```json
+//! {
+//!   "meta": {
+//!     "kernel": "7.3.4", "processors": 2, "rounds": 7,
+//!     "drivers": {"vfio-pci": "C vfio-pci on the core without our patches"},
+//!     "titles": {"bus_8_open": "open 8 functions of one bus"}
+//!   },
+//!   "cases": {
+//!     "bus_8_open": {"vfio-pci": [{"wall_ns": 984000000}]}
+//!   }
+//! }
+//! ```
+//!
+//! `cases` has an object for each case, with the samples of each driver, one a round. A sample is
+//! an object of numbers:
+//!
+//! - `wall_ns`: from the start of the first function to the end of the last one;
+//! - `longest_ns`: the longest time of one function;
+//! - `processor_ns`: processor time of all functions (not in `selftest_*`);
+//! - `function_resets`, `bus_resets`: the resets that were made (not in `selftest_*`);
+//! - `due`, `lost`: the resets that were due, and those among them that were not made;
+//! - `call_ns`: the only one in `data_path_*`, the time of one call in the fastest part of a round.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{ensure, Context, Result};
+use lab::driver::{self, Driver};
+use lab::machine::Bound;
+use lab::topology::{Device, Topology};
+use lab::vfio::User;
+use serde::Serialize;
+
+use measure::Sample;
+
+mod data_path;
+mod measure;
+mod opens;
+
+pub const C: &str = "vfio-pci";
+pub const OURS: &str = "vfio_pci_rs";
+pub const GLOBAL: &str = "global mutex";
+
+/// vfio-pci-core has the same name with and without our patches, and this symbol only with them.
+const CORE: &str = "vfio_pci_core";
+const PATCHED: &str = "vfio_pci_core_assign_device_set";
+
+/// Loads a driver with its core.
+#[derive(Debug)]
+struct Competitor {
+    name: &'static str,
+    title: &'static str,
+    driver: Driver,
+    /// The root directory of its modules, unless these are the machine's.
+    modules: Option<PathBuf>,
+}
+
+/// A loaded driver. Dropping it removes its modules.
+struct Loaded<'a>(&'a Competitor);
+
+#[derive(Debug)]
+pub struct Bench {
+    topology: Topology,
+    drivers: [Competitor; 3],
+    rounds: usize,
+    /// The directory of the kernel's selftests.
+    selftests: PathBuf,
+    report: Report,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    meta: Meta,
+    cases: BTreeMap<String, BTreeMap<&'static str, Vec<Sample>>>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Meta {
+    kernel: String,
+    processors: usize,
+    rounds: usize,
+    drivers: BTreeMap<&'static str, &'static str>,
+    titles: BTreeMap<String, String>,
+}
+
+pub struct Part {
+    pub name: &'static str,
+    run: fn(&mut Bench) -> Result<()>,
+}
+
+const fn part(name: &'static str, run: fn(&mut Bench) -> Result<()>) -> Part {
+    Part { name, run }
+}
+
+/// All parts. Each needs a topology with its functions.
+pub const ALL: &[Part] = &[
+    part("bus", opens::bus),
+    part("selftest", opens::selftest),
+    part("data_path", data_path::run),
+    part("buses", opens::buses),
+    part("vfs", opens::virtual_functions),
+    part("dirty", opens::dirty),
+    part("scale", opens::scale),
+    part("probe", opens::probe),
+];
+
+impl Part {
+    pub fn run(&self, bench: &mut Bench) -> Result<()> {
+        (self.run)(bench).context(self.name)
+    }
+}
+
+impl Competitor {
+    /// Returns all drivers; `sets` has the modules of those that are not the machine's.
+    fn all(sets: &Path) -> [Self; 3] {
+        let competitor = |name, title, driver, set: Option<&str>| Competitor {
+            name,
+            title,
+            driver: Driver::new(driver),
+            modules: set.map(|set| sets.join(set)),
+        };
+        [
+            competitor(
+                C,
+                "C vfio-pci on the core without our patches",
+                C,
+                Some("c"),
+            ),
+            competitor(OURS, "vfio_pci_rs", OURS, None),
+            competitor(
+                GLOBAL,
+                "vfio_pci_rs with one mutex around every open and close, as before 2018",
+                OURS,
+                Some("global-mutex"),
+            ),
+        ]
+    }
+
+    /// Loads the driver and its core, after removing those of another competitor.
+    fn load(&self) -> Result<Loaded<'_>> {
+        self.unload()?;
+        let mut modprobe = std::process::Command::new("modprobe");
+        if let Some(root) = &self.modules {
+            modprobe.arg("--dirname").arg(root);
+        }
+        driver::run(modprobe.arg(self.driver.module()))?;
+        Ok(Loaded(self))
+    }
+
+    /// Checks that the loaded core has the patches if the driver needs them, and only then.
+    fn check_core(&self) -> Result<()> {
+        let symbols = fs::read("/proc/kallsyms").context("/proc/kallsyms")?;
+        let symbols = String::from_utf8_lossy(&symbols);
+        let mut names = symbols
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(2));
+        let patched = names.any(|name| name == PATCHED);
+        ensure!(
+            patched == (self.name != C),
+            "{} is on the wrong {CORE}",
+            self.name
+        );
+        Ok(())
+    }
+
+    fn unload(&self) -> Result<()> {
+        self.driver.unload()?;
+        match driver::references(CORE)? {
+            None => Ok(()),
+            Some(_) => driver::rmmod(CORE),
+        }
+    }
+}
+
+impl Drop for Loaded<'_> {
+    fn drop(&mut self) {
+        if let Err(e) = self.0.unload() {
+            eprintln!("{} was not removed: {e:#}", self.0.name);
+        }
+    }
+}
+
+impl Bench {
+    /// Checks that all drivers can be loaded.
+    pub fn new(topology: Topology, sets: &Path, selftests: PathBuf, rounds: usize) -> Result<Self> {
+        let drivers = Competitor::all(sets);
+        for competitor in &drivers {
+            let _loaded = competitor.load()?;
+            competitor.check_core()?;
+        }
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").context("osrelease")?;
+        let meta = Meta {
+            kernel: kernel.trim().to_owned(),
+            processors: thread::available_parallelism()?.get(),
+            rounds,
+            drivers: drivers.iter().map(|c| (c.name, c.title)).collect(),
+            titles: BTreeMap::new(),
+        };
+        let cases = BTreeMap::new();
+        Ok(Bench {
+            topology,
+            drivers,
+            rounds,
+            selftests,
+            report: Report { meta, cases },
+        })
+    }
+
+    /// Writes the results.
+    pub fn write(&self, results: &Path) -> Result<()> {
+        let text = serde_json::to_string(&self.report)?;
+        fs::write(results.join("bench.json"), text + "\n").context("bench.json")
+    }
+
+    /// Loads each of the `drivers` in turn for some `work`, in each round, and adds the samples of
+    /// that by case.
+    fn in_turns(
+        &mut self,
+        drivers: &[&'static str],
+        titles: &[(String, String)],
+        work: impl Fn(&Self, &Competitor) -> Result<Vec<(String, Sample)>>,
+    ) -> Result<()> {
+        self.report.meta.titles.extend(titles.iter().cloned());
+        for round in 0..self.rounds {
+            // In each round, another driver is the first.
+            for &name in drivers.iter().cycle().skip(round).take(drivers.len()) {
+                let start = Instant::now();
+                for (case, sample) in self.with(name, &work)? {
+                    let samples = self.report.cases.entry(case).or_default();
+                    samples.entry(name).or_default().push(sample);
+                }
+                let (round, rounds) = (round + 1, self.rounds);
+                let seconds = start.elapsed().as_secs_f64();
+                println!("round {round} of {rounds}: {name}, {seconds:.1} s");
+            }
+        }
+        Ok(())
+    }
+
+    /// Loads the driver `name` for some `work`.
+    fn with<T>(&self, name: &str, work: impl Fn(&Self, &Competitor) -> Result<T>) -> Result<T> {
+        let competitor = self.drivers.iter().find(|driver| driver.name == name);
+        let competitor = competitor.with_context(|| format!("there is no driver '{name}'"))?;
+        let _loaded = competitor.load()?;
+        work(self, competitor).context(competitor.name)
+    }
+
+    /// The same with `functions` bound and the first two of them opened and closed once.
+    fn in_turns_on(
+        &mut self,
+        drivers: &[&'static str],
+        functions: &[Device],
+        titles: &[(String, String)],
+        work: impl Fn(&Self, &User) -> Result<Vec<(String, Sample)>>,
+    ) -> Result<()> {
+        self.in_turns(drivers, titles, |bench, competitor| {
+            let bound = Bound::bind(competitor.driver.name(), functions)?;
+            let user = User::with_iommufd()?;
+            let few = &functions[..functions.len().min(2)];
+            drop(measure::open(&user, few)?);
+            let samples = work(bench, &user)?;
+            bound.release()?;
+            Ok(samples)
+        })
+    }
+
+    /// Returns exactly `count` functions of this family.
+    fn family(&self, family: &str, count: usize) -> Result<Vec<Device>> {
+        let mut devices = self.topology.family(family, count)?;
+        devices.truncate(count);
+        Ok(devices)
+    }
+
+    /// Returns the first `each` functions of each of the first `buses` of the grid.
+    fn grid(&self, buses: usize, each: usize) -> Result<Vec<Device>> {
+        let bus = |bus| self.family(&format!("grid.{bus}"), each);
+        Ok((0..buses).map(bus).collect::<Result<Vec<_>>>()?.concat())
+    }
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Measures the time to open and close functions, with vfio-pci and with ours. Writes `bench.json`
+//! (see `guest::bench`).
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{ensure, Result};
+use clap::Parser;
+use guest::bench::{Bench, Part, ALL};
+use lab::topology::Topology;
+
+/// Measure the time to open and close functions, driver by driver.
+#[derive(Parser)]
+struct Arguments {
+    /// Directory of the module sets c and global-mutex, each a root directory for modprobe.
+    #[arg(long)]
+    sets: PathBuf,
+    /// Directory of the kernel's vfio selftests.
+    #[arg(long)]
+    selftests: PathBuf,
+    /// Measure everything this often.
+    #[arg(long, default_value = "7")]
+    rounds: NonZeroUsize,
+    /// Measure these parts only.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Directory of topology.json and of the results.
+    #[arg(long, env = "RESULTS")]
+    results: PathBuf,
+}
+
+fn main() -> Result<()> {
+    let Arguments {
+        sets,
+        selftests,
+        rounds,
+        only,
+        results,
+    } = Arguments::parse();
+    for name in &only {
+        let known: Vec<&str> = ALL.iter().map(|part| part.name).collect();
+        ensure!(
+            known.contains(&name.as_str()),
+            "there is no '{name}' among {known:?}"
+        );
+    }
+    let mut bench = Bench::new(Topology::read(&results)?, &sets, selftests, rounds.get())?;
+    let chosen = |part: &&Part| only.is_empty() || only.iter().any(|name| name == part.name);
+    for part in ALL.iter().filter(chosen) {
+        let start = Instant::now();
+        println!("{}", part.name);
+        part.run(&mut bench)?;
+        println!("{}: {:.0} s", part.name, start.elapsed().as_secs_f64());
+    }
+    bench.write(&results)
+}

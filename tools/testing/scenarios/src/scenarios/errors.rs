@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Errors that PCI Express reports of a function (AER). The kernel's `aer_inject` makes the
+//! interrupt handler of the root port find them.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+
+use anyhow::{Context, Result};
+use lab::driver;
+use lab::kmsg::Mark;
+use lab::machine::{Lab, PF};
+use lab::report::Test;
+use lab::sysfs::Bdf;
+use lab::trace::Counts;
+use lab::vfio::User;
+use lab::wait;
+use vmm_sys_util::eventfd::{EventFd, EFD_NONBLOCK};
+
+const INJECTOR: &str = "aer_inject";
+
+// Uncorrectable errors (linux/pci_regs.h): a nonfatal and a fatal one.
+const COMPLETION_TIMEOUT: u32 = 0x0000_4000;
+const MALFORMED_TLP: u32 = 0x0004_0000;
+
+pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
+    if let Err(e) = driver::modinfo(INJECTOR, "filename") {
+        t.skip("the user learns of errors", format!("{e:#}"));
+        return Ok(());
+    }
+    driver::modprobe(INJECTOR, &[])?;
+    let injected = injected(lab, t);
+    // It intercepts accesses to the config space of the buses that it was used on.
+    driver::rmmod(INJECTOR)?;
+    injected
+}
+
+fn injected(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
+    let device = lab.topology.device(PF)?;
+    lab.driver.load(&[])?;
+    let binding = lab.bind([&device])?;
+    inject(lab, t, &device, "unused", COMPLETION_TIMEOUT, 0)?;
+    lab.power(t, &device, "after an error while unused", "D3hot")?;
+
+    let event = EventFd::new(EFD_NONBLOCK).context("making an event")?;
+    let user = User::new()?;
+    let opened = user.open(&device)?;
+    inject(
+        lab,
+        t,
+        &device,
+        "open, without an event",
+        COMPLETION_TIMEOUT,
+        0,
+    )?;
+    drop(opened);
+
+    let opened = user.open_with_error_event(&device, &event)?;
+    signalled(t, &event, "without an error", None);
+    for (what, error, resets) in [
+        ("a nonfatal error", COMPLETION_TIMEOUT, 0),
+        ("a fatal error", MALFORMED_TLP, 1),
+    ] {
+        inject(lab, t, &device, what, error, resets)?;
+        signalled(t, &event, &format!("at {what}"), Some(1));
+        lab.state(t, &device, &format!("after {what}"), "open")?;
+        lab.power(t, &device, &format!("after {what}"), "D0")?;
+    }
+    drop(opened);
+
+    inject(lab, t, &device, "closed", COMPLETION_TIMEOUT, 0)?;
+    signalled(t, &event, "of a closed function", None);
+    lab.power(t, &device, "closed", "D3hot")?;
+    binding.release()?;
+    lab.unreferenced(t)
+}
+
+/// Injects an error, and checks that the kernel recovers, and its bus resets.
+fn inject(
+    lab: &Lab,
+    t: &mut Test<'_>,
+    function: &Bdf,
+    what: &str,
+    error: u32,
+    bus: usize,
+) -> Result<()> {
+    let mut mark = Mark::here()?;
+    let when = format!("at an error: {what}");
+    let lines = lab.counted(t, &when, Counts::bus(bus), || {
+        let injector = OpenOptions::new()
+            .write(true)
+            .open(format!("/dev/{INJECTOR}"));
+        injector
+            .and_then(|mut file| file.write_all(&message(function, error)))
+            .with_context(|| format!("injecting an error of {function}"))?;
+        wait::until(
+            wait::SETTLE,
+            || mark.lines_with(&["device recovery"]),
+            |lines| !matches!(lines, Ok(lines) if lines.is_empty()),
+        )
+    })?;
+    let last = lines.last().map_or("", String::as_str);
+    let outcome = last.rsplit(' ').next().unwrap_or("");
+    t.seen(
+        format!("the kernel's recovery: {what}"),
+        "successful",
+        outcome,
+    );
+    Ok(())
+}
+
+/// Returns a `struct aer_error_inj` (`drivers/pci/pcie/aer_inject.c`).
+fn message(function: &Bdf, uncorrectable: u32) -> Vec<u8> {
+    let [domain, bus, device, number] = function.numbers();
+    let mut bytes = vec![bus as u8, device as u8, number as u8, 0];
+    let (correctable, header) = (0_u32, [0_u32; 4]);
+    for field in [&[uncorrectable, correctable][..], &header, &[domain]].concat() {
+        bytes.extend(field.to_ne_bytes());
+    }
+    bytes
+}
+
+/// Checks how often `event` was signalled since the last call, if at all.
+fn signalled(t: &mut Test<'_>, event: &EventFd, when: &str, expected: Option<u64>) {
+    let shown = |count: Option<u64>| count.map_or("never".to_owned(), |count| count.to_string());
+    t.seen(
+        format!("signalled {when}"),
+        shown(expected),
+        shown(event.read().ok()),
+    );
+}

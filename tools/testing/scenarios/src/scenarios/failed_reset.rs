@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A bus reset that fails changes nothing, and is made up for.
+
+use std::thread;
+
+use anyhow::Result;
+use lab::debugfs;
+use lab::helper::DeviceLock;
+use lab::kmsg::Mark;
+use lab::machine::Lab;
+use lab::report::Test;
+use lab::topology::Device;
+use lab::trace::Counts;
+use lab::vfio::User;
+use lab::wait;
+
+const NONE: Counts = Counts::NONE;
+const BUS: Counts = Counts::bus(1);
+
+/// A and B are opened, C is only bound.
+struct Bus {
+    a: Device,
+    b: Device,
+    c: Device,
+}
+
+impl Bus {
+    fn of(lab: &Lab) -> Result<Self> {
+        Ok(Bus {
+            a: lab.topology.device("bus.a")?,
+            b: lab.topology.device("bus.b")?,
+            c: lab.topology.device("bus.c")?,
+        })
+    }
+
+    /// Opens A and B, and closes A, then B. Expects no reset before B is closed.
+    fn use_a_and_b(&self, lab: &Lab, t: &mut Test<'_>, when: &str, at_close: Counts) -> Result<()> {
+        let user = User::new()?;
+        let (a, b) = lab.counted(t, &format!("at open {when}"), NONE, || {
+            Ok((user.open(&self.a)?, user.open(&self.b)?))
+        })?;
+        lab.power(t, &self.a, &format!("open {when}"), "D0")?;
+        lab.power(t, &self.b, &format!("open {when}"), "D0")?;
+
+        lab.close(t, &format!("when A is closed {when}"), NONE, a)?;
+        lab.state(t, &self.a, &format!("closed {when}"), "idle")?;
+        lab.state(t, &self.b, &format!("still open {when}"), "open")?;
+        lab.power(t, &self.a, &format!("closed before B {when}"), "D3hot")?;
+        lab.power(t, &self.b, &format!("still open {when}"), "D0")?;
+
+        lab.close(t, &format!("when B is closed {when}"), at_close, b)
+    }
+
+    fn all_d3hot(&self, lab: &Lab, t: &mut Test<'_>, when: &str) -> Result<()> {
+        let mut devices = [&self.a, &self.b, &self.c].into_iter();
+        devices.try_for_each(|device| lab.power(t, device, when, "D3hot"))
+    }
+}
+
+pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
+    let bus = Bus::of(lab)?;
+    lab.driver.load(&[])?;
+    let binding = lab.bind([&bus.a, &bus.b, &bus.c])?;
+    bus.all_d3hot(lab, t, "bound")?;
+
+    let lock = fail(lab, t, &bus, "the first time")?;
+    // Only A is opened: B is clean afterwards only if its dirtiness was not lost.
+    let user = User::new()?;
+    let opened = lab.counted(t, "while A is open", NONE, || {
+        let opened = user.open(&bus.a)?;
+        drop(lock);
+        thread::sleep(wait::STAY);
+        Ok(opened)
+    })?;
+    let none_due = "no attempt is due while A is open";
+    lab.domain(t, &bus.a, none_due, |domain| {
+        match (domain.failed, domain.dirty()) {
+            (0, 2) => Ok(()),
+            due => Err(format!("expected 0 failed, 2 dirty got {due:?}")),
+        }
+    })?;
+    lab.close(t, "at the next close", BUS, opened)?;
+    bus.all_d3hot(lab, t, "after the next close")?;
+    lab.domain_idle(t, &bus.a, "after the next close", 0, 1)?;
+    drop(user);
+
+    if lab.driver.shows_domains() {
+        let lock = fail(lab, t, &bus, "the second time")?;
+        lab.counted(t, "with C unlocked and the bus unused", BUS, || {
+            drop(lock);
+            comes_clean(lab, &bus.a)
+        })?;
+        bus.all_d3hot(lab, t, "after another attempt")?;
+        lab.domain_idle(t, &bus.a, "after another attempt", 0, 2)?;
+    } else {
+        t.skip("there is another attempt", "vfio-pci makes none");
+    }
+
+    // From here on, all is as if no reset had failed.
+    let resets = lab.domain_resets(&bus.a)?;
+    bus.use_a_and_b(lab, t, "with C unlocked", BUS)?;
+    lab.domain_idle(t, &bus.a, "with C unlocked", 0, resets + 1)?;
+    binding.release()?;
+    lab.unreferenced(t)
+}
+
+/// Waits until no member of the domain of `device` is dirty.
+pub(super) fn comes_clean(lab: &Lab, device: &Device) -> Result<()> {
+    let domain = wait::until(
+        wait::SETTLE,
+        || debugfs::domain_of(&lab.driver.module(), device),
+        |domain| matches!(domain, Ok(Some(domain)) if domain.dirty() == 0),
+    );
+    domain.map(drop)
+}
+
+/// Locks C, so that the bus reset fails when B is closed.
+fn fail(lab: &Lab, t: &mut Test<'_>, bus: &Bus, when: &str) -> Result<DeviceLock> {
+    let resets = lab.domain_resets(&bus.a)?;
+    let mut mark = Mark::here()?;
+    let lock = DeviceLock::hold(&bus.c)?;
+    bus.use_a_and_b(lab, t, &format!("with C locked {when}"), NONE)?;
+    // A and C were idle before and keep their power state. B has just become idle.
+    bus.all_d3hot(lab, t, &format!("after it failed {when}"))?;
+    lab.domain_idle(t, &bus.a, &format!("after it failed {when}"), 2, resets)?;
+    let failed = format!("bus reset of bus {} failed", bus.a.bus());
+    let parts = [&failed, "2 functions stay dirty, next attempt in 100 ms"];
+    one_line(lab, t, &mut mark, &parts)?;
+    Ok(lock)
+}
+
+/// Checks that one log line has all `parts`, if the driver logs its bus resets.
+fn one_line(lab: &Lab, t: &mut Test<'_>, mark: &mut Mark, parts: &[&str]) -> Result<()> {
+    if !lab.driver.shows_domains() {
+        return Ok(());
+    }
+    let all = mark.lines()?;
+    let has_all = |line: &&String| parts.iter().all(|part| line.contains(part));
+    let matching = all.iter().filter(has_all).count();
+    let what = format!("one log line says '{}'", parts.join(", "));
+    t.check(what, matching == 1, || {
+        format!("{matching} do among:\n{}", all.join("\n"))
+    });
+    Ok(())
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The reset domain of a function by its place, and the reset when the last function of the domain
+//! is closed.
+
+use anyhow::Result;
+use lab::kmsg::Mark;
+use lab::machine::{Lab, PF};
+use lab::report::Test;
+use lab::sriov::VirtualFunctions;
+use lab::topology::Device;
+use lab::trace::Counts;
+use lab::vfio::{Opened, User};
+
+const NONE: Counts = Counts::NONE;
+const VFS: usize = 7;
+
+pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
+    lab.driver.load(&[])?;
+    for (what, family, kind, at_last_close) in [
+        ("slot", "slot", "slot", Counts::slot(1)),
+        ("bus", "bus", "bus", Counts::bus(1)),
+        ("conventional bus", "conv", "bus", Counts::bus(1)),
+    ] {
+        let devices = lab.topology.family(family, 2)?;
+        shared_domain(lab, t, what, &devices, kind, at_last_close)?;
+    }
+    let root = lab.topology.device("root.a")?;
+    private_domains(lab, t, "root bus, FLR", &[root], 1)?;
+    let root = lab.topology.device("root.b")?;
+    private_domains(lab, t, "root bus, no reset", &[root], 0)?;
+
+    let pf = lab.topology.device(PF)?;
+    let enabled = VirtualFunctions::enable(&pf, VFS)?;
+    private_domains(lab, t, "VF", &enabled.devices(), VFS)?;
+    drop(enabled);
+    lab.unreferenced(t)
+}
+
+/// All functions of a place share one domain, which is reset at the last close.
+fn shared_domain(
+    lab: &Lab,
+    t: &mut Test<'_>,
+    what: &str,
+    devices: &[Device],
+    kind: &str,
+    at_last_close: Counts,
+) -> Result<()> {
+    let idle = idle_power_states(devices)?;
+    let binding = lab.bind(devices)?;
+    let first = &devices[0];
+    let name = if kind == "slot" {
+        first.slot()
+    } else {
+        first.bus()
+    };
+    let members = format!("{kind} {name} with {} members", devices.len());
+    lab.domain(t, first, &members, |domain| {
+        let all_in = devices.iter().all(|d| domain.member(d).is_some());
+        let same = domain.kind == kind && domain.name == name;
+        match same && all_in && domain.members.len() == devices.len() {
+            true => Ok(()),
+            false => Err("it is another one".to_owned()),
+        }
+    })?;
+
+    let user = User::new()?;
+    let mut mark = Mark::here()?;
+    let mut opened = lab.counted(t, &format!("at the opens of the {what}"), NONE, || {
+        devices
+            .iter()
+            .map(|device| user.open(device))
+            .collect::<Result<Vec<Opened>>>()
+    })?;
+    let last = opened.pop();
+    lab.close(
+        t,
+        &format!("before the last close of the {what}"),
+        NONE,
+        opened,
+    )?;
+    lab.close(
+        t,
+        &format!("at the last close of the {what}"),
+        at_last_close,
+        last,
+    )?;
+    for (device, idle) in devices.iter().zip(idle) {
+        lab.power(t, device, &format!("after the reset of the {what}"), idle)?;
+    }
+    lab.domain_idle(t, first, "closed", 0, 1)?;
+    if lab.driver.shows_domains() {
+        let done = format!("{kind} reset of {kind} {name} done");
+        let lines = mark.lines_with(&[&done])?;
+        t.eq(format!("log lines with '{done}'"), 1, lines.len());
+    }
+    drop(user);
+    binding.release()
+}
+
+/// Each function is alone in its domain, which has no bus reset. `own_resets` of them have FLR.
+fn private_domains(
+    lab: &Lab,
+    t: &mut Test<'_>,
+    what: &str,
+    devices: &[Device],
+    own_resets: usize,
+) -> Result<()> {
+    let idle = idle_power_states(devices)?;
+    let binding = lab.bind(devices)?;
+    for device in devices {
+        lab.domain(t, device, &format!("private, alone ({what})"), |domain| {
+            let own = domain.kind == "private" && domain.name == device.bdf().to_string();
+            match own && domain.members.len() == 1 {
+                true => Ok(()),
+                false => Err("it is another one".to_owned()),
+            }
+        })?;
+    }
+    let expected = Counts::flr(own_resets);
+    let users: Vec<User> = devices.iter().map(|_| User::new()).collect::<Result<_>>()?;
+    let opened = lab.counted(t, &format!("at the opens ({what})"), expected, || {
+        let pairs = users.iter().zip(devices);
+        pairs
+            .map(|(user, device)| user.open(device))
+            .collect::<Result<Vec<Opened>>>()
+    })?;
+    lab.close(t, &format!("at the closes ({what})"), expected, opened)?;
+    for (device, idle) in devices.iter().zip(idle) {
+        lab.power(t, device, &format!("closed ({what})"), idle)?;
+        lab.domain_idle(t, device, "closed", usize::from(own_resets == 0), 0)?;
+    }
+    drop(users);
+    binding.release()
+}
+
+/// To be called before the functions are bound, as this wakes them.
+fn idle_power_states(devices: &[Device]) -> Result<Vec<&'static str>> {
+    devices.iter().map(|d| d.idle_power_state()).collect()
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The scenarios: each starts with a freshly loaded module and restores the machine's state.
+//!
+//! They need more than an open function: a QEMU, KVM, the helper module, injected errors, VFs, or
+//! several drivers. The life cycle of functions is in the selftest `vfio_pci_rs_test`.
+
+use std::fmt::Debug;
+
+use anyhow::Result;
+use lab::machine::Lab;
+use lab::report::{Report, Test};
+
+mod captured;
+mod drop_in;
+mod dynamic_ids;
+mod errors;
+mod failed_reset;
+mod hot_reset;
+mod kinds;
+mod kvm;
+mod locked;
+mod probe;
+mod tracing;
+mod vga;
+
+type Run = fn(&Lab, &mut Test<'_>) -> Result<()>;
+
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    pub name: &'static str,
+    /// Whether all vfio-pci drivers must agree in their observations.
+    pub compared: bool,
+    run: Run,
+}
+
+/// All scenarios, in the order in which they run.
+pub const ALL: &[Scenario] = &[
+    compared("probe", probe::run),
+    alone("failed_bus_reset", failed_reset::run),
+    alone("domain_kinds", kinds::run),
+    compared("captured_vfs", captured::run),
+    compared("qemu_hot_reset", hot_reset::run),
+    alone("drop_in_name", drop_in::run),
+    compared("dynamic_ids", dynamic_ids::run),
+    compared("errors", errors::run),
+    compared("kvm", kvm::run),
+    compared("locked_at_open", locked::run),
+    compared("vga", vga::run),
+    alone("tracepoints", tracing::run),
+];
+
+const fn compared(name: &'static str, run: Run) -> Scenario {
+    let compared = true;
+    Scenario {
+        name,
+        compared,
+        run,
+    }
+}
+
+const fn alone(name: &'static str, run: Run) -> Scenario {
+    let compared = false;
+    Scenario {
+        name,
+        compared,
+        run,
+    }
+}
+
+impl Scenario {
+    /// Runs the scenario, and restores the machine's initial state whatever its result.
+    pub fn run(&self, lab: &Lab, report: &mut Report) {
+        report.run(self.name, self.compared, |t| {
+            t.complete("runs to its end", |t| (self.run)(lab, t));
+            t.done("the machine is restored", lab.restore());
+            Ok(())
+        });
+    }
+}
+
+/// Returns the name of the errno of an error, for an observation.
+fn errno<T: Debug>(result: &Result<T>) -> String {
+    match result.as_ref().err().and_then(lab::errno) {
+        Some(errno) => format!("{errno:?}"),
+        None => format!("none: {result:?}"),
+    }
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The driver's tracepoints, which also show that it opens and closes functions of one bus in
+//! parallel.
+
+use std::collections::BTreeMap;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::Barrier;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{anyhow, Result};
+use lab::machine::{Lab, PF};
+use lab::report::Test;
+use lab::sriov::VirtualFunctions;
+use lab::topology::Device;
+use lab::trace::{Event, Tracepoints};
+use lab::vfio::User;
+
+const PREFIX: &str = "vfio_pci_rs_";
+const VFS: usize = 7;
+
+pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
+    if !lab.driver.shows_domains() {
+        t.skip("events of the tracepoints", "this driver has none");
+        return Ok(());
+    }
+    lab.driver.load(&[])?;
+    let tracepoints = Tracepoints::enable()?;
+    in_sequence(lab, t, &tracepoints)?;
+    let pair = lab.topology.family("pair", 2)?;
+    in_parallel(lab, t, &tracepoints, "functions of one bus", &pair)?;
+    let pf = lab.topology.device(PF)?;
+    let enabled = VirtualFunctions::enable(&pf, VFS)?;
+    in_parallel(lab, t, &tracepoints, "VFs", &enabled.devices())
+}
+
+/// Two functions that only a reset of their bus can clean.
+fn in_sequence(lab: &Lab, t: &mut Test<'_>, tracepoints: &Tracepoints) -> Result<()> {
+    let (a, b) = (lab.topology.device("bus.a")?, lab.topology.device("bus.b")?);
+    let c = lab.topology.device("bus.c")?;
+    let binding = lab.bind([&a, &b, &c])?;
+    let user = User::new()?;
+    tracepoints.mark()?;
+    let (first, second) = (user.open(&a)?, user.open(&b)?);
+    drop(first);
+    drop(second);
+    let events = tracepoints.events()?;
+
+    let shown: Vec<_> = events.iter().map(short).collect();
+    let (a, b) = (a.bdf(), b.bdf());
+    let expected = [
+        format!("{a} wait open"),
+        format!("{a} claim open"),
+        format!("{a} settle open=1 dirty=0"),
+        format!("{b} wait open"),
+        format!("{b} claim open"),
+        format!("{b} settle open=1 dirty=0"),
+        format!("{a} wait close"),
+        format!("{a} claim close"),
+        format!("{a} settle open=0 dirty=1"),
+        format!("{b} wait close"),
+        format!("{b} claim close"),
+        format!("{b} settle open=0 dirty=1"),
+        format!("{b} reset_begin"),
+        format!("{b} reset_end error=0"),
+    ];
+    t.eq(
+        "events of two functions of one bus",
+        expected.join("\n"),
+        shown.join("\n"),
+    );
+    reset_duration(t, &events);
+    binding.release()
+}
+
+/// The duration of a reset is the time between its two events.
+fn reset_duration(t: &mut Test<'_>, events: &[Event]) {
+    let [.., begin, end] = events else {
+        return;
+    };
+    let between = end.time - begin.time;
+    let duration = Duration::from_nanos(end.field("duration_ns").parse().unwrap_or(0));
+    // The tracer rounds times to microseconds.
+    let fits = !duration.is_zero() && duration <= between + Duration::from_micros(1);
+    t.check(
+        "the duration of the reset",
+        fits && end.field("functions") == "3",
+        || format!("{duration:?}, {between:?} between the events: {end:?}"),
+    );
+}
+
+/// Each function is in its own IOMMU group, so no lock of vfio serialises them.
+fn in_parallel(
+    lab: &Lab,
+    t: &mut Test<'_>,
+    tracepoints: &Tracepoints,
+    what: &str,
+    devices: &[Device],
+) -> Result<()> {
+    let binding = lab.bind(devices)?;
+    let purposes = ["open", "close"];
+    let mut most = [0; 2];
+    // Threads that start together may still not meet: a function reset takes only 100 ms.
+    for _ in 0..lab.rounds.max(3) {
+        tracepoints.mark()?;
+        round(devices)?;
+        let events = tracepoints.events()?;
+        for (most, purpose) in most.iter_mut().zip(purposes) {
+            *most = most_in_transit(&events, purpose).max(*most);
+        }
+        if most.iter().all(|most| *most >= 2) {
+            break;
+        }
+    }
+    for (most, purpose) in most.into_iter().zip(purposes) {
+        t.note(format!(
+            "{what}: at most {most} of {} at once ({purpose})",
+            devices.len()
+        ));
+        let what = format!("{what} do not wait for each other's resets ({purpose})");
+        t.check(what, most >= 2, || {
+            format!("never more than {most} in transit")
+        });
+    }
+    binding.release()
+}
+
+/// Opens all devices together, one thread each, then closes all together.
+fn round(devices: &[Device]) -> Result<()> {
+    let users = users(devices)?;
+    let barrier = Barrier::new(devices.len());
+    let open_and_close = |(user, device): (&User, &Device)| {
+        barrier.wait();
+        // A panic must not end the thread before the barrier: the others would wait.
+        let opened = catch_unwind(AssertUnwindSafe(|| user.open(device)));
+        barrier.wait();
+        opened
+            .unwrap_or_else(|_| Err(anyhow!("an open panicked")))
+            .map(drop)
+    };
+    thread::scope(|scope| {
+        let open_and_close = &open_and_close;
+        let spawn = |pair| scope.spawn(move || open_and_close(pair));
+        let threads: Vec<_> = users.iter().zip(devices).map(spawn).collect();
+        let mut ended = threads.into_iter().map(|thread| thread.join());
+        ended.try_for_each(|result| result.unwrap_or_else(|_| Err(anyhow!("a close panicked"))))
+    })
+}
+
+/// Returns one user for each group, as a group can be open only once.
+fn users(devices: &[Device]) -> Result<Vec<User>> {
+    let mut by_group: BTreeMap<String, User> = BTreeMap::new();
+    let mut users = Vec::new();
+    for device in devices {
+        let group = device.iommu_group()?;
+        let user = match by_group.get(&group) {
+            Some(user) => user.clone(),
+            None => User::new()?,
+        };
+        by_group.insert(group, user.clone());
+        users.push(user);
+    }
+    Ok(users)
+}
+
+/// Returns an event without its times: "0000:01:00.0 claim open".
+fn short(event: &Event) -> String {
+    let name = event.name.trim_start_matches(PREFIX);
+    let more = match name {
+        "wait" | "claim" => format!(" {}", event.field("purpose")),
+        "settle" => format!(
+            " open={} dirty={}",
+            event.field("open"),
+            event.field("dirty")
+        ),
+        "reset_end" => format!(" error={}", event.field("error")),
+        _ => String::new(),
+    };
+    format!("{} {name}{more}", event.field("function"))
+}
+
+/// Returns the most functions that were at once between the claim for `purpose` and its end.
+fn most_in_transit(events: &[Event], purpose: &str) -> usize {
+    let mut in_transit: Vec<&str> = Vec::new();
+    let mut most = 0;
+    for event in events {
+        let function = event.field("function");
+        match event.name.trim_start_matches(PREFIX) {
+            "claim" if event.field("purpose") == purpose => in_transit.push(function),
+            "settle" => in_transit.retain(|other| *other != function),
+            _ => {}
+        }
+        most = most.max(in_transit.len());
+    }
+    most
+}
+
+#[cfg(test)]
+mod tests {
+    use lab::trace::parse;
+
+    use super::*;
+
+    const TRACE: &str = "\
+ a-1  [000] .....  10.000001: vfio_pci_rs_claim: function=0000:01:00.0 purpose=open waited_ns=1520
+ b-2  [001] .....  10.000002: vfio_pci_rs_claim: function=0000:01:00.1 purpose=open waited_ns=90
+ a-1  [000] .....  11.500003: vfio_pci_rs_settle: function=0000:01:00.0 open=1 bound=0 dirty=0
+ b-2  [001] .....  11.500004: vfio_pci_rs_reset_end: function=0000:01:00.1 error=0 duration_ns=1
+";
+
+    #[test]
+    fn a_trace() {
+        let events = parse(TRACE).expect("a trace");
+        let shown: Vec<_> = events.iter().map(short).collect();
+        let expected = [
+            "0000:01:00.0 claim open",
+            "0000:01:00.1 claim open",
+            "0000:01:00.0 settle open=1 dirty=0",
+            "0000:01:00.1 reset_end error=0",
+        ];
+        assert_eq!(shown, expected);
+        assert_eq!(most_in_transit(&events, "open"), 2);
+        assert_eq!(most_in_transit(&events[2..], "open"), 0);
+        assert_eq!(most_in_transit(&events, "close"), 0);
+    }
+}
