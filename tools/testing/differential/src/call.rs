@@ -1,537 +1,356 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A call as it is made and as it is written down, and what came of it.
+//! A call, how it is written down, and its outcome.
 
 use std::fmt;
+use std::mem::offset_of;
 
 use nix::errno::Errno;
+use raw::Pointer;
+use vfio_bindings::bindings::vfio;
 
-use crate::abi::region;
-use crate::abi::Request;
-
-/// A file by the part that it plays: its number is nobody's business.
+/// A file by its role. File descriptors differ from run to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handle {
-    /// The device that is tested.
-    Device,
-    /// VFIO's container.
+    /// See [`Handle::DEVICE`], [`Handle::SIBLING`] and [`Handle::AGAIN`].
+    Device(u8),
+    /// The group of the function with this number.
+    Group(u8),
     Container,
-    /// The device's group.
-    Group,
-    /// The iommufd.
-    Iommufd,
+    Iommufd(u8),
     /// `/dev/null`.
     Null,
-    /// One of the eventfds.
     Event(u8),
-    /// What is not open.
+    /// A descriptor that is never open.
     Closed,
-    /// No file: -1.
-    Nobody,
+    /// -1.
+    Minus,
+}
+
+impl Handle {
+    /// How many files a session can hold, see [`Handle::slot`].
+    pub const SLOTS: usize = 9;
+    /// The function under test.
+    pub const DEVICE: Self = Handle::Device(0);
+    /// The other function of its bus.
+    pub const SIBLING: Self = Handle::Device(1);
+    /// The function under test, opened a second time.
+    pub const AGAIN: Self = Handle::Device(2);
+    /// All files that a session can hold.
+    pub const ALL: [Self; Self::SLOTS] = [
+        Self::DEVICE,
+        Self::SIBLING,
+        Self::AGAIN,
+        Handle::Group(0),
+        Handle::Group(1),
+        Handle::Container,
+        Handle::Iommufd(0),
+        Handle::Iommufd(1),
+        Handle::Null,
+    ];
+
+    /// Where the session keeps the file.
+    pub fn slot(self) -> Option<usize> {
+        Self::ALL.iter().position(|handle| *handle == self)
+    }
+
+    /// The number of the function that a device file is of.
+    pub fn function(self) -> u8 {
+        u8::from(self == Self::SIBLING)
+    }
+}
+
+/// The number of a request of `ioctl(2)`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Request(pub u32);
+
+/// Names the requests. For each: its number, and the least size of an argument that is accepted.
+macro_rules! requests {
+    ($($name:ident = $number:literal, $minimum:expr;)*) => {
+        impl Request {
+            $(pub const $name: Self = Request($number);)*
+            const KNOWN: &[(Self, &str, usize)] =
+                &[$((Self::$name, stringify!($name), $minimum)),*];
+        }
+    };
+}
+
+requests! {
+    SET_IOMMU = 0x3b66, 0;
+    GROUP_GET_STATUS = 0x3b67, 8;
+    GROUP_SET_CONTAINER = 0x3b68, 4;
+    GROUP_UNSET_CONTAINER = 0x3b69, 0;
+    GROUP_GET_DEVICE_FD = 0x3b6a, 0;
+    GET_INFO = 0x3b6b, offset_of!(vfio::vfio_device_info, cap_offset);
+    GET_REGION_INFO = 0x3b6c, size_of::<vfio::vfio_region_info>();
+    GET_IRQ_INFO = 0x3b6d, size_of::<vfio::vfio_irq_info>();
+    SET_IRQS = 0x3b6e, size_of::<vfio::vfio_irq_set>();
+    RESET = 0x3b6f, 0;
+    HOT_RESET_INFO = 0x3b70, size_of::<vfio::vfio_pci_hot_reset_info>();
+    HOT_RESET = 0x3b71, size_of::<vfio::vfio_pci_hot_reset>();
+    IOEVENTFD = 0x3b74, offset_of!(vfio::vfio_device_ioeventfd, fd) + 4;
+    FEATURE = 0x3b75, size_of::<vfio::vfio_device_feature>();
+    BIND_IOMMUFD = 0x3b76, 16;
+    ATTACH_IOMMUFD_PT = 0x3b77, 12;
+    DETACH_IOMMUFD_PT = 0x3b78, 8;
+    IOAS_ALLOC = 0x3b81, 12;
+}
+
+impl Request {
+    /// All requests that a device might know, and a few more.
+    pub fn of_device() -> impl Iterator<Item = Self> {
+        (Self::GET_INFO.0..0x3b7c).map(Request)
+    }
+
+    fn known(self) -> Option<&'static (Self, &'static str, usize)> {
+        Self::KNOWN.iter().find(|(known, ..)| *known == self)
+    }
+
+    /// The least size of its argument that is accepted.
+    pub fn minimum(self) -> u32 {
+        // CAST: A few bytes.
+        self.known().map_or(8, |(.., minimum)| *minimum as u32)
+    }
 }
 
 /// The argument of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Argument {
-    /// A structure.
     Block(Block),
-    /// A pointer that is none.
-    Bad(Bad),
-    /// A number.
-    Number(u16),
+    Pointer(Pointer),
 }
 
-/// Pointers to what is not the program's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bad {
-    /// Nowhere.
-    Null,
-    /// To where the program's memory has ended.
-    Guard,
-    /// To the kernel.
-    Kernel,
-}
+/// Bytes that are shown in hexadecimal.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Bytes(pub Vec<u8>);
 
-/// A structure in memory: what is in it, and where it lies.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// A structure in memory.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Block {
-    /// What is in it; what follows in memory is [`BACKGROUND`].
     pub bytes: Vec<u8>,
-    /// Where there are files' numbers in it.
+    /// Where descriptors are filled in.
     pub files: Vec<(usize, Handle)>,
-    /// Whether memory ends where it does.
+    /// Whether memory ends where the block does.
     pub flush: bool,
 }
 
-/// What memory is filled with that no call has been given.
-pub const BACKGROUND: u8 = 0xa5;
-
-/// A place in the device's file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct At {
-    /// The region.
-    pub region: u32,
-    /// How far into it.
-    pub offset: u64,
-}
-
-/// Where what is read goes to, or what is written comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Buffer {
-    /// Memory, enough of it.
-    Memory,
-    /// Memory of which there is only so much.
-    Short(u16),
-    /// No memory.
-    Bad(Bad),
-}
-
-/// How a region is mapped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Access {
-    /// It can be read.
-    pub read: bool,
-    /// It can be written.
-    pub write: bool,
-    /// It is shared.
-    pub shared: bool,
-}
-
-/// Something that the program does to the device and that the driver has a part in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Call {
-    /// The file is opened.
-    Open(Handle),
-    /// All files are closed.
-    Close,
-    /// `ioctl(2)`.
-    Ioctl {
-        on: Handle,
-        request: Request,
-        argument: Argument,
-    },
-    /// `pread(2)`.
-    Read { at: At, length: u32, to: Buffer },
-    /// `pwrite(2)`.
-    Write {
-        at: At,
-        bytes: Vec<u8>,
-        from: Buffer,
-    },
-    /// Ones, zeroes, each bit alone if it is asked for, and what was there before, are written to as
-    /// many bytes of configuration space; what is read at first and after each.
-    Patterns { offset: u16, width: u8, bits: bool },
-    /// `mmap(2)`; what is mapped is the last mapping from then on.
-    Map { at: At, length: u64, access: Access },
-    /// The last mapping is removed.
-    Unmap,
-    /// The last mapping is read.
-    Load { offset: u64, length: u32 },
-    /// The last mapping is written to.
-    Store { offset: u64, bytes: Vec<u8> },
-    /// An eventfd is signalled.
-    Signal(u8),
-    /// How often each eventfd was signalled.
-    Signals,
-    /// The device is waited for until it is suspended.
-    Suspended,
-    /// Something that can be read in sysfs or the module.
-    Fact(String),
-}
-
-/// What a call returned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Returned {
-    /// A number that is no error.
-    Value(i64),
-    /// A new file.
-    File,
-    /// An error.
-    Error(Errno),
-    /// A fact.
-    Text(String),
-    /// There was nothing to call: a file is not open, or nothing mapped.
-    Nothing,
-}
-
-/// What came of a call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
-    /// What it returned.
-    pub returned: Returned,
-    /// What memory has where it was changed, by offset from the start of the argument or buffer.
-    pub changed: Vec<(usize, Vec<u8>)>,
-    /// How many bytes of that were left out, because the device changes them by itself.
-    pub live: usize,
-    /// How many system calls that were.
-    pub calls: u32,
-}
-
-impl Outcome {
-    /// The outcome of one system call that changed nothing.
-    pub fn new(returned: Returned) -> Self {
-        Outcome {
-            returned,
-            changed: Vec::new(),
-            live: 0,
-            calls: 1,
-        }
-    }
-
-    /// Whether it was no error.
-    pub fn succeeded(&self) -> bool {
-        matches!(self.returned, Returned::Value(_) | Returned::File)
-    }
-
-    /// Where the memory of `other` first is not the same, and what the two have there.
-    pub fn differs_at(&self, other: &Outcome) -> Option<(usize, Option<u8>, Option<u8>)> {
-        let bytes = |of: &Outcome| -> Vec<(usize, u8)> {
-            let runs = of.changed.iter();
-            runs.flat_map(|(start, bytes)| (*start..).zip(bytes.iter().copied()))
-                .collect()
-        };
-        let [one, two] = [bytes(self), bytes(other)];
-        let at = one.iter().zip(&two).take_while(|(one, two)| one == two);
-        let at = at.count();
-        match (one.get(at), two.get(at)) {
-            (Some(&(offset, a)), Some(&(other, b))) if offset == other => {
-                Some((offset, Some(a), Some(b)))
-            }
-            (Some(&(offset, a)), Some(&(other, _))) if offset < other => {
-                Some((offset, Some(a), None))
-            }
-            (Some(&(offset, a)), None) => Some((offset, Some(a), None)),
-            (_, Some(&(other, b))) => Some((other, None, Some(b))),
-            (None, None) => None,
-        }
-    }
-
-    /// The 32 bits that memory has at `offset` after the call, if the call has put them there.
-    pub fn number(&self, offset: usize) -> Option<u32> {
-        let byte = |at: usize| {
-            let (start, bytes) = self
-                .changed
-                .iter()
-                .find(|(start, bytes)| (*start..start + bytes.len()).contains(&at))?;
-            Some(u32::from(bytes[at - start]))
-        };
-        (offset..offset + 4)
-            .rev()
-            .try_fold(0, |number, at| Some((number << 8) | byte(at)?))
-    }
-}
-
 impl Block {
-    /// An empty one.
-    pub fn new() -> Self {
-        Block::default()
-    }
-
-    /// One of these 32 bits each.
     pub fn words(words: &[u32]) -> Self {
-        words
-            .iter()
-            .fold(Block::new(), |block, &word| block.word(word))
+        words.iter().fold(Block::default(), |block, word| block.raw(&word.to_ne_bytes()))
     }
 
-    /// Adds 32 bits.
     pub fn word(self, word: u32) -> Self {
         self.raw(&word.to_ne_bytes())
     }
 
-    /// Adds 64 bits.
     pub fn long(self, long: u64) -> Self {
         self.raw(&long.to_ne_bytes())
     }
 
-    /// Adds bytes.
     pub fn raw(mut self, bytes: &[u8]) -> Self {
         self.bytes.extend_from_slice(bytes);
         self
     }
 
-    /// Adds the number of a file.
     pub fn file(mut self, file: Handle) -> Self {
         self.files.push((self.bytes.len(), file));
         self.word(0)
     }
 
-    /// Puts it to the end of memory.
     pub fn flush(mut self) -> Self {
         self.flush = true;
         self
     }
 }
 
+/// A place in a device file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct At {
+    pub region: u32,
+    pub offset: u64,
+}
+
 impl At {
-    /// A place in a region.
-    pub fn new(region: u32, offset: u64) -> Self {
-        At { region, offset }
-    }
-
-    /// A place in configuration space.
     pub fn config(offset: u64) -> Self {
-        At::new(region::CONFIG, offset)
+        At { region: vfio::VFIO_PCI_CONFIG_REGION_INDEX, offset }
     }
 
-    /// Its offset in the device's file.
+    /// `VFIO_PCI_INDEX_TO_OFFSET()` of `vfio_pci_core.h`.
     pub fn in_file(self) -> i64 {
-        // CAST: What is too far is a negative offset, as it would be for C.
-        (u64::from(self.region) << region::SHIFT).wrapping_add(self.offset) as i64
+        // CAST: An offset that is too far is negative, as it is in C.
+        (u64::from(self.region) << 40).wrapping_add(self.offset) as i64
     }
 }
 
-impl Access {
-    /// Shared, for reading and writing.
-    pub const ALL: Self = Access {
-        read: true,
-        write: true,
-        shared: true,
-    };
+/// A driver that a function can be bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum To {
+    /// The driver of the run.
+    Driver,
+    /// `pci-stub`.
+    Stub,
+    None,
+}
+
+/// The directory of an attribute in sysfs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Of {
+    Driver,
+    Parameters,
+    Function(u8),
+}
+
+/// An operation on a function or on the driver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Call {
+    Open(Handle),
+    Close(Handle),
+    CloseAll,
+    Ioctl(Handle, Request, Argument),
+    Read(Handle, At, u32),
+    Write(Handle, At, Bytes),
+    /// Maps a part of the function under test, writable or not, in place of the last mapping.
+    Map(At, u64, bool),
+    Unmap,
+    Load(u64, u32),
+    Store(u64, Bytes),
+    /// Signals an eventfd.
+    Signal(u8),
+    /// Reads the counters of all eventfds.
+    Signals,
+    /// Waits until the function under test is suspended.
+    Suspended,
+    Bind(u8, To),
+    /// Writes an attribute in sysfs.
+    Set(Of, &'static str, String),
+    /// Loads the module again with these parameters.
+    Reload(&'static str),
+    /// Reads the state of a function from sysfs, once runtime PM has settled.
+    State(u8),
+    /// Reads the lines of the kernel log since the last call.
+    Log,
+    Fact(String),
 }
 
 impl Call {
-    /// A request to the device with a structure.
-    pub fn request(request: Request, block: Block) -> Self {
-        Call::Ioctl {
-            on: Handle::Device,
-            request,
-            argument: Argument::Block(block),
-        }
+    /// A request to the function under test.
+    pub fn device(request: Request, block: Block) -> Self {
+        Call::block(Handle::DEVICE, request, block)
     }
 
-    /// The name of a fact, if it is one and no call.
+    pub fn block(on: Handle, request: Request, block: Block) -> Self {
+        Call::Ioctl(on, request, Argument::Block(block))
+    }
+
+    pub fn pointer(on: Handle, request: Request, pointer: Pointer) -> Self {
+        Call::Ioctl(on, request, Argument::Pointer(pointer))
+    }
+
+    pub fn config(offset: u64, bytes: &[u8]) -> Self {
+        Call::Write(Handle::DEVICE, At::config(offset), Bytes(bytes.to_vec()))
+    }
+
+    /// The name of the fact, if it is one.
     pub fn as_fact(&self) -> Option<&str> {
         match self {
             Call::Fact(name) => Some(name),
             _ => None,
         }
     }
+}
 
-    /// A read into memory.
-    pub fn read(at: At, length: u32) -> Self {
-        Call::Read {
-            at,
-            length,
-            to: Buffer::Memory,
-        }
+/// The result of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Returned {
+    Value(i64),
+    File,
+    Error(Errno),
+    Text(String),
+    /// The call could not be made: the file is not open, or nothing is mapped.
+    NotMade,
+}
+
+/// The result of a call, and its effect on memory.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Outcome {
+    pub returned: Returned,
+    /// The bytes that were changed, by offset from the start of the argument or buffer.
+    pub changed: Vec<(usize, Bytes)>,
+}
+
+impl Outcome {
+    pub fn new(returned: Returned) -> Self {
+        Outcome { returned, changed: Vec::new() }
     }
 
-    /// A write from memory.
-    pub fn write(at: At, bytes: &[u8]) -> Self {
-        Call::Write {
-            at,
-            bytes: bytes.to_vec(),
-            from: Buffer::Memory,
+    /// Adds bytes from the start of the buffer.
+    pub fn with(mut self, bytes: Vec<u8>) -> Self {
+        self.changed.extend((!bytes.is_empty()).then_some((0, Bytes(bytes))));
+        self
+    }
+
+    pub fn succeeded(&self) -> bool {
+        matches!(self.returned, Returned::Value(_) | Returned::File)
+    }
+
+    /// The 32 bits at `offset`, if the call has changed them.
+    pub fn number(&self, offset: usize) -> Option<u32> {
+        let (start, bytes) = self
+            .changed
+            .iter()
+            .find(|(start, bytes)| (*start..start + bytes.0.len()).contains(&offset))?;
+        let word = bytes.0.get(offset - start..offset - start + 4)?;
+        Some(u32::from_ne_bytes(word.try_into().ok()?))
+    }
+}
+
+impl From<nix::Result<usize>> for Outcome {
+    fn from(result: nix::Result<usize>) -> Self {
+        // CAST: The kernel's `ssize_t`.
+        let returned = result.map_or_else(Returned::Error, |value| Returned::Value(value as i64));
+        Outcome::new(returned)
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.known() {
+            Some((_, name, _)) => f.write_str(name),
+            None => write!(f, "{:#x}", self.0),
         }
     }
 }
 
-impl fmt::Display for Handle {
+impl fmt::Debug for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Handle::Device => f.write_str("device"),
-            Handle::Container => f.write_str("container"),
-            Handle::Group => f.write_str("group"),
-            Handle::Iommufd => f.write_str("iommufd"),
-            Handle::Null => f.write_str("/dev/null"),
-            Handle::Event(number) => write!(f, "eventfd {number}"),
-            Handle::Closed => f.write_str("a closed file"),
-            Handle::Nobody => f.write_str("-1"),
-        }
-    }
-}
-
-impl fmt::Display for Bad {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Bad::Null => "NULL",
-            Bad::Guard => "behind the end of memory",
-            Bad::Kernel => "the kernel's memory",
-        })
-    }
-}
-
-impl fmt::Display for At {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.region {
-            region::CONFIG => f.write_str("config")?,
-            region::ROM => f.write_str("ROM")?,
-            region::VGA => f.write_str("VGA")?,
-            bar @ 0..region::ROM => write!(f, "BAR{bar}")?,
-            other => write!(f, "region {other}")?,
-        }
-        write!(f, "+{:#x}", self.offset)
-    }
-}
-
-impl fmt::Display for Access {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}{} {}",
-            if self.read { "r" } else { "-" },
-            if self.write { "w" } else { "-" },
-            if self.shared { "shared" } else { "private" }
-        )
-    }
-}
-
-/// Bytes in hexadecimal, not too many of them.
-struct Hex<'a>(&'a [u8]);
-
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 4096;
-        if self.0.len() > 16 && self.0.iter().all(|byte| *byte == self.0[0]) {
-            return write!(f, "{} times {:02x}", self.0.len(), self.0[0]);
-        }
-        for (i, byte) in self.0.iter().take(SHOWN).enumerate() {
-            if i > 0 && i % 4 == 0 {
-                f.write_str(" ")?;
+        match &self.0[..] {
+            [first, rest @ ..] if rest.len() > 16 && rest.iter().all(|byte| byte == first) => {
+                write!(f, "{} times {first:02x}", rest.len() + 1)
             }
-            write!(f, "{byte:02x}")?;
+            bytes => bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
         }
-        if self.0.len() > SHOWN {
-            write!(f, " ... ({} bytes)", self.0.len())?;
-        }
-        Ok(())
     }
 }
 
-/// A block, with the names of the fields that `request` has.
-struct Fields<'a>(&'a Block, Request);
-
-impl fmt::Display for Fields<'_> {
+impl fmt::Debug for Block {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Fields(block, request) = self;
-        let mut at = 0;
-        f.write_str("{")?;
-        for &(name, size) in request.layout().fields {
-            let Some(bytes) = block.bytes.get(at..at + size) else {
-                break;
-            };
-            let separator = if at == 0 { "" } else { ", " };
-            match block.files.iter().find(|(offset, _)| *offset == at) {
-                Some((_, file)) => write!(f, "{separator}{name} {file}")?,
-                None => {
-                    let number = bytes.iter().rev().fold(0, |n, &b| (n << 8) | u64::from(b));
-                    write!(f, "{separator}{name} {number:#x}")?;
-                }
-            }
-            at += size;
-        }
-        let rest = &block.bytes[at..];
-        if !rest.is_empty() {
-            f.write_str(", ")?;
-            if block.files.iter().any(|(offset, _)| *offset >= at) {
-                let mut separator = "";
-                for chunk in (at..block.bytes.len()).step_by(4) {
-                    match block.files.iter().find(|(offset, _)| *offset == chunk) {
-                        Some((_, file)) => write!(f, "{separator}{file}")?,
-                        None => write!(
-                            f,
-                            "{separator}{}",
-                            Hex(&block.bytes[chunk..block.bytes.len().min(chunk + 4)])
-                        )?,
-                    }
-                    separator = ", ";
-                }
-            } else {
-                write!(f, "{}", Hex(rest))?;
+        f.write_str(if self.flush { "at the end of memory {" } else { "{" })?;
+        for (i, word) in self.bytes.chunks(4).enumerate() {
+            f.write_str(if i > 0 { ", " } else { "" })?;
+            match (self.files.iter().find(|(at, _)| *at == 4 * i), word.try_into()) {
+                (Some((_, file)), _) => write!(f, "{file:?}")?,
+                (None, Ok(word)) => write!(f, "{:#x}", u32::from_ne_bytes(word))?,
+                (None, Err(_)) => write!(f, "{:?}", Bytes(word.to_vec()))?,
             }
         }
-        f.write_str("}")?;
-        if block.flush {
-            f.write_str(" at the end of memory")?;
-        }
-        Ok(())
+        f.write_str("}")
     }
 }
 
-impl fmt::Display for Call {
+impl fmt::Debug for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let memory = |f: &mut fmt::Formatter<'_>, which: &str, buffer: &Buffer| match buffer {
-            Buffer::Memory => Ok(()),
-            Buffer::Short(length) => write!(f, " {which} {length} bytes of memory"),
-            Buffer::Bad(bad) => write!(f, " {which} {bad}"),
-        };
-        match self {
-            Call::Open(file) => write!(f, "open {file}"),
-            Call::Close => f.write_str("close everything"),
-            Call::Ioctl {
-                on,
-                request,
-                argument,
-            } => {
-                write!(f, "ioctl {on} {request} ")?;
-                match argument {
-                    Argument::Block(block) => write!(f, "{}", Fields(block, *request)),
-                    Argument::Bad(bad) => write!(f, "{bad}"),
-                    Argument::Number(number) => write!(f, "{number}"),
-                }
-            }
-            Call::Read { at, length, to } => {
-                write!(f, "read {at} {length}")?;
-                memory(f, "to", to)
-            }
-            Call::Write { at, bytes, from } => {
-                write!(f, "write {at} {}: {}", bytes.len(), Hex(bytes))?;
-                memory(f, "from", from)
-            }
-            Call::Patterns {
-                offset,
-                width,
-                bits,
-            } => {
-                let bits = if *bits { ", bits" } else { "" };
-                write!(
-                    f,
-                    "write {} {width}: ones, zeroes{bits}",
-                    At::config(u64::from(*offset))
-                )
-            }
-            Call::Map { at, length, access } => write!(f, "map {at} {length:#x} {access}"),
-            Call::Unmap => f.write_str("unmap"),
-            Call::Load { offset, length } => write!(f, "load mapping+{offset:#x} {length}"),
-            Call::Store { offset, bytes } => {
-                write!(
-                    f,
-                    "store mapping+{offset:#x} {}: {}",
-                    bytes.len(),
-                    Hex(bytes)
-                )
-            }
-            Call::Signal(number) => write!(f, "signal eventfd {number}"),
-            Call::Signals => f.write_str("signals of the eventfds"),
-            Call::Suspended => f.write_str("is suspended"),
-            Call::Fact(what) => f.write_str(what),
-        }
-    }
-}
-
-impl fmt::Display for Returned {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Returned::Value(value) => write!(f, "{value}"),
-            Returned::File => f.write_str("a file"),
-            Returned::Error(errno) => write!(f, "{errno:?}"),
-            Returned::Text(text) => f.write_str(text),
-            Returned::Nothing => f.write_str("not made"),
-        }
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.returned)?;
-        for (offset, bytes) in &self.changed {
-            write!(f, ", +{offset:#x}: {}", Hex(bytes))?;
-        }
-        if self.live > 0 {
-            write!(f, ", {} live bytes left out", self.live)?;
-        }
-        Ok(())
+        write!(f, "{:?}", self.returned)?;
+        self.changed.iter().try_for_each(|(at, bytes)| write!(f, ", +{at:#x}: {bytes:?}"))
     }
 }
 
@@ -541,40 +360,17 @@ mod tests {
 
     #[test]
     fn calls_can_be_read() {
-        let block = Block::words(&[24, 0x24, 1, 0, 1]).file(Handle::Event(2));
+        let block = Block::words(&[24, 0x24]).file(Handle::Event(2));
         assert_eq!(
-            Call::request(Request::SET_IRQS, block).to_string(),
-            "ioctl device VFIO_DEVICE_SET_IRQS {argsz 0x18, flags 0x24, index 0x1, start 0x0, \
-             count 0x1, eventfd 2}"
-        );
-        assert_eq!(
-            Call::write(At::config(4), &[6, 0]).to_string(),
-            "write config+0x4 2: 0600"
-        );
-    }
-
-    #[test]
-    fn where_memory_differs() {
-        let outcome = |changed| Outcome {
-            changed,
-            ..Outcome::new(Returned::Value(0))
-        };
-        let one = outcome(vec![(4, vec![1, 2, 3])]);
-        assert_eq!(one.differs_at(&one), None);
-        let two = outcome(vec![(4, vec![1, 2, 4])]);
-        assert_eq!(one.differs_at(&two), Some((6, Some(3), Some(4))));
-        let two = outcome(vec![(4, vec![1]), (6, vec![3])]);
-        assert_eq!(one.differs_at(&two), Some((5, Some(2), None)));
-        assert_eq!(
-            outcome(Vec::new()).differs_at(&one),
-            Some((4, None, Some(1)))
+            format!("{:?}", Call::device(Request::SET_IRQS, block)),
+            "Ioctl(Device(0), SET_IRQS, Block({0x18, 0x24, Event(2)}))"
         );
     }
 
     #[test]
     fn numbers_that_came_back() {
         let mut outcome = Outcome::new(Returned::Value(0));
-        outcome.changed = vec![(4, vec![1, 0, 0, 0, 2])];
+        outcome.changed = vec![(4, Bytes(vec![1, 0, 0, 0, 2]))];
         assert_eq!(outcome.number(4), Some(1));
         assert_eq!(outcome.number(5), Some(2 << 24));
         assert_eq!(outcome.number(6), None);

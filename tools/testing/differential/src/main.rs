@@ -1,336 +1,305 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Drives devices through the whole user API of vfio-pci, on vfio-pci, on vfio_pci_rs and on vfio-pci
-//! again, in the same machine, and compares what came back.
+//! Makes the same calls on `vfio-pci` and on `vfio_pci_rs`, in one machine, and compares the
+//! outcomes.
 //!
-//! Writes `differential.ktap` to the directory that the environment variable `RESULTS` names, with two
-//! subtests for each device and way to open it: a fixed script, and random calls from seeds. Where
-//! answers differ, what was called and answered is in `transcripts` there.
+//! Reports the drivers, and for each place and way to open its functions a fixed script and random
+//! calls. If outcomes differ, the directory `transcripts` of the results has all calls.
 
-mod abi;
 mod call;
 mod compare;
-mod devices;
-mod facts;
-mod fixed;
+mod drivers;
 mod meant;
+mod places;
 mod random;
 mod record;
+mod script;
 mod session;
-mod sysfs;
+mod smoke;
 
 use std::fs;
-use std::io::BufWriter;
-use std::io::Write;
-use std::num::NonZeroUsize;
-use std::path::Path;
-use std::path::PathBuf;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::{ensure, Context, Result};
 use clap::Parser;
-use vfio_pci_rs_guest::driver::Driver;
-use vfio_pci_rs_guest::error::Doing;
-use vfio_pci_rs_guest::ktap::Report;
-use vfio_pci_rs_guest::ktap::Test;
-use vfio_pci_rs_guest::sriov::VirtualFunctions;
-use vfio_pci_rs_guest::topology::Topology;
-use vfio_pci_rs_guest::Error;
-use vfio_pci_rs_guest::Result;
+use lab::driver::{self, Driver};
+use lab::helper;
+use lab::report::Report;
+use lab::sriov::VirtualFunctions;
+use lab::topology::Topology;
 
-use crate::compare::Comparison;
-use crate::compare::Difference;
-use crate::compare::Runs;
-use crate::devices::Profile;
+use crate::compare::{Comparison, Difference, Runs};
 use crate::meant::List;
-use crate::record::Recorded;
-use crate::record::Recorder;
-use crate::session::Entry;
-use crate::session::Mode;
+use crate::places::Place;
+use crate::record::{Functions, Recorded, Recorder};
+use crate::session::{Entry, Mode};
 
-/// How many differences are printed of each subtest.
+/// How many differences are printed of each script.
 const SHOWN: usize = 10;
 
-/// Compare the answers of vfio-pci and vfio_pci_rs.
+/// Compares the answers of vfio-pci and vfio_pci_rs.
 #[derive(Parser)]
 struct Arguments {
-    /// How devices are opened; in all ways that the kernel has, if this is not given.
+    /// The ways to open devices (default: all that the kernel has).
     #[arg(long, value_delimiter = ',')]
     mode: Vec<Mode>,
-    /// Only the devices of these roles.
+    /// Only these places, or `drivers`.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// How many sequences of random calls there are for each device.
+    /// The number of sequences of random calls at each place.
     #[arg(long, default_value = "20")]
     seeds: u64,
-    /// How many calls a sequence has.
-    #[arg(long, default_value = "2000")]
+    /// The number of calls of a sequence.
+    #[arg(long, default_value = "1000")]
     calls: usize,
-    /// The first seed; the others follow it.
+    /// The first seed.
     #[arg(long, default_value = "1")]
     first_seed: u64,
-    /// Write to extended configuration space ones and zeroes only: most calls of the fixed script are
-    /// for the other bits.
+    /// Leave out most orders in which files can be closed.
     #[arg(long)]
     brief: bool,
-    /// Write down all that was called and answered, and not only where answers differ.
-    #[arg(long)]
-    transcripts: bool,
-    /// How many devices are used at a time.
-    #[arg(long, default_value = "4")]
-    jobs: NonZeroUsize,
-    /// The driver that is compared, by its name under /sys/bus/pci/drivers.
+    /// Expect a defect, by which calls differ whose text matches: both the fixed script and random
+    /// calls must find it, and nothing else.
+    #[arg(long, value_name = "PATTERN")]
+    finds: Option<String>,
+    /// The driver that is compared with vfio-pci.
     #[arg(long, default_value = "vfio_pci_rs")]
     driver: String,
-    /// Directory of topology.json and of the results.
+    /// The directory of topology.json and of the results.
     #[arg(long, env = "RESULTS")]
     results: PathBuf,
 }
 
-/// What answers are judged by, and what has come of it so far.
+/// Judges recordings, and counts.
 struct Judge {
     meant: List,
-    transcripts: bool,
     results: PathBuf,
-    total: Comparison,
+    compared: usize,
+    finds: Option<String>,
+    /// How often the fixed scripts and random calls have found the defect.
+    found: [usize; 2],
+    report: Report,
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse()) {
-        Ok(0) => ExitCode::SUCCESS,
-        Ok(failed) => {
-            eprintln!("differential: {failed} failed");
-            ExitCode::FAILURE
-        }
-        Err(e) => {
-            eprintln!("differential: {e}");
-            ExitCode::FAILURE
-        }
-    }
+    run(Arguments::parse()).unwrap_or_else(|error| {
+        eprintln!("differential: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
-fn run(arguments: Arguments) -> Result<usize> {
+fn run(arguments: Arguments) -> Result<ExitCode> {
     let topology = Topology::read(&arguments.results)?;
-    let profiles = choose(&arguments.only)?;
+    let is_chosen =
+        |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|o| o == name);
+    let places: Vec<&Place> = places::ALL.iter().filter(|place| is_chosen(place.name)).collect();
+    // Both ways to open a device depend on modules.
     let c = Driver::new("vfio-pci");
-    let ours = Driver::new(&arguments.driver);
     c.load(&[])?;
-    if ours.name() != c.name() {
-        ours.load(&[])?;
-    }
     let recorder = Recorder {
-        modes: modes(&arguments.mode)?,
-        seeds: arguments.first_seed..arguments.first_seed + arguments.seeds,
-        brief: arguments.brief,
-        calls: arguments.calls,
         c,
-        ours,
+        ours: Driver::new(&arguments.driver),
+        modes: modes(&arguments.mode)?,
+        brief: arguments.brief,
+        seeds: arguments.first_seed..arguments.first_seed + arguments.seeds,
+        calls: arguments.calls,
     };
-    let by_vf = profiles.iter().any(|profile| profile.role == devices::VF);
-    let vfs = match by_vf {
-        true => Some(VirtualFunctions::enable(
-            topology.device(devices::PF)?.bdf(),
-            1,
-        )?),
-        false => None,
-    };
-    let mut functions = Vec::new();
-    for profile in profiles {
-        let function = match &vfs {
-            Some(vfs) if profile.role == devices::VF => vfs.devices().into_iter().next(),
-            _ => Some(topology.device(profile.role)?),
-        };
-        let function = function.ok_or_else(|| Error::new("there is no virtual function"))?;
-        functions.push((function, profile));
-    }
+    let with_drivers = is_chosen("drivers");
+    ensure!(with_drivers || !places.is_empty(), "no place is called {:?}", arguments.only);
 
+    let mut tests = vec!["drivers".to_owned(); usize::from(with_drivers)];
+    for place in &places {
+        for mode in &recorder.modes {
+            tests.push(format!("{} {} fixed", place.name, mode.name()));
+            if !recorder.seeds.is_empty() {
+                tests.push(format!("{} {} random", place.name, mode.name()));
+            }
+        }
+    }
+    tests.push("meant differences".to_owned());
+    tests.extend(arguments.finds.as_ref().map(|_| "defect".to_owned()));
     let mut judge = Judge {
         meant: List::read()?,
-        transcripts: arguments.transcripts,
         results: arguments.results.clone(),
-        total: Comparison::default(),
+        compared: 0,
+        finds: arguments.finds,
+        found: [0; 2],
+        report: Report::create(&arguments.results, "differential", &tests)?,
     };
-    let of_device = if recorder.seeds.is_empty() { 1 } else { 2 };
-    let subtests = 2 + recorder.modes.len() * functions.len() * of_device;
-    let mut report = Report::create(&arguments.results, "differential", subtests)?;
-    judge.drivers(&mut report, &recorder)?;
-    // What is meant of a device is not there without it.
-    let all = arguments.only.is_empty() && arguments.mode.is_empty();
-    recorder.record(functions, arguments.jobs, |recorded| {
-        judge.device(&mut report, recorded)
-    })?;
-    judge.meant(&mut report, all)?;
-    println!("# differential: {}", judge.total);
+
+    for module in ["pci_stub", helper::MODULE] {
+        driver::modprobe(module, &[])?;
+    }
+    if with_drivers {
+        judge.drivers(&recorder, &topology);
+    }
+    record(&recorder, &topology, &places, &mut judge)?;
+    judge.meant(arguments.only.is_empty() && arguments.mode.is_empty());
+    judge.defect();
+    println!("# {} outcomes were compared", judge.compared);
+    Ok(judge.report.exit_code())
+}
+
+/// Records and judges the places.
+fn record(
+    recorder: &Recorder,
+    topology: &Topology,
+    places: &[&'static Place],
+    judge: &mut Judge,
+) -> Result<()> {
+    if places.is_empty() {
+        return Ok(());
+    }
+    recorder.c.load(&[])?;
+    recorder.ours.load(&[])?;
+    let pf = topology.device(places::PF)?;
+    let vfs = match places.iter().any(|place| place.name == places::VF) {
+        true => Some(VirtualFunctions::enable(&pf, 1)?),
+        false => None,
+    };
+    let mut functions: Vec<Functions> = Vec::new();
+    for place in places {
+        let virtual_function = vfs.as_ref().filter(|_| place.name == places::VF);
+        functions.push((
+            place,
+            match virtual_function {
+                Some(vfs) => vfs.devices(),
+                None => place
+                    .roles
+                    .iter()
+                    .map(|role| topology.device(role))
+                    .collect::<Result<_, _>>()?,
+            },
+        ));
+    }
+    recorder.record(&functions, |recorded| judge.place(recorded, recorder));
     drop(vfs);
-    if recorder.ours.name() != recorder.c.name() {
-        recorder.ours.unload()?;
-    }
+    recorder.ours.unload()?;
     recorder.c.unload()?;
-    Ok(report.failed())
+    Ok(())
 }
 
-fn choose(only: &[String]) -> Result<Vec<&'static Profile>> {
-    let is_known = |role: &String| devices::ALL.iter().any(|profile| profile.role == role);
-    if let Some(unknown) = only.iter().find(|role| !is_known(role)) {
-        return Err(Error::new(format!("there is no device '{unknown}'")));
+/// The ways to open devices: as on the command line, or all that the kernel has.
+fn modes(asked: &[Mode]) -> Result<Vec<Mode>> {
+    for mode in asked {
+        ensure!(mode.exists(), "this kernel cannot open a device by its {}", mode.name());
     }
-    let chosen = devices::ALL
-        .iter()
-        .filter(|profile| only.is_empty() || only.iter().any(|role| role == profile.role));
-    Ok(chosen.collect())
-}
-
-/// How devices are opened: as is asked for, or in all ways that the kernel has.
-fn modes(asked_for: &[Mode]) -> Result<Vec<Mode>> {
-    if let Some(missing) = asked_for.iter().find(|mode| !mode.exists()) {
-        return Err(Error::new(format!("this kernel has no {missing}")));
-    }
-    if !asked_for.is_empty() {
-        return Ok(asked_for.to_vec());
-    }
-    let (there, missing): (Vec<Mode>, Vec<Mode>) = [Mode::Group, Mode::Cdev]
-        .into_iter()
-        .partition(|mode| mode.exists());
-    for mode in missing {
-        println!("# not tested: this kernel has no {mode}");
-    }
-    Ok(there)
+    let mut modes = if asked.is_empty() { vec![Mode::Group, Mode::Cdev] } else { asked.to_vec() };
+    modes.retain(|mode| mode.exists());
+    Ok(modes)
 }
 
 impl Judge {
-    /// What the drivers and their modules show.
-    fn drivers(&mut self, report: &mut Report, recorder: &Recorder) -> Result<()> {
-        println!("# drivers");
-        let runs = Runs {
-            c: sysfs::of_driver(&recorder.c)?,
-            ours: sysfs::of_driver(&recorder.ours)?,
-            again: sysfs::of_driver(&recorder.c)?,
-        };
-        let mut test = Test::default();
-        self.same(
-            &mut test,
-            "parameters and files",
-            "drivers",
-            "drivers",
-            &runs,
-        )?;
-        report.finish("drivers", 0, test, false)
-    }
-
-    /// All of a device.
-    fn device(&mut self, report: &mut Report, recorded: Recorded) -> Result<()> {
-        let Recorded {
-            profile,
-            mode,
-            parts,
-            result,
-        } = recorded;
-        let role = profile.role;
-        let name = format!("{role} {mode}");
-        println!("# {name}");
-        let mut fixed = Test::default();
-        fixed.done("the calls are made", result);
-        let of_fixed = format!("{name} fixed");
-        self.same(&mut fixed, "fixed script", role, &of_fixed, &parts.fixed)?;
-        report.finish(&of_fixed, 0, fixed, false)?;
-        if parts.seeds.is_empty() {
-            return Ok(());
-        }
-        let mut random = Test::default();
-        for (seed, runs) in &parts.seeds {
-            let what = format!("seed {seed}");
-            self.same(&mut random, &what, role, &format!("{name} {what}"), runs)?;
-        }
-        report.finish(&format!("{name} random"), 0, random, false)
-    }
-
-    /// Asserts that the answers are the same.
-    fn same(
-        &mut self,
-        test: &mut Test,
-        what: &str,
-        device: &str,
-        name: &str,
-        runs: &Runs,
-    ) -> Result<()> {
-        let comparison = runs.compare(device, &self.meant);
-        test.note(format!("{what}: {comparison}"));
-        let is_same = comparison.different.is_empty();
-        test.check(format!("{what}: the same answers"), is_same, || {
-            shown(&comparison.different)
-        });
-        let varies = !comparison.varying.is_empty();
-        // Where nothing can be compared, nothing differs.
-        test.check(
-            format!("{what}: vfio-pci gives the same answers twice"),
-            !varies && comparison.compared > 0,
-            || shown(&comparison.varying),
-        );
-        if self.transcripts || !is_same || varies {
-            self.write_down(&name.replace(' ', "-"), runs)?;
-        }
-        self.total.add(comparison);
-        Ok(())
-    }
-
-    /// The differences that are meant are there.
-    fn meant(&self, report: &mut Report, all: bool) -> Result<()> {
-        let mut test = Test::default();
-        for (meant, times) in self.meant.found() {
-            let what = format!("{}, found {times} times: {}", meant.name, meant.reason);
-            match (&meant.conditional, times) {
-                (Some(why), 0) => test.skip(what, why),
-                (None, 0) if !all => {
-                    test.skip(what, "not all devices and ways to open them were tested")
-                }
-                _ => test.check(what, times > 0, || "nothing differs by it any more"),
+    fn drivers(&mut self, recorder: &Recorder, topology: &Topology) {
+        let one = |driver| drivers::run(driver, topology);
+        let runs = one(&recorder.c).and_then(|c| {
+            let mut runs = Runs { c, ours: one(&recorder.ours)?, again: None };
+            if runs.c != runs.ours {
+                runs.again = Some(one(&recorder.c)?);
             }
-        }
-        test.check(
-            "the list of differences that are meant was read",
-            true,
-            || "",
-        );
-        report.finish("meant differences", 0, test, false)
+            Ok(runs)
+        });
+        self.test("drivers", runs.map(|runs| vec![("script".to_owned(), runs)]));
     }
 
-    /// Writes what was called and answered to the results.
-    fn write_down(&self, name: &str, runs: &Runs) -> Result<()> {
-        let directory = self.results.join("transcripts");
-        fs::create_dir_all(&directory).doing(format!("making {}", directory.display()))?;
-        for (entries, extension) in [
-            (&runs.c, "c"),
-            (&runs.ours, "ours"),
-            (&runs.again, "c-again"),
-        ] {
-            let path = directory.join(format!("{name}.{extension}"));
-            write_entries(&path, entries).doing(format!("writing {}", path.display()))?;
+    fn place(&mut self, recorded: Recorded, recorder: &Recorder) {
+        let name = format!("{} {}", recorded.place.name, recorded.mode.name());
+        let mut runs = match recorded.runs {
+            Ok(runs) => runs.into_iter(),
+            Err(error) => return self.test(&format!("{name} fixed"), Err(error)),
+        };
+        let fixed = runs.next().map(|runs| ("script".to_owned(), runs));
+        self.test(&format!("{name} fixed"), Ok(fixed.into_iter().collect()));
+        let seeds = recorder.seeds.clone().map(|seed| format!("seed {seed}"));
+        if !recorder.seeds.is_empty() {
+            self.test(&format!("{name} random"), Ok(seeds.zip(runs).collect()));
         }
-        Ok(())
+    }
+
+    /// Reports whether the outcomes of some scripts are the same on both drivers.
+    fn test(&mut self, name: &str, runs: Result<Vec<(String, Runs)>>) {
+        let Judge { meant, results, compared, finds, found, report } = self;
+        let found = &mut found[usize::from(name.ends_with("random"))];
+        report.run(name, false, |t| {
+            for (script, runs) in runs? {
+                let mut comparison = runs.compare(meant);
+                if let Some(pattern) = finds {
+                    *found += comparison.take(pattern);
+                }
+                *compared += comparison.compared;
+                t.note(format!("{script}: {comparison}"));
+                let Comparison { compared, varying, different, .. } = comparison;
+                t.check(format!("{script}: the same outcomes"), different.is_empty(), || {
+                    shown(&different)
+                });
+                // Without outcomes to compare, nothing differs.
+                let varies = !varying.is_empty() || compared == 0;
+                t.check(format!("{script}: nothing varies on vfio-pci"), !varies, || {
+                    shown(&varying)
+                });
+                if varies || !different.is_empty() {
+                    write_down(&results.join("transcripts"), &format!("{name} {script}"), &runs)?;
+                }
+            }
+            Ok(())
+        });
+    }
+
+    /// Reports whether the expected defect was found.
+    fn defect(&mut self) {
+        let [fixed, random] = self.found;
+        if self.finds.is_some() {
+            self.report.run("defect", false, |t| {
+                t.check("a fixed script finds it", fixed > 0, || "no call differs by it");
+                t.check("random calls find it", random > 0, || "no call differs by it");
+                Ok(())
+            });
+        }
+    }
+
+    /// Reports whether the differences that are meant are found.
+    fn meant(&mut self, all: bool) {
+        let Judge { meant, report, .. } = self;
+        report.run("meant differences", false, |t| {
+            t.check("the list was read", true, || "");
+            for (meant, times) in meant.found() {
+                let what = format!("{}: {}", meant.name, meant.reason);
+                match (&meant.conditional, times) {
+                    (Some(why), 0) => t.skip(what, why),
+                    (None, 0) if !all => t.skip(what, "not everything was compared"),
+                    _ => t.check(what, times > 0, || "the drivers no longer differ by it"),
+                }
+            }
+            Ok(())
+        });
     }
 }
 
-fn write_entries(path: &Path, entries: &[Entry]) -> std::io::Result<()> {
-    let mut file = BufWriter::new(fs::File::create(path)?);
-    let (facts, calls): (Vec<&Entry>, Vec<&Entry>) = entries
-        .iter()
-        .partition(|(call, _)| call.as_fact().is_some());
-    for (what, is) in facts {
-        writeln!(file, "-\t{what}\t{is}")?;
+fn write_down(directory: &Path, name: &str, runs: &Runs) -> Result<()> {
+    fs::create_dir_all(directory)?;
+    let again = runs.again.iter().map(|again| (again, "c-again"));
+    for (entries, extension) in [(&runs.c, "c"), (&runs.ours, "ours")].into_iter().chain(again) {
+        let path = directory.join(format!("{}.{extension}", name.replace(' ', "-")));
+        write_entries(&path, entries).with_context(|| path.display().to_string())?;
     }
-    // As differences are numbered.
-    for (number, (call, outcome)) in calls.into_iter().enumerate() {
-        writeln!(file, "{number}\t{call}\t{outcome}")?;
+    Ok(())
+}
+
+fn write_entries(path: &Path, entries: &[Entry]) -> io::Result<()> {
+    let mut file = BufWriter::new(fs::File::create(path)?);
+    for (call, outcome) in entries {
+        writeln!(file, "{call:?}\t{outcome:?}")?;
     }
     file.flush()
 }
 
 fn shown(differences: &[Difference]) -> String {
-    let mut text = String::new();
-    for difference in differences.iter().take(SHOWN) {
-        text += &format!("{difference}\n");
-    }
+    let mut text: Vec<String> =
+        differences.iter().take(SHOWN).map(|difference| difference.to_string()).collect();
     if differences.len() > SHOWN {
-        text += &format!("and {} more\n", differences.len() - SHOWN);
+        text.push(format!("and {} more", differences.len() - SHOWN));
     }
-    text
+    text.join("\n")
 }

@@ -1,133 +1,103 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Random calls: the same ones for the same seed and the same device.
+//! Random calls: the same ones for the same seed, functions and outcomes.
 //!
-//! Most are valid, many are not quite. The device may come to be disabled or asleep by them, or have
-//! its interrupts set up in some odd way: then that is what later calls find. What they do not do is
-//! what depends on time (no interrupt that the device raises is counted), and what has the device
-//! access memory.
+//! Most are valid, many are almost valid. Later calls meet the states that earlier ones left. No
+//! call depends on time or makes the device access memory.
 
 use fastrand::Rng;
+use raw::Pointer;
+use vfio_bindings::bindings::vfio;
 
-use crate::abi::feature;
-use crate::abi::ioeventfd;
-use crate::abi::irq;
-use crate::abi::region;
-use crate::abi::Request;
-use crate::call::Access;
-use crate::call::Argument;
-use crate::call::At;
-use crate::call::Bad;
-use crate::call::Block;
-use crate::call::Buffer;
-use crate::call::Call;
-use crate::call::Handle;
-use crate::devices::Part;
-use crate::devices::Profile;
-use crate::facts::Facts;
-use crate::fixed;
-use crate::session::Mode;
-use crate::session::Session;
-use crate::session::EVENTS;
-use crate::session::WAKEUP;
+use crate::call::{At, Block, Bytes, Call, Handle, Of, Request, To};
+use crate::script;
+use crate::session::{self, Mode, Session, EVENTS};
+use crate::smoke::{self, Facts};
 
-/// After so many calls a device does not sleep any more that was told to.
+/// The number of calls that a device in low power sleeps.
 const SLEEP: u32 = 6;
 
-/// Sizes that arguments are given.
-const SIZES: [u32; 16] = [
-    0,
-    1,
-    4,
-    8,
-    11,
-    12,
-    16,
-    19,
-    20,
-    24,
-    28,
-    32,
-    40,
-    64,
-    4096,
-    u32::MAX,
-];
+/// Sizes of arguments.
+const SIZES: [u32; 12] = [0, 1, 8, 11, 12, 16, 19, 20, 24, 32, 4096, u32::MAX];
 
-/// How a call of one kind is drawn.
-type Draw<G> = fn(&mut G) -> Call;
-
-/// Draws calls.
-struct Generator<'a> {
+struct Generator<'a, 's> {
     rng: Rng,
     facts: &'a Facts,
-    profile: &'a Profile,
-    mode: Mode,
-    /// What was mapped last, if it could be.
-    mapped: Option<(At, u64)>,
-    /// How many calls there are before the device is woken.
+    session: &'a mut Session<'s>,
+    /// The number of calls until the device is woken.
     asleep: u32,
 }
 
-/// Opens the device and makes `calls` calls.
+/// Opens the device, and makes at least `calls` calls.
 pub fn run(session: &mut Session<'_>, facts: &Facts, seed: u64, calls: usize) {
-    session.open();
-    let profile = session.profile();
-    let mut generator = Generator {
-        rng: Rng::with_seed(seed),
-        facts,
-        profile,
-        mode: session.mode(),
-        mapped: None,
-        asleep: 0,
-    };
-    fixed::clear_all(session);
-    for _ in 0..calls {
-        let call = generator.next();
-        session.call(call);
+    let mut generator = Generator { rng: Rng::with_seed(seed), facts, session, asleep: 0 };
+    generator.session.open(Handle::DEVICE);
+    while generator.session.recorded() < calls {
+        generator.next();
     }
-    fixed::restore_config(session, facts);
+    session.call(Call::CloseAll);
+    for function in 0..session.functions().len() {
+        // CAST: At most 1.
+        session.call(Call::Bind(function as u8, To::Driver));
+    }
+    session.open(Handle::DEVICE);
+    smoke::enable_memory(session, true);
+    smoke::write_scratch(session, Handle::DEVICE, 0);
+    smoke::restore_config(session, facts);
 }
 
-impl Generator<'_> {
-    /// What calls are drawn, and how often each.
-    const KINDS: [(u32, Draw<Self>); 18] = [
-        (240, Self::config_read),
-        (160, Self::config_write),
-        (30, Self::repair),
-        (140, Self::region_read),
-        (100, Self::scratch_write),
-        (60, Self::info),
-        (120, Self::set_irqs),
-        (20, Self::signal),
-        (20, |_| Call::Signals),
-        (30, Self::ioeventfd),
-        (25, Self::map),
-        (25, Self::use_mapping),
-        (25, Self::feature),
-        (4, Self::low_power),
-        (20, Self::hot_reset_info),
-        (10, Self::hot_reset),
-        (1, Self::reset),
-        (20, Self::garbage),
+impl Generator<'_, '_> {
+    /// The calls, and how often each is made: more often the ones that run the driver's code.
+    #[allow(clippy::type_complexity)]
+    const KINDS: [(u32, fn(&mut Self)); 19] = [
+        (60, Self::open),
+        (35, Self::close),
+        (3, Self::close_all),
+        (30, Self::iommufd),
+        (50, Self::hot_reset_info),
+        (60, Self::hot_reset),
+        (15, Self::bind),
+        (10, Self::set),
+        (30, Self::state),
+        (40, Self::scratch),
+        (25, Self::garbage),
+        (20, Self::config),
+        (20, Self::repair),
+        (10, Self::info),
+        (15, Self::interrupts),
+        (10, Self::mapping),
+        (10, Self::feature),
+        (3, Self::low_power),
+        (3, Self::reset),
     ];
 
-    fn next(&mut self) -> Call {
+    fn close_all(&mut self) {
+        self.call(Call::CloseAll);
+    }
+
+    fn reset(&mut self) {
+        self.call(Call::pointer(Handle::DEVICE, Request::RESET, Pointer::Null));
+    }
+
+    fn next(&mut self) {
         if self.asleep > 0 {
             self.asleep -= 1;
             if self.asleep == 0 {
-                return feature_call(feature::SET | feature::LOW_POWER_EXIT, 0);
+                return smoke::feature(self.session, smoke::LOW_POWER_EXIT, 0);
             }
         }
-        let total: u32 = Self::KINDS.iter().map(|(weight, _)| weight).sum();
-        let mut drawn = self.rng.u32(0..total);
+        let total = Self::KINDS.iter().map(|(weight, _)| weight).sum();
+        let mut drawn: u32 = self.rng.u32(0..total);
         for (weight, kind) in Self::KINDS {
             if drawn < weight {
                 return kind(self);
             }
             drawn -= weight;
         }
-        Call::Signals
+    }
+
+    fn call(&mut self, call: Call) {
+        self.session.call(call);
     }
 
     fn choose<T: Copy>(&mut self, from: &[T]) -> T {
@@ -138,481 +108,243 @@ impl Generator<'_> {
         self.rng.u32(0..n) == 0
     }
 
-    fn bytes(&mut self, count: usize) -> Vec<u8> {
-        match self.rng.u32(0..4) {
-            0 => vec![0; count],
-            1 => vec![0xff; count],
-            _ => (0..count).map(|_| self.rng.u8(..)).collect(),
-        }
+    /// The function under test more often than its sibling.
+    fn function(&mut self) -> u8 {
+        self.choose(&[0, 0, 1])
     }
 
-    fn buffer(&mut self) -> Buffer {
-        if !self.one_in(40) {
-            return Buffer::Memory;
-        }
-        match self.rng.u32(0..4) {
-            0 => Buffer::Bad(Bad::Null),
-            1 => Buffer::Bad(Bad::Guard),
-            2 => Buffer::Bad(Bad::Kernel),
-            _ => Buffer::Short(self.rng.u16(1..8)),
-        }
+    fn device(&mut self) -> Handle {
+        self.choose(&[Handle::DEVICE, Handle::DEVICE, Handle::SIBLING, Handle::AGAIN])
     }
 
-    fn event(&mut self) -> Handle {
-        match self.rng.u32(0..12) {
-            0 => Handle::Closed,
-            1 => Handle::Null,
-            2 | 3 => Handle::Nobody,
-            _ => Handle::Event(self.rng.u8(0..EVENTS)),
-        }
+    fn file(&mut self) -> Handle {
+        let any = self.choose(&Handle::ALL);
+        self.choose(&[Handle::Null, Handle::Closed, Handle::Minus, Handle::Event(0), any, any])
     }
 
-    fn width(&mut self) -> u32 {
-        match self.rng.u32(0..10) {
-            0 => self.rng.u32(0..70),
-            1 => 8,
-            2 | 3 => 2,
-            4 | 5 => 1,
-            _ => 4,
-        }
+    fn words(&mut self) -> Vec<u32> {
+        let mut words: Vec<u32> = (0..8).map(|_| self.rng.u32(..)).collect();
+        words[0] = self.choose(&SIZES);
+        words
     }
 
-    /// A place in configuration space: in its header more often than in what follows.
-    fn config_offset(&mut self, width: u32) -> u64 {
-        let size = self.facts.config.len().max(64) as u64;
-        let offset = match self.rng.u32(0..20) {
-            0 => size - 4 + self.rng.u64(0..12),
-            1..=3 => self.rng.u64(0..size),
-            4..=9 => self.rng.u64(0x40..0x100),
-            _ => self.rng.u64(0..0x40),
-        };
-        if width.is_power_of_two() && !self.one_in(6) {
-            offset & !(u64::from(width) - 1)
-        } else {
-            offset
-        }
-    }
-
-    fn config_read(&mut self) -> Call {
-        let length = self.width();
-        Call::Read {
-            at: At::config(self.config_offset(length)),
-            length,
-            to: self.buffer(),
-        }
-    }
-
-    fn config_write(&mut self) -> Call {
-        let length = self.width().min(16);
-        Call::Write {
-            at: At::config(self.config_offset(length)),
-            bytes: self.bytes(length as usize),
-            from: self.buffer(),
-        }
-    }
-
-    /// Enables what an earlier call may have disabled.
-    fn repair(&mut self) -> Call {
-        match self.facts.pm_control {
-            Some(control) if self.rng.bool() => Call::write(At::config(u64::from(control)), &[0]),
-            _ => Call::write(At::config(4), &[3, 0]),
-        }
-    }
-
-    fn region_read(&mut self) -> Call {
-        let index = self.rng.u32(0..=region::ROM);
-        let size = self.facts.region(index).size.max(16);
-        let length = self.width();
-        let offset = match self.rng.u32(0..10) {
-            0 => size - 8 + self.rng.u64(0..16),
-            1..=3 => self.rng.u64(0..size),
-            _ => self.rng.u64(0..size.min(0x200)),
-        };
-        let offset = if self.one_in(4) { offset } else { offset & !7 };
-        Call::Read {
-            at: At::new(index, offset),
-            length,
-            to: self.buffer(),
-        }
-    }
-
-    /// A scratch register or some scratch memory.
-    fn scratch(&mut self, most: u64) -> Option<(Part, u64, u64)> {
-        if self.profile.scratch.is_empty() {
-            return None;
-        }
-        let part = self.choose(self.profile.scratch);
-        let length = self.choose(&[1, 2, 4, 8]).min(part.length).min(most);
-        let offset = self.rng.u64(0..=part.length - length);
-        let offset = if self.one_in(4) {
-            offset
-        } else {
-            offset & !(length - 1)
-        };
-        Some((part, offset, length))
-    }
-
-    fn scratch_write(&mut self) -> Call {
-        let Some((part, offset, length)) = self.scratch(8) else {
-            return self.config_read();
-        };
-        let at = At::new(part.region, part.offset + offset);
-        if self.rng.bool() {
-            return Call::read(at, length as u32);
-        }
-        Call::Write {
-            at,
-            bytes: self.bytes(length as usize),
-            from: self.buffer(),
-        }
-    }
-
-    fn info(&mut self) -> Call {
-        let request = self.choose(&[
-            Request::GET_INFO,
-            Request::GET_REGION_INFO,
-            Request::GET_IRQ_INFO,
-        ]);
-        let argsz = if self.one_in(3) {
-            self.choose(&SIZES)
-        } else {
-            request.layout().minimum + self.choose(&[0, 0, 8, 32])
-        };
-        let index = self.rng.u32(0..11);
-        let block = Block::words(&[argsz, self.rng.u32(..), index]);
-        Call::request(request, block)
-    }
-
-    fn set_irqs(&mut self) -> Call {
-        let index = match self.rng.u32(0..16) {
-            0 => self.rng.u32(..),
-            1 => irq::COUNT,
-            _ => self.rng.u32(0..irq::COUNT),
-        };
-        let available = self.facts.irqs(index);
-        let start = match self.rng.u32(0..8) {
-            0 => self.rng.u32(..),
-            1 => available.saturating_sub(1),
-            2 => self.rng.u32(0..4),
-            _ => 0,
-        };
-        let count = match self.rng.u32(0..12) {
-            0 => self.rng.u32(..),
-            1 => available,
-            2 => 0,
-            3..=5 => self.rng.u32(0..4),
-            _ => 1,
-        };
-        let action = match self.rng.u32(0..10) {
-            0 => self.rng.u32(0..8) << 3,
-            1 => irq::MASK,
-            2 => irq::UNMASK,
-            _ => irq::TRIGGER,
-        };
-        let data = match self.rng.u32(0..10) {
-            0 => self.rng.u32(0..8),
-            1 | 2 => irq::BOOL,
-            3..=5 => irq::NONE,
-            _ => irq::EVENTFD,
-        };
-        let flags = action | data | if self.one_in(40) { 0x40 } else { 0 };
-        // For more than some there is no data.
-        let given = count.min(40);
-        let mut block = Block::words(&[0, flags, index, start, count]);
-        match data {
-            irq::BOOL => {
-                for _ in 0..given {
-                    block = block.raw(&[self.rng.u8(0..2)]);
-                }
+    fn open(&mut self) {
+        let device =
+            if self.session.is_open(Handle::DEVICE) { self.device() } else { Handle::DEVICE };
+        match (self.rng.u32(0..6), self.session.mode()) {
+            (0, _) => {
+                let file = self.choose(&Handle::ALL);
+                self.call(Call::Open(file));
             }
-            irq::EVENTFD => {
-                for _ in 0..given {
-                    let file = self.event();
-                    block = block.file(file);
-                }
+            (1, Mode::Group) => self.session.get_device(device.function()),
+            (1, Mode::Cdev) => self.session.open_cdev(device, 1),
+            _ if self.session.is_open(device) => self.state(),
+            _ => self.session.open(device),
+        }
+    }
+
+    fn close(&mut self) {
+        let file = self.choose(&Handle::ALL);
+        self.call(Call::Close(file));
+    }
+
+    /// What a user does with an iommufd or a container.
+    fn iommufd(&mut self) {
+        let device = self.device();
+        let number = self.choose(&[0, 0, 1]);
+        let ioas = self.session.ioas(usize::from(number));
+        let ioas = if self.one_in(8) { self.rng.u32(..) } else { ioas };
+        let flags = if self.one_in(6) { self.rng.u32(0..4) } else { 0 };
+        match (self.rng.u32(0..4), self.session.mode()) {
+            (0, Mode::Cdev) => self.session.allocate(number),
+            (0, Mode::Group) => {
+                let group = self.session.group(device.function());
+                self.session.enter_container(group);
+            }
+            (1, _) => {
+                let block = session::bind(Handle::Iommufd(number));
+                self.call(Call::block(device, Request::BIND_IOMMUFD, block));
+            }
+            (2, _) => {
+                let block = Block::words(&[12, flags, ioas, 1]);
+                self.call(Call::block(device, Request::ATTACH_IOMMUFD_PT, block));
+            }
+            _ => self.call(Call::block(
+                device,
+                Request::DETACH_IOMMUFD_PT,
+                Block::words(&[8, flags, 1]),
+            )),
+        }
+    }
+
+    fn hot_reset_info(&mut self) {
+        let device = self.device();
+        let argsz = if self.one_in(2) { 4096 } else { self.choose(&SIZES) };
+        let mut block = Block::words(&[argsz, self.rng.u32(..), self.rng.u32(..)]);
+        block.flush = self.one_in(6);
+        self.call(Call::block(device, Request::HOT_RESET_INFO, block));
+    }
+
+    /// Seldom a correct one: it takes its time.
+    fn hot_reset(&mut self) {
+        if self.one_in(6) {
+            return script::right_hot_reset(self.session);
+        }
+        let device = self.device();
+        let (first, second) = (self.file(), self.file());
+        let argsz = self.choose(&SIZES);
+        let flags = if self.one_in(3) { self.rng.u32(..) } else { 0 };
+        let count = self.choose(&[1, 1, 2, 3, u32::MAX]);
+        let block = Block::words(&[argsz, flags, count]).file(first).file(second);
+        self.call(Call::block(device, Request::HOT_RESET, block));
+    }
+
+    /// The sibling more often than the function under test, which is soon bound again.
+    fn bind(&mut self) {
+        let to = self.choose(&[To::Driver, To::Driver, To::Stub, To::None]);
+        let function = self.choose(&[0, 1, 1]);
+        self.call(Call::Bind(function, to));
+        if function == 0 {
+            self.state();
+            self.call(Call::Bind(0, To::Driver));
+        }
+    }
+
+    fn set(&mut self) {
+        let function = self.function();
+        let name = self.choose(&["reset", "reset", "sriov_numvfs"]);
+        let value = self.choose(&["1", "0", "nonsense"]).to_owned();
+        self.call(Call::Set(Of::Function(function), name, value));
+    }
+
+    fn state(&mut self) {
+        let function = self.function();
+        self.call(Call::State(function));
+    }
+
+    fn scratch(&mut self) {
+        let device = self.device();
+        let value = self.rng.u8(..);
+        if self.one_in(3) {
+            smoke::write_scratch(self.session, device, value);
+        }
+        smoke::read_scratch(self.session, device);
+    }
+
+    /// A request with nothing right in it. None of them resets.
+    fn garbage(&mut self) {
+        let harmful = [Request::RESET, Request::SET_IRQS, Request::IOEVENTFD, Request::FEATURE];
+        let requests: Vec<_> = Request::of_device().filter(|of| !harmful.contains(of)).collect();
+        let request = self.choose(&requests);
+        let device = self.device();
+        if self.one_in(3) {
+            let pointer = self.choose(&[Pointer::Null, Pointer::Guard, Pointer::Kernel]);
+            return self.call(Call::pointer(device, request, pointer));
+        }
+        let mut block = match request {
+            // A random count cannot be 0, which would be right.
+            Request::HOT_RESET => Block::words(&[self.choose(&SIZES), 1, 1, 0]),
+            _ => Block::words(&self.words()),
+        };
+        block.flush = self.one_in(4);
+        self.call(Call::block(device, request, block));
+    }
+
+    fn config(&mut self) {
+        let on = self.device();
+        let size = self.facts.config.len().max(64) as u64;
+        let length = self.choose(&[1, 2, 4, 4, 8]);
+        let end = self.choose(&[0x40, 0x100, size]);
+        let offset = self.rng.u64(0..end) & !(u64::from(length) - 1);
+        let bytes = Bytes((0..length).map(|_| self.rng.u8(..)).collect());
+        let write = self.one_in(3);
+        let at = At::config(offset);
+        self.call(if write { Call::Write(on, at, bytes) } else { Call::Read(on, at, length) });
+    }
+
+    /// Enables the memory that an earlier call may have disabled.
+    fn repair(&mut self) {
+        let on = self.device();
+        if let Some(control) = self.facts.pm_control {
+            self.call(Call::Write(on, At::config(control), Bytes(vec![0])));
+        }
+        self.call(Call::Write(on, At::config(4), Bytes(vec![3, 0])));
+    }
+
+    fn info(&mut self) {
+        let request =
+            self.choose(&[Request::GET_INFO, Request::GET_REGION_INFO, Request::GET_IRQ_INFO]);
+        let argsz = self.choose(&SIZES);
+        let block = Block::words(&[argsz, 0, self.rng.u32(0..11)]);
+        self.call(Call::device(request, block));
+    }
+
+    fn interrupts(&mut self) {
+        match self.rng.u32(0..4) {
+            0 => return self.call(Call::Signals),
+            1 => {
+                let event = self.rng.u8(0..EVENTS);
+                return self.call(Call::Signal(event));
             }
             _ => {}
         }
-        let argsz = if self.one_in(20) {
-            self.choose(&SIZES)
+        let index = self.rng.u32(0..=vfio::VFIO_PCI_NUM_IRQS);
+        let action = vfio::VFIO_IRQ_SET_ACTION_MASK << self.rng.u32(0..3);
+        let count = self.rng.u32(0..3);
+        let block = |argsz, data| Block::words(&[argsz, action | data, index, 0, count]);
+        let block = if self.one_in(2) {
+            block(20, vfio::VFIO_IRQ_SET_DATA_NONE)
         } else {
-            block.bytes.len() as u32
+            let files = block(20 + 4 * count, vfio::VFIO_IRQ_SET_DATA_EVENTFD);
+            (0..count).fold(files, |block, _| block.file(Handle::Event(self.rng.u8(0..EVENTS))))
         };
-        block.bytes[..4].copy_from_slice(&argsz.to_ne_bytes());
-        // The kernel copies as much as the count says, if the size says the same.
-        block.flush = self.one_in(20) || argsz as usize > block.bytes.len();
-        Call::request(Request::SET_IRQS, block)
+        self.call(Call::device(Request::SET_IRQS, block));
     }
 
-    fn signal(&mut self) -> Call {
-        Call::Signal(self.rng.u8(0..EVENTS))
-    }
-
-    fn ioeventfd(&mut self) -> Call {
-        let Some((part, offset, length)) = self.scratch(8) else {
-            return self.info();
-        };
-        // In no other place: who signals the file would write there.
-        let at = match self.rng.u32(0..10) {
-            0 => At::new(part.region, self.facts.region(part.region).size),
-            1 => At::config(0),
-            2 => At::new(region::ROM, 0),
-            _ => At::new(part.region, part.offset + offset),
-        };
-        let flags = match self.rng.u32(0..10) {
-            0 => self.choose(&[0, 3, 6, 16, 1 << 31]),
-            1 => self.choose(&ioeventfd::WIDTHS).min(length as u32),
-            _ => length as u32,
-        };
-        let data = self.rng.u64(0..3);
-        let file = self.event();
-        let argsz = if self.one_in(20) {
-            self.choose(&SIZES)
-        } else {
-            32
-        };
-        let block = Block::words(&[argsz, flags])
-            // CAST: An offset in a file.
-            .long(at.in_file() as u64)
-            .long(data)
-            .file(file)
-            .word(0);
-        Call::request(Request::IOEVENTFD, block)
-    }
-
-    fn map(&mut self) -> Call {
-        const PAGE: u64 = 4096;
-        if self.one_in(8) {
-            self.mapped = None;
-            return Call::Unmap;
-        }
-        let index = self.rng.u32(0..=region::COUNT);
-        let pages = self.facts.region(index).size.div_ceil(PAGE);
-        let mut offset = self.rng.u64(0..=pages) * PAGE;
-        let mut index = index;
-        if self.rng.bool() {
-            if let Some((part, _, _)) = self.scratch(1) {
-                index = part.region;
-                offset = part.offset & !(PAGE - 1);
+    fn mapping(&mut self) {
+        let scratch = self.session.place().scratch;
+        let at = At { region: scratch.region, offset: scratch.offset & !0xfff };
+        let offset = scratch.offset & 0xfff;
+        let event = Handle::Event(self.rng.u8(0..EVENTS));
+        match self.rng.u32(0..6) {
+            0 => self.call(Call::Map(at, 4096, true)),
+            1 => self.call(Call::Unmap),
+            2 => self.call(Call::Load(offset, 4)),
+            3 => self.call(Call::Store(offset, Bytes(vec![0x5a; 4]))),
+            _ => {
+                let at = At { offset: scratch.offset, ..at };
+                let file = self.choose(&[event, event, Handle::Minus, Handle::Closed]);
+                let block = smoke::ioeventfd(at, 4, 0x1234, file);
+                self.call(Call::device(Request::IOEVENTFD, block));
             }
         }
-        let length = self.choose(&[1, PAGE, PAGE, PAGE, 2 * PAGE, 16 * PAGE]);
-        let access = Access {
-            read: !self.one_in(6),
-            write: !self.one_in(6),
-            shared: !self.one_in(10),
-        };
-        let at = At::new(index, offset);
-        self.mapped = Some((at, length));
-        Call::Map { at, length, access }
     }
 
-    fn use_mapping(&mut self) -> Call {
-        let Some((at, length)) = self.mapped else {
-            return self.map();
-        };
-        if self.rng.bool() {
-            if let Some(store) = self.store(at, length) {
-                return store;
-            }
-        }
-        let count = self.choose(&[1, 2, 4, 8]);
-        let offset = self.rng.u64(0..length.max(9) - 8) & !7;
-        if self.is_in_table(at, offset) {
-            return self.map();
-        }
-        Call::Load {
-            offset,
-            length: count,
-        }
-    }
-
-    /// A write to scratch memory that a mapping has in it.
-    fn store(&mut self, mapped: At, length: u64) -> Option<Call> {
-        let (part, offset, count) = self.scratch(8)?;
-        let offset = (part.offset + offset).checked_sub(mapped.offset)?;
-        if part.region != mapped.region || offset + count > length {
-            return None;
-        }
-        Some(Call::Store {
-            offset,
-            bytes: self.bytes(count as usize),
-        })
-    }
-
-    /// Whether a mapping has the MSI-X table there: what the kernel puts into it is not the same each
-    /// time.
-    fn is_in_table(&self, mapped: At, offset: u64) -> bool {
-        self.facts.msix.is_some_and(|table| {
-            let offset = mapped.offset + offset;
-            table.region == mapped.region
-                && offset + 8 > table.offset
-                && offset < table.offset + table.size
-        })
-    }
-
-    fn feature(&mut self) -> Call {
-        let number = self.rng.u32(0..18);
-        let operation = match self.rng.u32(0..6) {
-            0 => feature::GET,
-            1 if !is_low_power(number) => feature::SET,
-            2 => feature::GET | feature::SET,
-            3 => feature::PROBE,
-            4 => feature::PROBE | feature::GET,
-            _ => feature::PROBE | feature::SET,
-        };
+    fn feature(&mut self) {
+        let operations = [vfio::VFIO_DEVICE_FEATURE_GET, vfio::VFIO_DEVICE_FEATURE_PROBE];
+        let flags = self.choose(&operations) | self.rng.u32(0..18);
         let size = self.choose(&[0, 4, 8, 16, 24, 40]);
-        feature_call(operation | number, size)
+        smoke::feature(self.session, flags, size);
     }
 
-    fn low_power(&mut self) -> Call {
-        match self.rng.u32(0..3) {
-            0 => feature_call(feature::SET | feature::LOW_POWER_EXIT, 0),
-            1 => {
-                let file = self.choose(&[
-                    WAKEUP,
-                    WAKEUP,
-                    WAKEUP,
-                    Handle::Closed,
-                    Handle::Null,
-                    Handle::Nobody,
-                ]);
-                let flags = feature::SET | feature::LOW_POWER_ENTRY_WITH_WAKEUP;
-                let block = Block::words(&[16, flags]).file(file).word(0);
-                Call::request(Request::FEATURE, block)
-            }
-            _ => {
-                self.asleep = SLEEP;
-                feature_call(feature::SET | feature::LOW_POWER_ENTRY, 0)
-            }
-        }
+    fn low_power(&mut self) {
+        self.asleep = SLEEP;
+        smoke::feature(self.session, smoke::LOW_POWER_ENTRY, 0);
     }
-
-    fn hot_reset_info(&mut self) -> Call {
-        let argsz = self.choose(&SIZES);
-        let mut block = Block::words(&[argsz, self.rng.u32(..), self.rng.u32(..)]);
-        block.flush = self.one_in(6);
-        Call::request(Request::GET_PCI_HOT_RESET_INFO, block)
-    }
-
-    /// Right once in a while: it takes its time.
-    fn hot_reset(&mut self) -> Call {
-        let right = self.one_in(10);
-        let argsz = if right { 16 } else { self.choose(&SIZES) };
-        let flags = if right || self.rng.bool() {
-            0
-        } else {
-            self.rng.u32(..)
-        };
-        let by_group = self.mode == Mode::Group;
-        let count = match (right, by_group) {
-            (true, true) => 1,
-            (true, false) => 0,
-            // What is wrong with it may only be the size, or nothing.
-            (false, true) => self.choose(&[0, 1, 2, 3, u32::MAX]),
-            (false, false) => self.choose(&[1, 2, 3, u32::MAX]),
-        };
-        let file = match (right, by_group) {
-            (true, _) => Handle::Group,
-            (false, _) => self.choose(&[
-                Handle::Null,
-                Handle::Closed,
-                Handle::Nobody,
-                Handle::Device,
-                Handle::Container,
-                Handle::Iommufd,
-            ]),
-        };
-        let block = Block::words(&[argsz, flags, count]).file(file).file(file);
-        Call::request(Request::PCI_HOT_RESET, block)
-    }
-
-    fn reset(&mut self) -> Call {
-        Call::Ioctl {
-            on: Handle::Device,
-            request: Request::RESET,
-            argument: Argument::Number(0),
-        }
-    }
-
-    /// A request with nothing right in it; none that resets, and no feature that is used.
-    fn garbage(&mut self) -> Call {
-        let request = Request::vfio(self.rng.u32(0..30));
-        let argument = match self.rng.u32(0..6) {
-            0 => Argument::Bad(Bad::Null),
-            1 => Argument::Bad(Bad::Guard),
-            2 => Argument::Bad(Bad::Kernel),
-            3 => Argument::Number(self.rng.u16(..)),
-            _ => Argument::Block(self.garbage_block(request)),
-        };
-        let on = match (self.rng.u32(0..8), self.mode, &argument) {
-            (0, _, _) => Handle::Null,
-            (1, Mode::Group, Argument::Bad(_)) => Handle::Container,
-            (1, Mode::Cdev, Argument::Bad(_)) => Handle::Iommufd,
-            (2, Mode::Group, Argument::Bad(_)) => Handle::Group,
-            _ => Handle::Device,
-        };
-        let request = match request {
-            Request::RESET if on == Handle::Device => Request::GET_INFO,
-            other => other,
-        };
-        Call::Ioctl {
-            on,
-            request,
-            argument,
-        }
-    }
-
-    fn garbage_block(&mut self, request: Request) -> Block {
-        let argsz = self.choose(&SIZES);
-        let mut block = match request {
-            Request::FEATURE => {
-                let flags = self.rng.u32(..) | feature::PROBE;
-                Block::words(&[argsz, flags]).raw(&[0; 64])
-            }
-            // A count of its own accord would be right.
-            Request::PCI_HOT_RESET => Block::words(&[argsz, 1, 1, 0]),
-            // Files that are none, and places that are not in any BAR.
-            Request::SET_IRQS => Block::words(&[argsz, 0, self.rng.u32(..), 0, 0]),
-            Request::IOEVENTFD => Block::words(&[argsz, self.rng.u32(16..), 0, 0, 0, 0, 0]),
-            _ => {
-                let words: Vec<u32> = (0..8).map(|_| self.rng.u32(..)).collect();
-                let mut block = Block::words(&words);
-                block.bytes[..4].copy_from_slice(&argsz.to_ne_bytes());
-                block
-            }
-        };
-        block.flush = self.one_in(4);
-        block
-    }
-}
-
-fn is_low_power(number: u32) -> bool {
-    (feature::LOW_POWER_ENTRY..=feature::LOW_POWER_EXIT).contains(&number)
-}
-
-/// With this much data, in which nothing is a file or an address.
-fn feature_call(flags: u32, size: u32) -> Call {
-    let block = Block::words(&[8 + size, flags]).raw(&[0; 64]);
-    Call::request(Request::FEATURE, block)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::devices;
+    use crate::places;
+    use lab::driver::Driver;
 
     fn sequence(seed: u64) -> Vec<String> {
-        let facts = Facts::default();
-        let mut generator = Generator {
-            rng: Rng::with_seed(seed),
-            facts: &facts,
-            profile: &devices::ALL[0],
-            mode: Mode::Group,
-            mapped: None,
-            asleep: 0,
-        };
-        (0..5000).map(|_| generator.next().to_string()).collect()
+        let driver = Driver::new("no driver");
+        let mut session =
+            Session::new(&driver, &places::ALL[0], &[], Mode::Group).expect("a session");
+        run(&mut session, &Facts::default(), seed, 3000);
+        session.finish().into_iter().map(|(call, _)| format!("{call:?}")).collect()
     }
 
     #[test]
@@ -623,13 +355,10 @@ mod tests {
 
     #[test]
     fn only_scratch_is_written() {
-        let of_bars = sequence(3);
-        let writes = of_bars.iter().filter(|call| call.starts_with("write BAR"));
-        for write in writes {
-            let offset = write.split(['+', ' ']).nth(2).expect("an offset");
-            let offset = offset.strip_prefix("0x").expect("in hexadecimal");
-            let offset = u64::from_str_radix(offset, 16).expect("a number");
-            assert!((0x5200..0x5280).contains(&offset), "{write}");
+        for call in sequence(3) {
+            let is_config = call.contains("region: 7");
+            let is_scratch = call.contains("At { region: 0, offset: 20992 }");
+            assert!(!call.starts_with("Write") || is_config || is_scratch, "{call}");
         }
     }
 }

@@ -1,266 +1,246 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A device that is used through vfio, by calls that are written down.
+//! A function under test and its sibling, used by calls that are recorded.
 //!
-//! Owns the files, the mapping, the eventfds and the memory of the calls. What does not depend on the
-//! driver but on time is waited for here.
+//! Owns the files, the mapping, the eventfds and the arguments' memory. Waits for whatever depends
+//! on time, so that the same calls have the same outcomes.
 
-use std::fmt;
-use std::fs;
+use std::io::Write;
 use std::num::NonZeroUsize;
-use std::os::fd::AsFd;
-use std::os::fd::AsRawFd;
-use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fmt, fs};
 
+use anyhow::Result;
 use clap::ValueEnum;
+use lab::driver::Driver;
+use lab::kmsg::Mark;
+use lab::machine::STUB;
+use lab::sysfs::driver_path;
+use lab::topology::Device;
+use lab::{driver, wait};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::eventfd::EfdFlags;
-use nix::sys::eventfd::EventFd;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::mman::ProtFlags;
 use nix::unistd;
-use vfio_pci_rs_guest::error::Doing;
-use vfio_pci_rs_guest::topology::Device;
-use vfio_pci_rs_guest::wait;
-use vfio_pci_rs_guest::Error;
-use vfio_pci_rs_guest::Result;
-use vfio_pci_rs_raw as raw;
-use vfio_pci_rs_raw::Answer;
-use vfio_pci_rs_raw::Arena;
-use vfio_pci_rs_raw::File;
-use vfio_pci_rs_raw::Mapping;
-use vfio_pci_rs_raw::Pointer;
-use vfio_pci_rs_raw::ARENA;
+use raw::{Answer, Arena, File, Mapping, Pointer, ARENA};
+use vfio_bindings::bindings::vfio;
 
-use crate::abi::feature;
-use crate::abi::Request;
-use crate::abi::TYPE1V2;
-use crate::call::Access;
-use crate::call::Argument;
-use crate::call::At;
-use crate::call::Bad;
-use crate::call::Block;
-use crate::call::Buffer;
-use crate::call::Call;
-use crate::call::Handle;
-use crate::call::Outcome;
-use crate::call::Returned;
-use crate::call::BACKGROUND;
-use crate::devices::Profile;
+use crate::call::{Argument, At, Block, Bytes, Call, Handle, Of, Outcome, Request, Returned, To};
+use crate::places::Place;
+use crate::smoke::{LOW_POWER_ENTRY, LOW_POWER_EXIT, WITH_WAKEUP};
 
-/// How many eventfds there are for any purpose.
+/// The number of eventfds for any purpose.
 pub const EVENTS: u8 = 4;
 
-/// One more, to be told that the device wakes. It is signalled while the driver keeps accesses to the
-/// device out: what follows from that is done later, some time.
+/// The eventfd that is signalled when a device in low power wakes.
 pub const WAKEUP: Handle = Handle::Event(EVENTS);
 
-/// How much of what follows the start of a request's argument is looked at after the call.
+/// The content of memory before a call.
+const BACKGROUND: u8 = 0xa5;
+
+/// How far behind an argument the kernel might write.
 const WINDOW: usize = 1024;
 
-/// How much is looked at of what follows that which a read may fill.
-const BEYOND: usize = 64;
-
-/// A number that no file has.
+/// A descriptor that is never open.
 const CLOSED: i32 = 0x3fff;
 
-/// How long a device may take to be suspended that nobody uses. Runtime PM does not wait.
-const SUSPEND: Duration = Duration::from_secs(2);
+/// The time limit for runtime PM to suspend an idle function.
+const SUSPEND: Duration = Duration::from_secs(5);
 
 /// How a device is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
-    /// By its group, in a container.
+    /// Through its group, in a container.
     Group,
-    /// By its character device, bound to an iommufd.
+    /// Through its character device, bound to an iommufd.
     Cdev,
 }
 
-/// A call and what came of it.
+/// A call and its outcome.
 pub type Entry = (Call, Outcome);
 
-/// A device that calls are made to. Dropping it closes everything.
+/// The state of a recording.
 pub struct Session<'a> {
     mapping: Option<Mapping>,
-    /// What the mapping begins with.
-    mapped: At,
-    device: Option<File>,
-    group: Option<File>,
-    container: Option<File>,
-    iommufd: Option<File>,
-    null: File,
+    files: [Option<File>; Handle::SLOTS],
     events: Vec<EventFd>,
-    /// What mappings are read into and written from.
+    /// Carries bytes between a mapping and memory.
     pipe: (OwnedFd, OwnedFd),
     arena: Arena,
-    /// What the arena has in its first bytes before a call.
+    /// The first bytes of the arena before a call.
     before: Vec<u8>,
-    function: &'a Device,
-    profile: &'a Profile,
+    log: Option<Mark>,
+    driver: &'a Driver,
+    place: &'a Place,
+    functions: &'a [Device],
     mode: Mode,
-    /// The address space that the device is attached to.
-    ioas: u32,
-    /// Whether the device goes to sleep whenever nothing is asked of it.
+    /// The address space of each iommufd.
+    ioas: [u32; 2],
+    /// Whether the function suspends whenever it is not accessed.
     low_power: bool,
     entries: Vec<Entry>,
 }
 
 impl Mode {
-    /// Whether the kernel has it.
-    pub fn exists(self) -> bool {
-        Path::new(match self {
-            Mode::Group => "/dev/vfio/vfio",
-            Mode::Cdev => "/dev/iommu",
-        })
-        .exists()
-    }
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+    pub fn name(self) -> &'static str {
+        match self {
             Mode::Group => "group",
             Mode::Cdev => "cdev",
-        })
+        }
+    }
+
+    /// Whether the kernel has it.
+    pub fn exists(self) -> bool {
+        let path = match self {
+            Mode::Group => "/dev/vfio/vfio",
+            Mode::Cdev => "/dev/iommu",
+        };
+        Path::new(path).exists()
     }
 }
 
 impl<'a> Session<'a> {
-    /// Prepares what is needed, and opens nothing.
-    pub fn new(function: &'a Device, profile: &'a Profile, mode: Mode) -> Result<Self> {
-        let doing = "preparing a session";
+    /// Prepares a session. `functions` are the function under test and its sibling, if any.
+    pub fn new(
+        driver: &'a Driver,
+        place: &'a Place,
+        functions: &'a [Device],
+        mode: Mode,
+    ) -> Result<Self> {
         let event = || EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
-        let events: nix::Result<Vec<EventFd>> = (0..=EVENTS).map(|_| event()).collect();
+        let mut files = [const { None }; Handle::SLOTS];
+        files[Handle::SLOTS - 1] = Some(File::open(Path::new("/dev/null"))?);
         Ok(Session {
             mapping: None,
-            mapped: At::new(0, 0),
-            device: None,
-            group: None,
-            container: None,
-            iommufd: None,
-            null: system(doing, File::open(Path::new("/dev/null")))?,
-            events: system(doing, events)?,
-            pipe: system(doing, unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK))?,
-            arena: system(doing, Arena::new())?,
+            files,
+            events: (0..=EVENTS).map(|_| event()).collect::<nix::Result<_>>()?,
+            pipe: unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?,
+            arena: Arena::new()?,
             before: vec![BACKGROUND; ARENA],
-            function,
-            profile,
+            log: None,
+            driver,
+            place,
+            functions,
             mode,
-            ioas: 0,
+            ioas: [0; 2],
             low_power: false,
             entries: Vec::new(),
         })
     }
 
-    /// How the device is opened.
+    /// Lets [`Call::Log`] read the kernel log from here on.
+    pub fn watch_log(&mut self) -> Result<()> {
+        self.log = Some(Mark::here()?);
+        Ok(())
+    }
+
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// The device.
-    pub fn profile(&self) -> &'a Profile {
-        self.profile
+    pub fn place(&self) -> &'a Place {
+        self.place
     }
 
-    /// The function.
-    pub fn function(&self) -> &'a Device {
-        self.function
+    pub fn functions(&self) -> &'a [Device] {
+        self.functions
     }
 
-    /// The address space of an iommufd that [`Session::open`] has made.
-    pub fn ioas(&self) -> u32 {
-        self.ioas
+    pub fn ioas(&self, iommufd: usize) -> u32 {
+        self.ioas[iommufd]
     }
 
-    /// Closes everything, and returns what was written down.
+    pub fn recorded(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_open(&self, file: Handle) -> bool {
+        self.file(file).is_some()
+    }
+
+    /// Closes everything and returns the recording.
     pub fn finish(mut self) -> Vec<Entry> {
-        self.call(Call::Close);
+        self.call(Call::CloseAll);
         std::mem::take(&mut self.entries)
     }
 
-    /// Opens the device, and has it attached to an address space with nothing in it.
-    pub fn open(&mut self) {
+    /// The file of the group of a function. Two functions may be in one group.
+    pub fn group(&self, function: u8) -> Handle {
+        let group = |number| self.function(number)?.iommu_group().ok();
+        match function {
+            1 if group(0) != group(1) => Handle::Group(1),
+            _ => Handle::Group(0),
+        }
+    }
+
+    /// Opens `device` and whatever it needs, and attaches it to an empty address space.
+    pub fn open(&mut self, device: Handle) {
         match self.mode {
             Mode::Group => {
-                self.call(Call::Open(Handle::Container));
-                self.call(Call::Open(Handle::Group));
-                self.enter_container();
-                self.get_device();
+                let group = self.group(device.function());
+                if !self.is_open(Handle::Container) {
+                    self.call(Call::Open(Handle::Container));
+                }
+                if !self.is_open(group) {
+                    self.call(Call::Open(group));
+                    self.enter_container(group);
+                }
+                self.get_device(device.function());
             }
-            Mode::Cdev => {
-                self.call(Call::Open(Handle::Iommufd));
-                self.call(Call::Open(Handle::Device));
-                self.bind_iommufd();
-                self.attach();
-            }
+            Mode::Cdev => self.open_cdev(device, 0),
         }
     }
 
-    /// Closes everything, and opens the device again.
-    pub fn reopen(&mut self) {
-        self.call(Call::Close);
-        self.open();
+    /// Opens `device` by its character device, bound and attached to an iommufd.
+    pub fn open_cdev(&mut self, device: Handle, iommufd: u8) {
+        if !self.is_open(Handle::Iommufd(iommufd)) {
+            self.call(Call::Open(Handle::Iommufd(iommufd)));
+            self.allocate(iommufd);
+        }
+        self.call(Call::Open(device));
+        self.call(Call::block(device, Request::BIND_IOMMUFD, bind(Handle::Iommufd(iommufd))));
+        let ioas = self.ioas[usize::from(iommufd)];
+        self.call(Call::block(device, Request::ATTACH_IOMMUFD_PT, Block::words(&[12, 0, ioas])));
     }
 
-    /// Puts the group into the container.
-    pub fn enter_container(&mut self) {
-        self.call(Call::Ioctl {
-            on: Handle::Group,
-            request: Request::GROUP_SET_CONTAINER,
-            argument: Argument::Block(Block::new().file(Handle::Container)),
-        });
-        self.call(Call::Ioctl {
-            on: Handle::Container,
-            request: Request::SET_IOMMU,
-            argument: Argument::Number(TYPE1V2),
-        });
+    /// Puts a group into the container.
+    pub fn enter_container(&mut self, group: Handle) {
+        let container = Block::default().file(Handle::Container);
+        self.call(Call::block(group, Request::GROUP_SET_CONTAINER, container));
+        // CAST: A small number.
+        let type1 = Pointer::Number(vfio::VFIO_TYPE1v2_IOMMU as u16);
+        self.call(Call::pointer(Handle::Container, Request::SET_IOMMU, type1));
     }
 
-    /// Gets the device from its group.
-    pub fn get_device(&mut self) {
-        let mut name = self.function.bdf().to_string().into_bytes();
-        name.push(0);
-        self.call(Call::Ioctl {
-            on: Handle::Group,
-            request: Request::GROUP_GET_DEVICE_FD,
-            argument: Argument::Block(Block::new().raw(&name)),
-        });
+    /// Gets the device of a function from its group.
+    pub fn get_device(&mut self, function: u8) {
+        if let Some(name) = self.function(function).map(|of| of.bdf().to_string()) {
+            let block = Block::default().raw(name.as_bytes()).raw(&[0]);
+            self.call(Call::block(self.group(function), Request::GROUP_GET_DEVICE_FD, block));
+        }
     }
 
-    /// Binds the device to the iommufd.
-    pub fn bind_iommufd(&mut self) {
-        let block = Block::words(&[16, 0]).file(Handle::Iommufd);
-        self.call(Call::request(Request::BIND_IOMMUFD, block));
+    /// Allocates the address space of an iommufd.
+    pub fn allocate(&mut self, iommufd: u8) {
+        let block = Block::words(&[12, 0, 0]);
+        let outcome = self.call(Call::block(Handle::Iommufd(iommufd), Request::IOAS_ALLOC, block));
+        self.ioas[usize::from(iommufd)] = outcome.number(8).unwrap_or(0);
     }
 
-    /// Makes an address space, and attaches the device to it.
-    pub fn attach(&mut self) {
-        let outcome = self.call(Call::Ioctl {
-            on: Handle::Iommufd,
-            request: Request::IOAS_ALLOC,
-            argument: Argument::Block(Block::words(&[12, 0])),
-        });
-        self.ioas = outcome.number(8).unwrap_or(0);
-        let block = Block::words(&[12, 0, self.ioas]);
-        self.call(Call::request(Request::ATTACH_IOMMUFD_PT, block));
+    pub fn fact(&mut self, name: impl Into<String>, is: impl Into<String>) {
+        let outcome = Outcome::new(Returned::Text(is.into()));
+        self.entries.push((Call::Fact(name.into()), outcome));
     }
 
-    /// Writes down a fact.
-    pub fn fact(&mut self, what: impl Into<String>, is: impl Into<String>) {
-        let mut outcome = Outcome::new(Returned::Text(is.into()));
-        outcome.calls = 0;
-        self.entries.push((Call::Fact(what.into()), outcome));
-    }
-
-    /// Makes a call, writes it down, and returns what came of it.
+    /// Makes and records a call.
     pub fn call(&mut self, call: Call) -> Outcome {
         if self.low_power && uses_device(&call) {
-            self.wait_until_suspended();
+            self.wait_until_suspended(0);
         }
-        let outcome = self.make(&call);
+        let outcome = self.make(&call).unwrap_or(Outcome::new(Returned::NotMade));
         if outcome.succeeded() {
             self.follow_power(&call);
         }
@@ -268,116 +248,152 @@ impl<'a> Session<'a> {
         outcome
     }
 
-    fn make(&mut self, call: &Call) -> Outcome {
-        match call {
-            Call::Open(file) => self.open_file(*file),
-            Call::Close => {
-                self.close();
-                Outcome::new(Returned::Value(0))
+    /// Returns nothing if the call cannot be made.
+    fn make(&mut self, call: &Call) -> Option<Outcome> {
+        let done = Outcome::new(Returned::Value(0));
+        Some(match call {
+            Call::Open(file) => self.open_file(*file)?,
+            Call::Close(file) => {
+                self.files[file.slot()?].take()?;
+                if let Handle::Device(_) = file {
+                    self.settle(file.function());
+                }
+                done
             }
-            Call::Ioctl {
-                on,
-                request,
-                argument,
-            } => self.ioctl(*on, *request, argument),
-            Call::Read { at, length, to } => self.read(*at, *length, *to),
-            Call::Write { at, bytes, from } => self.write(*at, bytes, *from),
-            Call::Patterns {
-                offset,
-                width,
-                bits,
-            } => self.patterns(*offset, *width, *bits),
-            Call::Map { at, length, access } => self.map(*at, *length, *access),
+            Call::CloseAll => {
+                self.mapping = None;
+                let null = Handle::SLOTS - 1;
+                self.files[..null].fill_with(|| None);
+                self.settle(0);
+                self.settle(1);
+                self.counters();
+                done
+            }
+            Call::Ioctl(on, request, argument) => self.ioctl(*on, *request, argument)?,
+            Call::Read(on, at, length) => self.read(*on, *at, *length)?,
+            Call::Write(on, at, bytes) => {
+                let file = self.files[on.slot()?].as_ref()?;
+                let length = bytes.0.len();
+                self.arena.bytes_mut()[..length].copy_from_slice(&bytes.0);
+                // CAST: A few kilobytes.
+                let length = length as u32;
+                raw::pwrite(file, &self.arena, Pointer::At(0), length, at.in_file()).into()
+            }
+            Call::Map(at, length, write) => {
+                self.mapping = None;
+                let length = NonZeroUsize::new(usize::try_from(*length).ok()?)?;
+                let mut protection = ProtFlags::PROT_READ;
+                protection.set(ProtFlags::PROT_WRITE, *write);
+                let device = self.file(Handle::DEVICE)?;
+                let mapped = Mapping::new(device, length, protection, true, at.in_file());
+                mapped.map(|mapping| self.mapping = Some(mapping)).map(|()| 0).into()
+            }
             Call::Unmap => {
                 self.mapping = None;
-                Outcome::new(Returned::Value(0))
+                self.settle(0);
+                done
             }
-            Call::Load { offset, length } => self.load(*offset, *length),
-            Call::Store { offset, bytes } => self.store(*offset, bytes),
-            Call::Signal(number) => match self.events.get(usize::from(*number)) {
-                Some(event) => returned(event.write(1)),
-                None => Outcome::new(Returned::Nothing),
-            },
-            Call::Signals => self.signals(),
-            Call::Suspended => {
-                let suspended = self.wait_until_suspended();
-                Outcome::new(Returned::Value(i64::from(suspended)))
+            Call::Load(offset, length) => {
+                // CAST: An address space holds both.
+                let (offset, length) = (*offset as usize, *length as usize);
+                let loaded = self.mapping.as_ref()?.copy_to(offset, length, self.pipe.1.as_fd());
+                Outcome::from(loaded).with(self.drain())
             }
-            // It is no call.
-            Call::Fact(_) => Outcome::new(Returned::Nothing),
-        }
+            Call::Store(offset, bytes) => {
+                let mapping = self.mapping.as_ref()?;
+                let written = unistd::write(&self.pipe.1, &bytes.0);
+                // CAST: An address space holds it.
+                let store =
+                    |length| mapping.copy_from(*offset as usize, length, self.pipe.0.as_fd());
+                let stored = written.and_then(store);
+                self.drain();
+                stored.into()
+            }
+            Call::Signal(number) => self.events.get(usize::from(*number))?.write(1).into(),
+            Call::Signals => done.with(self.counters()),
+            Call::Suspended => Ok(usize::from(self.wait_until_suspended(0))).into(),
+            Call::Bind(function, to) => self.bind(*function, *to)?,
+            Call::Set(of, name, value) => store(&self.directory(*of)?.join(name), value),
+            Call::Reload(parameters) => {
+                let parameters: Vec<&str> = parameters.split_whitespace().collect();
+                self.text(self.driver.load(&parameters).map(|()| "loaded".to_owned()))
+            }
+            Call::State(function) => self.state(*function)?,
+            Call::Log => {
+                let mut lines = self.log.as_mut()?.lines();
+                // The kernel seeds its random numbers at some time.
+                lines
+                    .iter_mut()
+                    .for_each(|lines| lines.retain(|line| !line.starts_with("random:")));
+                self.text(lines.map(|lines| lines.join(" | ")))
+            }
+            Call::Fact(_) => return None,
+        })
     }
 
-    fn open_file(&mut self, file: Handle) -> Outcome {
+    fn open_file(&mut self, file: Handle) -> Option<Outcome> {
         let path = match file {
-            Handle::Container => Some(PathBuf::from("/dev/vfio/vfio")),
-            Handle::Iommufd => Some(PathBuf::from("/dev/iommu")),
-            Handle::Group => {
-                let group = self.function.iommu_group();
-                group.ok().map(|group| Path::new("/dev/vfio").join(group))
+            Handle::Null => PathBuf::from("/dev/null"),
+            Handle::Container => PathBuf::from("/dev/vfio/vfio"),
+            Handle::Iommufd(_) => PathBuf::from("/dev/iommu"),
+            Handle::Group(number) => {
+                Path::new("/dev/vfio").join(self.function(number)?.iommu_group().ok()?)
             }
-            Handle::Device => character_device(self.function).ok(),
-            _ => None,
+            Handle::Device(_) => character_device(self.function(file.function())?)?,
+            _ => return None,
         };
-        let Some(path) = path else {
-            return Outcome::new(Returned::Nothing);
-        };
-        match File::open(&path) {
+        let slot = file.slot().filter(|slot| self.files[*slot].is_none())?;
+        Some(match File::open(&path) {
             Ok(opened) => {
-                match file {
-                    Handle::Container => self.container = Some(opened),
-                    Handle::Iommufd => self.iommufd = Some(opened),
-                    Handle::Group => self.group = Some(opened),
-                    _ => self.device = Some(opened),
-                }
+                self.files[slot] = Some(opened);
                 Outcome::new(Returned::File)
             }
             Err(errno) => Outcome::new(Returned::Error(errno)),
+        })
+    }
+
+    /// Waits for runtime PM if `function` is not open: on its way through D3hot it may lose its
+    /// registers.
+    fn settle(&mut self, function: u8) {
+        let enabled = self.function(function).map(|of| of.read("enable").unwrap_or_default());
+        if enabled.is_some_and(|enabled| enabled == "0") {
+            self.low_power &= function != 0;
+            self.wait_until_suspended(function);
         }
     }
 
-    fn close(&mut self) {
-        self.mapping = None;
-        self.device = None;
-        self.group = None;
-        self.container = None;
-        self.iommufd = None;
-        self.low_power = false;
-        for event in &self.events {
-            // It may have been signalled, or not.
-            let _ = event.read();
+    fn is_used(&self, function: u8) -> bool {
+        match function {
+            0 => {
+                let open = self.is_open(Handle::DEVICE) || self.is_open(Handle::AGAIN);
+                open || self.mapping.is_some()
+            }
+            _ => self.is_open(Handle::SIBLING),
         }
     }
 
     fn file(&self, handle: Handle) -> Option<&File> {
-        match handle {
-            Handle::Device => self.device.as_ref(),
-            Handle::Container => self.container.as_ref(),
-            Handle::Group => self.group.as_ref(),
-            Handle::Iommufd => self.iommufd.as_ref(),
-            Handle::Null => Some(&self.null),
-            Handle::Event(_) | Handle::Closed | Handle::Nobody => None,
-        }
+        self.files[handle.slot()?].as_ref()
     }
 
-    /// The number by which a structure names a file.
+    fn function(&self, number: u8) -> Option<&'a Device> {
+        self.functions.get(usize::from(number))
+    }
+
+    /// The descriptor that a structure names.
     fn number(&self, handle: Handle) -> i32 {
-        match handle {
-            Handle::Nobody => -1,
-            Handle::Event(number) => self
-                .events
-                .get(usize::from(number))
-                .map_or(CLOSED, |event| event.as_fd().as_raw_fd()),
-            _ => self
-                .file(handle)
-                .map_or(CLOSED, |file| file.as_fd().as_raw_fd()),
-        }
+        let event = match handle {
+            Handle::Minus => return -1,
+            Handle::Event(number) => self.events.get(usize::from(number)),
+            _ => None,
+        };
+        let file = self.file(handle).map(AsFd::as_fd).or(event.map(AsFd::as_fd));
+        file.map_or(CLOSED, |file| file.as_raw_fd())
     }
 
-    fn ioctl(&mut self, on: Handle, request: Request, argument: &Argument) -> Outcome {
+    fn ioctl(&mut self, on: Handle, request: Request, argument: &Argument) -> Option<Outcome> {
         let (pointer, window) = match argument {
-            Argument::Bad(bad) => (pointer_to(*bad), 0..0),
-            Argument::Number(number) => (Pointer::Number(*number), 0..0),
+            Argument::Pointer(pointer) => (*pointer, 0..0),
             Argument::Block(block) => {
                 let mut bytes = block.bytes.clone();
                 for &(at, file) in &block.files {
@@ -385,189 +401,59 @@ impl<'a> Session<'a> {
                 }
                 let start = if block.flush { ARENA - bytes.len() } else { 0 };
                 let window = start..ARENA.min(start + bytes.len() + WINDOW);
-                self.before[window.clone()].fill(BACKGROUND);
-                self.before[start..start + bytes.len()].copy_from_slice(&bytes);
-                self.arena.bytes_mut()[window.clone()]
-                    .copy_from_slice(&self.before[window.clone()]);
-                (pointer_at(start), window)
+                let before = &mut self.before[window.clone()];
+                before.fill(BACKGROUND);
+                before[..bytes.len()].copy_from_slice(&bytes);
+                self.arena.bytes_mut()[window.clone()].copy_from_slice(before);
+                (u16::try_from(start).map_or(Pointer::Guard, Pointer::At), window)
             }
         };
-        let file = match on {
-            Handle::Device => self.device.as_ref(),
-            Handle::Container => self.container.as_ref(),
-            Handle::Group => self.group.as_ref(),
-            Handle::Iommufd => self.iommufd.as_ref(),
-            Handle::Null => Some(&self.null),
-            Handle::Event(_) | Handle::Closed | Handle::Nobody => None,
-        };
-        let Some(file) = file else {
-            return Outcome::new(Returned::Nothing);
-        };
-        let answer = raw::ioctl(file, request.0, &mut self.arena, pointer);
-        let mut outcome = Outcome::new(match answer {
-            Ok(Answer::Value(value)) => Returned::Value(i64::from(value)),
-            Ok(Answer::Closed) => Returned::File,
+        let file = self.files[on.slot()?].as_ref()?;
+        let mut outcome = match raw::ioctl(file, request.0, &mut self.arena, pointer) {
+            Ok(Answer::Value(value)) => Outcome::new(Returned::Value(i64::from(value))),
+            Ok(Answer::Closed) => Outcome::new(Returned::File),
             Ok(Answer::File(file)) => {
-                // A second one is closed.
-                self.device.get_or_insert(file);
-                Returned::File
-            }
-            Err(errno) => Returned::Error(errno),
-        });
-        outcome.changed = changes(&self.before[window.clone()], &self.arena.bytes()[window]);
-        outcome
-    }
-
-    fn read(&mut self, at: At, length: u32, to: Buffer) -> Outcome {
-        let (pointer, start) = buffer(to);
-        let end = ARENA.min(start + length as usize + BEYOND);
-        let window = start..end;
-        self.before[window.clone()].fill(BACKGROUND);
-        self.arena.bytes_mut()[window.clone()].fill(BACKGROUND);
-        let Some(device) = &self.device else {
-            return Outcome::new(Returned::Nothing);
-        };
-        let read = raw::pread(device, &mut self.arena, pointer, length, at.in_file());
-        let mut outcome = match read {
-            // All that was read, and not only what differs from what was there.
-            Ok(count) if start + count <= end => {
-                let mut outcome = Outcome::new(Returned::Value(count as i64));
-                let bytes = &self.arena.bytes()[start..start + count];
-                if count > 0 {
-                    outcome.changed.push((0, bytes.to_vec()));
-                }
-                let after = start + count..end;
-                let beyond = changes(&self.before[after.clone()], &self.arena.bytes()[after]);
-                let beyond = beyond.into_iter().map(|(at, bytes)| (at + count, bytes));
-                outcome.changed.extend(beyond);
-                outcome
-            }
-            other => {
-                let mut outcome = returned(other);
-                let bytes = &self.arena.bytes()[window.clone()];
-                outcome.changed = changes(&self.before[window], bytes);
-                outcome
-            }
-        };
-        self.leave_out_live(&mut outcome, at);
-        outcome
-    }
-
-    fn write(&mut self, at: At, bytes: &[u8], from: Buffer) -> Outcome {
-        let (pointer, start) = buffer(from);
-        let Some(device) = &self.device else {
-            return Outcome::new(Returned::Nothing);
-        };
-        let fitting = bytes.len().min(ARENA - start);
-        self.arena.bytes_mut()[start..start + fitting].copy_from_slice(&bytes[..fitting]);
-        // CAST: What is written is a few kilobytes.
-        let length = bytes.len() as u32;
-        returned(raw::pwrite(
-            device,
-            &self.arena,
-            pointer,
-            length,
-            at.in_file(),
-        ))
-    }
-
-    fn patterns(&mut self, offset: u16, width: u8, bits: bool) -> Outcome {
-        let mut outcome = Outcome::new(Returned::Value(0));
-        outcome.calls = 0;
-        let Some(device) = &self.device else {
-            return Outcome::new(Returned::Nothing);
-        };
-        let at = At::config(u64::from(offset)).in_file();
-        let width = usize::from(width);
-        // CAST: A few bytes.
-        let length = width as u32;
-        let mut came = Vec::with_capacity((width * 8 + 4) * width);
-        let mut read = |arena: &mut Arena, calls: &mut u32| {
-            *calls += 1;
-            arena.bytes_mut()[..8].fill(BACKGROUND);
-            raw::pread(device, arena, Pointer::At(0), length, at)?;
-            came.extend_from_slice(&arena.bytes()[..width]);
-            Ok(u64::from_le_bytes(std::array::from_fn(|i| {
-                arena.bytes()[i]
-            })))
-        };
-        let mut all = || {
-            let original = read(&mut self.arena, &mut outcome.calls)?;
-            let patterns = [u64::MAX, 0].into_iter();
-            let bits = if bits { width * 8 } else { 0 };
-            let bits = (0..bits).map(|bit| 1 << bit);
-            for pattern in patterns.chain(bits).chain([original]) {
-                outcome.calls += 1;
-                self.arena.bytes_mut()[..8].copy_from_slice(&pattern.to_le_bytes());
-                raw::pwrite(device, &self.arena, Pointer::At(0), length, at)?;
-                read(&mut self.arena, &mut outcome.calls)?;
-            }
-            Ok(())
-        };
-        if let Err(errno) = all() {
-            outcome.returned = Returned::Error(errno);
-        }
-        if !came.is_empty() {
-            outcome.changed.push((0, came));
-        }
-        outcome
-    }
-
-    fn map(&mut self, at: At, length: u64, access: Access) -> Outcome {
-        self.mapping = None;
-        let Some(device) = &self.device else {
-            return Outcome::new(Returned::Nothing);
-        };
-        let length = usize::try_from(length).ok().and_then(NonZeroUsize::new);
-        let Some(length) = length else {
-            return Outcome::new(Returned::Nothing);
-        };
-        let mut protection = ProtFlags::PROT_NONE;
-        protection.set(ProtFlags::PROT_READ, access.read);
-        protection.set(ProtFlags::PROT_WRITE, access.write);
-        match Mapping::new(device, length, protection, access.shared, at.in_file()) {
-            Ok(mapping) => {
-                self.mapping = Some(mapping);
-                self.mapped = at;
-                Outcome::new(Returned::Value(0))
+                self.keep(file, argument);
+                Outcome::new(Returned::File)
             }
             Err(errno) => Outcome::new(Returned::Error(errno)),
-        }
-    }
-
-    fn load(&mut self, offset: u64, length: u32) -> Outcome {
-        let Some(mapping) = &self.mapping else {
-            return Outcome::new(Returned::Nothing);
         };
-        // CAST: All of an address space.
-        let loaded = mapping.copy_to(offset as usize, length as usize, self.pipe.1.as_fd());
-        let mut outcome = returned(loaded);
-        let bytes = self.drain();
-        if !bytes.is_empty() {
-            outcome.changed.push((0, bytes));
-        }
-        let At {
-            region,
-            offset: start,
-        } = self.mapped;
-        self.leave_out_live(&mut outcome, At::new(region, start + offset));
-        outcome
+        outcome.changed = changes(&self.before[window.clone()], &self.arena.bytes()[window]);
+        Some(outcome)
     }
 
-    fn store(&mut self, offset: u64, bytes: &[u8]) -> Outcome {
-        let Some(mapping) = &self.mapping else {
-            return Outcome::new(Returned::Nothing);
+    /// Keeps the device file that a group returned, in a free place for its function.
+    fn keep(&mut self, file: File, argument: &Argument) {
+        let sibling = self.function(1).map(|sibling| sibling.bdf().to_string());
+        let places: &[Handle] = match (sibling, argument) {
+            (Some(sibling), Argument::Block(name))
+                if name.bytes.starts_with(sibling.as_bytes()) =>
+            {
+                &[Handle::SIBLING]
+            }
+            _ => &[Handle::DEVICE, Handle::AGAIN],
         };
-        if let Err(errno) = unistd::write(&self.pipe.1, bytes) {
-            return Outcome::new(Returned::Error(errno));
+        let mut slots = places.iter().filter_map(|place| place.slot());
+        if let Some(free) = slots.find(|slot| self.files[*slot].is_none()) {
+            self.files[free] = Some(file);
         }
-        // CAST: All of an address space.
-        let stored = mapping.copy_from(offset as usize, bytes.len(), self.pipe.0.as_fd());
-        self.drain();
-        returned(stored)
     }
 
-    /// Takes out of the pipe what is in it.
+    fn read(&mut self, on: Handle, at: At, length: u32) -> Option<Outcome> {
+        let window = 0..ARENA.min(length as usize + WINDOW);
+        self.before[window.clone()].fill(BACKGROUND);
+        self.arena.bytes_mut()[window.clone()].fill(BACKGROUND);
+        let file = self.files[on.slot()?].as_ref()?;
+        let read = raw::pread(file, &mut self.arena, Pointer::At(0), length, at.in_file());
+        // All bytes that were read, the same as the background or not, and changes behind them.
+        let count = read.unwrap_or(0);
+        let bytes = &self.arena.bytes()[window.clone()];
+        let mut outcome = Outcome::from(read).with(bytes[..count].to_vec());
+        let beyond = changes(&self.before[count..window.end], &bytes[count..]);
+        outcome.changed.extend(beyond.into_iter().map(|(at, bytes)| (at + count, bytes)));
+        Some(outcome)
+    }
+
     fn drain(&self) -> Vec<u8> {
         let mut all = Vec::new();
         let mut some = [0; 4096];
@@ -577,141 +463,141 @@ impl<'a> Session<'a> {
         all
     }
 
-    fn signals(&self) -> Outcome {
-        let counts = self.events.iter().map(|event| {
-            let count = event.read().unwrap_or(0);
-            u8::try_from(count).unwrap_or(u8::MAX)
-        });
-        let mut outcome = Outcome::new(Returned::Value(0));
-        outcome.changed.push((0, counts.collect()));
-        outcome
+    fn counters(&self) -> Vec<u8> {
+        let count = |event: &EventFd| u8::try_from(event.read().unwrap_or(0)).unwrap_or(u8::MAX);
+        self.events.iter().map(count).collect()
     }
 
-    fn leave_out_live(&self, outcome: &mut Outcome, at: At) {
-        for (start, bytes) in &mut outcome.changed {
-            for (i, byte) in bytes.iter_mut().enumerate() {
-                let offset = at.offset + (*start + i) as u64;
-                if self.profile.is_live(at.region, offset) {
-                    *byte = 0;
-                    outcome.live += 1;
-                }
+    /// Binds a function. One that is in use is left alone: its unbinding would never end.
+    fn bind(&mut self, number: u8, to: To) -> Option<Outcome> {
+        let function = self.function(number).filter(|_| !self.is_used(number))?;
+        let name = match to {
+            To::Driver => self.driver.name(),
+            To::Stub => STUB,
+            To::None => "\n",
+        };
+        let address = function.bdf().to_string();
+        if let Some(bound) = function.driver() {
+            let unbound = store(&driver_path(&bound).join("unbind"), &address);
+            if !unbound.succeeded() {
+                return Some(unbound);
             }
+        }
+        let set = store(&function.path().join("driver_override"), name);
+        Some(if to == To::None { set } else { store(&driver_path(name).join("bind"), &address) })
+    }
+
+    fn directory(&self, of: Of) -> Option<PathBuf> {
+        match of {
+            Of::Driver => Some(driver_path(self.driver.name())),
+            Of::Parameters => {
+                driver::parameter_path(&self.driver.module(), "ids").parent().map(Path::to_owned)
+            }
+            Of::Function(number) => Some(self.function(number)?.path()),
         }
     }
 
-    /// Follows whether the device is in low power. It is suspended when nothing has been asked of it
-    /// for a moment, and loses what was in its registers: it has to be suspended before each call, or
-    /// before none.
+    fn state(&mut self, number: u8) -> Option<Outcome> {
+        self.settle(number);
+        let function = self.function(number)?;
+        let read = |attribute: &str| function.read(attribute).unwrap_or_default();
+        let driver = function.driver().unwrap_or("unbound".to_owned());
+        let (state, enabled) = (read("power_state"), read("enable"));
+        let wanted = read("driver_override");
+        Some(self.text(Ok::<_, Errno>(format!(
+            "{driver}, override {wanted}, {state}, enabled {enabled}"
+        ))))
+    }
+
+    /// A text, in which the drivers and their modules have the same names.
+    fn text(&self, text: Result<String, impl fmt::Display>) -> Outcome {
+        let text = text.unwrap_or_else(|error| error.to_string());
+        let names = [self.driver.module(), self.driver.name().to_owned()];
+        // The C driver's denylist has the same name in the log of both.
+        let text = text.replace("vfio-pci device denylist", "device denylist");
+        Outcome::new(Returned::Text(names.iter().fold(text, |text, of| text.replace(of, "DRIVER"))))
+    }
+
+    /// Follows whether the function is in low power. Runtime PM suspends it after a moment without
+    /// an access: it has to be suspended before every call or before none.
     fn follow_power(&mut self, call: &Call) {
-        let Call::Ioctl {
-            on: Handle::Device,
-            request: Request::FEATURE,
-            argument: Argument::Block(block),
-        } = call
-        else {
+        let Call::Ioctl(on, Request::FEATURE, Argument::Block(block)) = call else {
             return;
         };
-        let Some(flags) = block.bytes.get(4..8) else {
-            return;
-        };
-        let flags = flags.iter().rev().fold(0, |n, &b| (n << 8) | u32::from(b));
-        if flags & feature::SET == 0 || flags & feature::PROBE != 0 {
-            return;
-        }
-        match flags & feature::MASK {
-            feature::LOW_POWER_ENTRY => self.low_power = true,
-            feature::LOW_POWER_EXIT => self.low_power = false,
-            // It ends as soon as the device wakes.
-            feature::LOW_POWER_ENTRY_WITH_WAKEUP => {
-                self.wait_until_suspended();
-            }
+        let flags = block.bytes[4..8].try_into().map_or(0, u32::from_ne_bytes);
+        match flags {
+            _ if on.function() != 0 => {}
+            LOW_POWER_ENTRY => self.low_power = true,
+            LOW_POWER_EXIT => self.low_power = false,
+            // Ends as soon as the device wakes.
+            WITH_WAKEUP => _ = self.wait_until_suspended(0),
             _ => {}
         }
     }
 
-    fn wait_until_suspended(&self) -> bool {
-        let status = self.function.path().join("power/runtime_status");
-        wait::until(
-            SUSPEND,
-            || fs::read_to_string(&status).is_ok_and(|status| status.trim_end() == "suspended"),
-            |suspended| *suspended,
-        )
-    }
-}
-
-/// Whether a call wakes the device, or goes by whether it is awake.
-fn uses_device(call: &Call) -> bool {
-    match call {
-        Call::Ioctl { on, .. } => *on == Handle::Device,
-        Call::Read { .. } | Call::Write { .. } | Call::Patterns { .. } => true,
-        Call::Load { .. } | Call::Store { .. } | Call::Signal(_) => true,
-        _ => false,
-    }
-}
-
-fn pointer_to(bad: Bad) -> Pointer {
-    match bad {
-        Bad::Null => Pointer::Null,
-        Bad::Guard => Pointer::Guard,
-        Bad::Kernel => Pointer::Kernel,
-    }
-}
-
-fn pointer_at(offset: usize) -> Pointer {
-    match u16::try_from(offset) {
-        Ok(offset) => Pointer::At(offset),
-        Err(_) => Pointer::Guard,
-    }
-}
-
-/// Where a buffer is, and how far into the arena.
-fn buffer(buffer: Buffer) -> (Pointer, usize) {
-    match buffer {
-        Buffer::Memory => (Pointer::At(0), 0),
-        Buffer::Short(length) => {
-            let start = ARENA - usize::from(length);
-            (pointer_at(start), start)
+    fn wait_until_suspended(&self, number: u8) -> bool {
+        let name = self.driver.name();
+        let Some(function) =
+            self.function(number).filter(|of| of.driver().as_deref() == Some(name))
+        else {
+            return false;
+        };
+        let never = driver::parameter_path(&self.driver.module(), "disable_idle_d3");
+        if fs::read_to_string(never).is_ok_and(|value| value.starts_with('Y')) {
+            return false;
         }
-        Buffer::Bad(bad) => (pointer_to(bad), ARENA),
+        let status = || function.read("power/runtime_status").unwrap_or_default();
+        wait::until(SUSPEND, status, |status| status == "suspended") == "suspended"
     }
+}
+
+/// The argument of `VFIO_DEVICE_BIND_IOMMUFD`.
+pub fn bind(iommufd: Handle) -> Block {
+    Block::words(&[16, 0]).file(iommufd).word(0)
+}
+
+/// Whether a call wakes the function under test, or depends on whether it is awake.
+fn uses_device(call: &Call) -> bool {
+    matches!(
+        call,
+        Call::Ioctl(Handle::Device(_), ..)
+            | Call::State(0)
+            | Call::Signal(_)
+            | Call::Read(..)
+            | Call::Write(..)
+            | Call::Load(..)
+            | Call::Store(..)
+    )
 }
 
 /// Where `after` differs from `before`.
-fn changes(before: &[u8], after: &[u8]) -> Vec<(usize, Vec<u8>)> {
-    let mut found: Vec<(usize, Vec<u8>)> = Vec::new();
-    if before == after {
-        return found;
-    }
+fn changes(before: &[u8], after: &[u8]) -> Vec<(usize, Bytes)> {
+    let mut found: Vec<(usize, Bytes)> = Vec::new();
     for (at, (before, after)) in before.iter().zip(after).enumerate() {
-        if before == after {
-            continue;
-        }
         match found.last_mut() {
-            Some((start, bytes)) if *start + bytes.len() == at => bytes.push(*after),
-            _ => found.push((at, vec![*after])),
+            _ if before == after => {}
+            Some((start, bytes)) if *start + bytes.0.len() == at => bytes.0.push(*after),
+            _ => found.push((at, Bytes(vec![*after]))),
         }
     }
     found
 }
 
-fn returned(result: nix::Result<usize>) -> Outcome {
-    Outcome::new(match result {
-        Ok(value) => Returned::Value(value as i64),
-        Err(errno) => Returned::Error(errno),
-    })
+/// Writes an attribute of sysfs in one system call.
+fn store(path: &Path, value: &str) -> Outcome {
+    let file = fs::OpenOptions::new().write(true).open(path);
+    match file.and_then(|mut file| file.write_all(value.as_bytes())) {
+        Ok(()) => Outcome::new(Returned::Value(0)),
+        Err(error) => {
+            Outcome::new(Returned::Error(Errno::from_raw(error.raw_os_error().unwrap_or(0))))
+        }
+    }
 }
 
-/// The file of a device that can be opened without its group.
-fn character_device(function: &Device) -> Result<PathBuf> {
-    let directory = function.path().join("vfio-dev");
-    let doing = || format!("listing {}", directory.display());
-    let entry = fs::read_dir(&directory).doing(doing())?.next();
-    let entry = entry.ok_or_else(|| Error::new(format!("{} is empty", directory.display())))?;
-    Ok(Path::new("/dev/vfio/devices").join(entry.doing(doing())?.file_name()))
-}
-
-fn system<T>(doing: &str, result: std::result::Result<T, Errno>) -> Result<T> {
-    result.map_err(|errno| Error::io(doing, errno.into()))
+/// The file of a function that needs no group.
+fn character_device(function: &Device) -> Option<PathBuf> {
+    let entry = fs::read_dir(function.path().join("vfio-dev")).ok()?.next()?.ok()?;
+    Some(Path::new("/dev/vfio/devices").join(entry.file_name()))
 }
 
 #[cfg(test)]
@@ -723,7 +609,7 @@ mod tests {
         assert!(changes(&[1, 2], &[1, 2]).is_empty());
         assert_eq!(
             changes(&[0, 0, 0, 0], &[1, 2, 0, 3]),
-            [(0, vec![1, 2]), (3, vec![3])]
+            [(0, Bytes(vec![1, 2])), (3, Bytes(vec![3]))]
         );
     }
 }
