@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * PCI functions that are bound to a driver, their users, and what vfio_pci_rs shows
- * of their reset domains in debugfs.
+ * PCI functions under test, their users, and the effects of the driver on them:
+ * bindings, power states, resets, log lines and reset domains.
+ *
+ * Functions that return int return a negative errno, or end the test, if they
+ * fail; all others end the test.
  */
 #ifndef VFIO_PCI_RS_FUNCTIONS_H
 #define VFIO_PCI_RS_FUNCTIONS_H
@@ -9,20 +12,36 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include <libvfio.h>
+
 #define MAX_FUNCTIONS	8
-#define TOKEN_SIZE	16
+
+/* Time limit of a test, in seconds. Emulated machines are slow. */
+#define LIMIT		300
+
+#define PCI_DEVICES	"/sys/bus/pci/devices/"
+#define PCI_DRIVERS	"/sys/bus/pci/drivers/"
+
+#define GROUP_MODE	MODE_VFIO_TYPE1V2_IOMMU
+#define CDEV_MODE	MODE_IOMMUFD
+
+/* Power states in PCI_PM_CTRL. */
+#define D0		0
+#define D3HOT		3
+
+/* VFIO_DEVICE_FEATURE_LOW_POWER_ without and with wakeup. */
+#define ENTRY		VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY
+#define WAKEUP		VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP
+#define EXIT		VFIO_DEVICE_FEATURE_LOW_POWER_EXIT
 
 struct functions {
 	int count;
 	char bdf[MAX_FUNCTIONS][16];
 };
 
-/* How a user gets at functions: one of the files is -1. */
+/* A container or an iommufd, with the groups that were opened for it. */
 struct user {
-	int container;
-	/* What the container is given: VFIO_TYPE1v2_IOMMU, unless it is set. */
-	int iommu;
-	int iommufd;
+	struct iommu *iommu;
 	int groups;
 	struct {
 		int id;
@@ -30,97 +49,157 @@ struct user {
 	} group[MAX_FUNCTIONS];
 };
 
+/* A reset domain of vfio_pci_rs, and the state of the function looked up. */
 struct domain {
 	long resets;
+	long failed;
 	int members;
 	int dirty;
 	int idle;
-	/* Of the function that was asked for. */
 	char state[16];
 };
 
-/* All return a negative errno if something fails, and else 0 unless they say so. */
+/* Calls of the kernel's reset functions. */
+struct resets {
+	int flr;
+	int bus;
+	int slot;
+};
 
-/* The driver: vfio_pci_rs, unless VFIO_PCI_RS_DRIVER names another one. Only that shows domains. */
+/* The driver under test: $VFIO_PCI_RS_DRIVER, by default vfio_pci_rs. */
 const char *driver(void);
-bool shows_domains(void);
+const char *module(void);
 
-/* Finds the functions that a variable names, and binds them; -ENODEV if fewer than @least. */
-int functions_find(const char *variable, int least, struct functions *functions);
-int functions_setup(const char *variable, int least, struct functions *functions);
-int bind_functions(struct functions *functions);
-int unbind_functions(struct functions *functions);
-int bind_function(const char *bdf);
+/* Returns true for vfio_pci_rs, which shows its domains and logs its resets. */
+bool is_ours(void);
+
+/* Returns $VFIO_PCI_RS_ROUNDS, by default @otherwise. */
+int rounds(int otherwise);
+
+/* Returns a path, which is valid until the thread's next call. */
+const char *path(const char *format, ...) __printf(1, 2);
+bool exists(const char *path);
+int write_file(const char *path, const char *value);
+int read_word(const char *path, char word[32]);
+
+/* Reads config space on the host's side. Returns the number of bytes. */
+int read_host_config(const char *bdf, int where, void *config, size_t size);
+
+/* Return whether the attribute or the power state changes to @expected in time. */
+bool attribute_comes_to(const char *bdf, const char *name, const char *expected);
+bool comes_to(const char *bdf, const char *expected);
+
+/* Returns whether the function is in a power state, and stays in it for a while. */
+bool stays_in(const char *bdf, const char *expected);
+
+int bind_function(const char *bdf, const char *driver);
 int unbind_function(const char *bdf);
 bool is_bound(const char *bdf);
 
-/* Returns whether there is such a function, bound or not. */
-bool exists(const char *bdf);
+/*
+ * Finds the functions that a variable names. Returns the reason to skip the test if
+ * there are less than @least, or if the kernel lacks the mode.
+ */
+const char *functions_find(struct functions *functions, const char *variable, int least,
+			   const char *iommu_mode);
+void bind_functions(struct functions *functions);
+int unbind_functions(struct functions *functions);
+void find_vfs(const char *pf, struct functions *vfs);
 
-/* Reads the first word of a function's attribute in sysfs, 31 characters of it at most. */
-int read_attribute(const char *bdf, const char *name, char value[32]);
-
-/* Reads configuration space as the host sees it. Returns how many bytes there are, up to @size. */
-int read_host_config(const char *bdf, int where, void *config, size_t size);
-
-/* Writes to the file whose path is @format with @name in it. */
-int write_file(const char *value, const char *format, const char *name);
-
-int write_attribute(const char *bdf, const char *name, const char *value);
-
-/* Returns whether the function comes to this power state, or an attribute to this value. */
-bool comes_to(const char *bdf, const char *expected);
-bool attribute_comes_to(const char *bdf, const char *name, const char *expected);
-
-/* Reads the domain of the function; -ENOENT if it is in none. */
-int read_domain(const char *bdf, struct domain *found);
-
-/* Sets a parameter of the driver's module. */
+/* Sets a boolean parameter of the driver. */
 int set_parameter(const char *name, bool value);
 
-/* Enables so many VFs of a PF, or disables them all. */
-int set_vfs(const char *pf, int count);
+/* Returns the reference count of the driver's module, -ENOENT if it is built in. */
+int references(void);
 
-/* Finds the VFs of a PF; -E2BIG if there are too many. */
-int find_vfs(const char *pf, struct functions *vfs);
+/* Returns whether vfio_pci_rs has any domain. */
+bool shows_domains(void);
+int read_domain(const char *bdf, struct domain *domain);
 
-/* Returns the number of the function's IOMMU group. */
-int iommu_group_of(const char *bdf);
+/* Count resets in an instance of the function tracer. */
+void tracer_start(void);
+void tracer_stop(void);
 
-int user_init(struct user *user, bool cdev);
+/* Returns the resets since the last call. */
+struct resets take_resets(void);
+
+/* Returns a file that reads the kernel log from here on. */
+int log_mark(void);
+
+/* Counts the new lines in the log that contain @part and @other. */
+int log_lines(int log, const char *part, const char *other);
+
+void user_init(struct user *user, const char *iommu_mode);
 void user_exit(struct user *user);
+bool uses_cdev(const struct user *user);
+int open_group(struct user *user, const char *bdf);
 
-/* Opens a function, and its group if that is what the user has. Returns a file descriptor. */
-int open_function(struct user *user, const char *bdf);
+/* Opens a function, or fails. A VF token is a UUID, or NULL. */
+int try_open(struct user *user, const char *bdf, const char *token);
+int open_with_token(struct user *user, const char *bdf, const char *token);
+#define open_function(_user, _bdf) open_with_token(_user, _bdf, NULL)
 
-/* The same with a VF token, or with none if that is NULL. */
-int open_with_token(struct user *user, const char *bdf, const unsigned char *token);
+void get_region(int fd, int index, struct vfio_region_info *info);
 
-/* Reads 16 bits of the configuration space of an open function; ~0U if that fails. */
-unsigned int config_read(int fd, int where);
+/* Opens a function, enables memory and maps its BARs, unseen by children. */
+struct vfio_pci_device *open_device(struct user *user, const char *bdf);
+struct vfio_pci_bar *largest_bar(struct vfio_pci_device *device);
 
-/* Returns where the configuration space is in the file, or -1. */
-off_t config_offset(int fd);
+/* Returns true if a read from the mapped BAR would raise SIGBUS. */
+bool is_unmapped(struct vfio_pci_device *device);
 
-/* VFIO_DEVICE_SET_IRQS from vector 0 on: @data are bytes or file descriptors, as the flags say. */
-int set_irqs(int fd, unsigned int index, unsigned int flags, unsigned int count, const void *data);
+/* Returns the place of a capability in config space, or 0. */
+int find_capability(struct vfio_pci_device *device, unsigned int id);
 
-/* Returns an eventfd by which the user of a function is asked to let go of it. */
-int request_eventfd(int fd);
+/* Writes to PCI_PM_CTRL, or uses one of these features. */
+void set_power_state(struct vfio_pci_device *device, u16 state);
+int low_power(struct vfio_pci_device *device, unsigned int feature, int eventfd);
 
+/* Calls VFIO_DEVICE_SET_IRQS for the first vector of an interrupt. */
+int set_irq(int fd, unsigned int index, unsigned int flags, int eventfd);
+
+/* Returns an eventfd that the first vector signals. */
+int enable_irq(int fd, unsigned int index);
 bool is_signalled(int eventfd, int timeout_ms);
 
-/* Asks for a hot reset with @count group files, or as a user of iommufd with none. */
+/* Hot reset with some groups, or with all of the user's. */
 int reset_with(int fd, const int *groups, int count);
-
-/* Asks for it with all groups that the user has. */
 int hot_reset(struct user *user, int fd);
 
-/* Begins what may have to wait, in a child that has nothing open of what its parent has. */
+/* Starts an action that may block, in a child without any open files. */
 pid_t begin(int (*action)(const char *bdf), const char *bdf);
-
-/* Returns whether the child is still at it after a while, or whether it comes to a good end. */
-bool waits(pid_t pid);
+bool blocks(pid_t pid);
 bool succeeds(pid_t pid);
+
+#define EXPECT_RESETS(_flr, _bus) do {				\
+	struct resets __resets = take_resets();			\
+								\
+	EXPECT_EQ(_flr, __resets.flr);				\
+	EXPECT_EQ(_bus, __resets.bus);				\
+	EXPECT_EQ(0, __resets.slot);				\
+} while (0)
+
+/* The next two hold for vfio_pci_rs only. */
+#define EXPECT_STATE(_state, _bdf) do {				\
+	struct domain __domain;					\
+								\
+	if (is_ours()) {					\
+		ASSERT_EQ(0, read_domain(_bdf, &__domain));	\
+		EXPECT_STREQ(_state, __domain.state);		\
+	}							\
+} while (0)
+
+/* All members of the domain are idle, some of them dirty. */
+#define EXPECT_IDLE_DOMAIN(_bdf, _dirty, _resets) do {		\
+	struct domain __domain;					\
+								\
+	if (is_ours()) {					\
+		ASSERT_EQ(0, read_domain(_bdf, &__domain));	\
+		EXPECT_EQ(__domain.members, __domain.idle);	\
+		EXPECT_EQ(_dirty, __domain.dirty);		\
+		EXPECT_EQ(_resets, __domain.resets);		\
+		EXPECT_EQ(0, __domain.failed);			\
+	}							\
+} while (0)
 
 #endif

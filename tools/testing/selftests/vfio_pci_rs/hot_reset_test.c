@@ -1,45 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Hot reset of functions that are bound to vfio_pci_rs: what the user is told of
- * them, who may reset them, and what the reset leaves.
+ * Hot resets: the functions that the driver reports for one, the users who may
+ * have one, and the state that it leaves.
  *
- * The functions are named by environment variables, see vfio_pci_rs_test.c. Here
- * all functions of the bus or slot have to be named:
+ * The environment is described in vfio_pci_rs_test.c. Here, the variables must name
+ * all functions of their bus:
  *
- *   VFIO_PCI_RS_BUS   two functions at least, that have no reset of their own
- *   VFIO_PCI_RS_FLR   two functions at least, that have function level reset
+ *   VFIO_PCI_RS_BUS   two functions at least, without a reset of their own
+ *   VFIO_PCI_RS_FLR   two functions at least, with function level reset
  *   VFIO_PCI_RS_PAIR  two functions, each in an IOMMU group of its own
+ *   VFIO_PCI_RS_ROOT  a function of the root bus
  *
- * With VFIO_PCI_RS_DRIVER=vfio-pci they are tested with that driver, which has to
- * give the same answers.
+ * vfio-pci must give the same answers.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <unistd.h>
-
-#include <linux/pci_regs.h>
-#include <linux/vfio.h>
 
 #include "functions.h"
 #include "kselftest_harness.h"
 
-#define HEADER		offsetof(struct vfio_pci_hot_reset_info, devices)
-
 struct info {
 	struct vfio_pci_hot_reset_info header;
 	struct vfio_pci_dependent_device devices[MAX_FUNCTIONS + 1];
-};
-
-struct request {
-	struct vfio_pci_hot_reset header;
-	int groups[MAX_FUNCTIONS + 1];
 };
 
 static int get_info(int fd, struct info *info)
@@ -49,7 +36,6 @@ static int get_info(int fd, struct info *info)
 	return ioctl(fd, VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, info) ? -errno : 0;
 }
 
-/* Finds the entry of a function. */
 static struct vfio_pci_dependent_device *entry_of(struct info *info, const char *bdf)
 {
 	unsigned int segment, bus, device, function, i;
@@ -66,109 +52,89 @@ static struct vfio_pci_dependent_device *entry_of(struct info *info, const char 
 	return NULL;
 }
 
-/* Maps a BAR of the function, with memory enabled: NULL if none can be. */
-static __u32 *map_bar(int fd)
+/* Reading the BAR faults while it is unmapped. */
+static __u32 read_bar(struct vfio_pci_device *device)
 {
-	__u16 command = config_read(fd, PCI_COMMAND) | PCI_COMMAND_MEMORY;
+	return __atomic_load_n((__u32 *)largest_bar(device)->vaddr, __ATOMIC_RELAXED);
+}
+
+/* Opens the functions that are not open. */
+static void open_all(struct user *user, struct functions *functions,
+		     struct vfio_pci_device **devices)
+{
 	int i;
 
-	if (pwrite(fd, &command, sizeof(command), config_offset(fd) + PCI_COMMAND) !=
-	    sizeof(command))
-		return NULL;
-	for (i = 0; i < PCI_STD_NUM_BARS; i++) {
-		struct vfio_region_info info = {
-			.argsz = sizeof(info),
-			.index = VFIO_PCI_BAR0_REGION_INDEX + i,
-		};
-		void *bar;
-
-		if (ioctl(fd, VFIO_DEVICE_GET_REGION_INFO, &info) || !info.size ||
-		    !(info.flags & VFIO_REGION_INFO_FLAG_MMAP))
-			continue;
-		bar = mmap(NULL, getpagesize(), PROT_READ | PROT_WRITE, MAP_SHARED, fd,
-			   info.offset);
-		if (bar != MAP_FAILED)
-			return bar;
-	}
-	return NULL;
+	for (i = 0; i < functions->count; i++)
+		devices[i] = devices[i] ?: open_device(user, functions->bdf[i]);
 }
 
-/* How many resets the domain of a function has had, if the driver shows that. */
-static long resets(const char *bdf)
-{
-	struct domain domain;
-
-	return shows_domains() && !read_domain(bdf, &domain) ? domain.resets : -1;
-}
-
+/* All functions of a bus. The first one is open. */
 FIXTURE(hot_reset) {
 	struct functions functions;
 	struct user user;
-	int fd[MAX_FUNCTIONS];
+	struct vfio_pci_device *devices[MAX_FUNCTIONS];
+	int fd;
 };
 
 FIXTURE_VARIANT(hot_reset) {
 	const char *functions;
-	bool cdev;
+	const char *iommu_mode;
 };
 
 FIXTURE_VARIANT_ADD(hot_reset, bus_group) {
-	.functions = "VFIO_PCI_RS_BUS",
-	.cdev = false,
+	.functions = "VFIO_PCI_RS_BUS", .iommu_mode = GROUP_MODE
 };
 
 FIXTURE_VARIANT_ADD(hot_reset, bus_cdev) {
-	.functions = "VFIO_PCI_RS_BUS",
-	.cdev = true,
+	.functions = "VFIO_PCI_RS_BUS", .iommu_mode = CDEV_MODE
 };
 
 FIXTURE_VARIANT_ADD(hot_reset, flr_group) {
-	.functions = "VFIO_PCI_RS_FLR",
-	.cdev = false,
+	.functions = "VFIO_PCI_RS_FLR", .iommu_mode = GROUP_MODE
 };
 
 FIXTURE_VARIANT_ADD(hot_reset, flr_cdev) {
-	.functions = "VFIO_PCI_RS_FLR",
-	.cdev = true,
+	.functions = "VFIO_PCI_RS_FLR", .iommu_mode = CDEV_MODE
 };
 
 FIXTURE_SETUP(hot_reset)
 {
-	int ret = functions_setup(variant->functions, 2, &self->functions);
+	const char *missing = functions_find(&self->functions, variant->functions, 2,
+					     variant->iommu_mode);
 
-	if (ret == -ENODEV)
-		SKIP(return, "%s names no two functions", variant->functions);
-	ASSERT_EQ(0, ret);
-	ASSERT_EQ(0, user_init(&self->user, variant->cdev));
-	self->fd[0] = open_function(&self->user, self->functions.bdf[0]);
-	ASSERT_LE(0, self->fd[0]);
+	if (missing)
+		SKIP(return, "%s", missing);
+	bind_functions(&self->functions);
+	user_init(&self->user, variant->iommu_mode);
+	self->devices[0] = open_device(&self->user, self->functions.bdf[0]);
+	self->fd = self->devices[0]->fd;
+	tracer_start();
 }
 
-FIXTURE_TEARDOWN(hot_reset)
+FIXTURE_TEARDOWN_PARENT(hot_reset)
 {
-	close(self->fd[0]);
-	user_exit(&self->user);
+	tracer_stop();
 	EXPECT_EQ(0, unbind_functions(&self->functions));
 }
 
-TEST_F(hot_reset, info)
+TEST_F_TIMEOUT(hot_reset, info, LIMIT)
 {
-	int i, group = iommu_group_of(self->functions.bdf[0]);
-	bool owned = true;
+	int i, group = sysfs_iommu_group_get(self->functions.bdf[0]);
+	bool owned = true, cdev = uses_cdev(&self->user);
 	struct info info;
 
-	ASSERT_EQ(0, get_info(self->fd[0], &info));
+	ASSERT_EQ(0, get_info(self->fd, &info));
 	EXPECT_EQ(sizeof(info), info.header.argsz);
 	ASSERT_EQ(self->functions.count, info.header.count);
 	for (i = 0; i < self->functions.count; i++) {
 		const char *bdf = self->functions.bdf[i];
 		struct vfio_pci_dependent_device *entry = entry_of(&info, bdf);
-		bool same = iommu_group_of(bdf) == group;
+		bool same = sysfs_iommu_group_get(bdf) == group;
 
 		ASSERT_NE(NULL, entry);
 		owned &= same;
-		if (!variant->cdev) {
-			EXPECT_EQ(iommu_group_of(bdf), entry->group_id);
+		if (!cdev) {
+			EXPECT_EQ(sysfs_iommu_group_get(bdf), entry->group_id);
 		} else if (!i) {
 			EXPECT_LT(0, (int)entry->devid);
 		} else {
@@ -176,22 +142,19 @@ TEST_F(hot_reset, info)
 				  (int)entry->devid);
 		}
 	}
-	EXPECT_EQ(variant->cdev ? VFIO_PCI_HOT_RESET_FLAG_DEV_ID |
+	EXPECT_EQ(cdev ? VFIO_PCI_HOT_RESET_FLAG_DEV_ID |
 		  (owned ? VFIO_PCI_HOT_RESET_FLAG_DEV_ID_OWNED : 0) : 0, info.header.flags);
 }
 
-TEST_F(hot_reset, info_of_open_functions)
+TEST_F_TIMEOUT(hot_reset, info_of_open_functions, LIMIT)
 {
 	struct info info;
 	int i, j;
 
-	if (!variant->cdev)
+	if (!uses_cdev(&self->user))
 		SKIP(return, "groups have no device IDs");
-	for (i = 1; i < self->functions.count; i++) {
-		self->fd[i] = open_function(&self->user, self->functions.bdf[i]);
-		ASSERT_LE(0, self->fd[i]);
-	}
-	ASSERT_EQ(0, get_info(self->fd[0], &info));
+	open_all(&self->user, &self->functions, self->devices);
+	ASSERT_EQ(0, get_info(self->fd, &info));
 	ASSERT_EQ(self->functions.count, info.header.count);
 	EXPECT_EQ(VFIO_PCI_HOT_RESET_FLAG_DEV_ID | VFIO_PCI_HOT_RESET_FLAG_DEV_ID_OWNED,
 		  info.header.flags);
@@ -200,105 +163,80 @@ TEST_F(hot_reset, info_of_open_functions)
 		for (j = 0; j < i; j++)
 			EXPECT_NE(info.devices[i].devid, info.devices[j].devid);
 	}
-	for (i = 1; i < self->functions.count; i++)
-		ASSERT_EQ(0, close(self->fd[i]));
 }
 
-TEST_F(hot_reset, info_refused)
+/* A function that the driver does not have belongs to no user. */
+TEST_F_TIMEOUT(hot_reset, unbound_sibling, LIMIT)
 {
-	struct info info;
-
-	info.header.argsz = HEADER - 1;
-	EXPECT_EQ(-1, ioctl(self->fd[0], VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, &info));
-	EXPECT_EQ(EINVAL, errno);
-	EXPECT_EQ(-1, ioctl(self->fd[0], VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, NULL));
-	EXPECT_EQ(EFAULT, errno);
-	info.header.argsz = HEADER;
-	info.header.flags = ~0;
-	EXPECT_EQ(-1, ioctl(self->fd[0], VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, &info));
-	EXPECT_EQ(ENOSPC, errno);
-	EXPECT_EQ(self->functions.count, info.header.count);
-	EXPECT_EQ(0, info.header.flags);
-}
-
-TEST_F(hot_reset, refused)
-{
-	int groups[MAX_FUNCTIONS + 1], zero = open("/dev/zero", O_RDONLY), i;
-	struct request request = {};
-	long before = resets(self->functions.bdf[0]);
-
-	EXPECT_EQ(-1, ioctl(self->fd[0], VFIO_DEVICE_PCI_HOT_RESET, NULL));
-	EXPECT_EQ(EFAULT, errno);
-	request.header.count = !variant->cdev;
-	request.groups[0] = -1;
-	request.header.argsz = HEADER - 1;
-	EXPECT_EQ(-1, ioctl(self->fd[0], VFIO_DEVICE_PCI_HOT_RESET, &request));
-	EXPECT_EQ(EINVAL, errno);
-	request.header.argsz = sizeof(request);
-	request.header.flags = 1;
-	EXPECT_EQ(-1, ioctl(self->fd[0], VFIO_DEVICE_PCI_HOT_RESET, &request));
-	EXPECT_EQ(EINVAL, errno);
-
-	for (i = 0; i <= MAX_FUNCTIONS; i++)
-		groups[i] = variant->cdev ? zero : self->user.group[0].fd;
-	if (variant->cdev) {
-		EXPECT_EQ(-EINVAL, reset_with(self->fd[0], groups, 1));
-	} else {
-		EXPECT_EQ(-EINVAL, reset_with(self->fd[0], NULL, 0));
-		EXPECT_EQ(-EINVAL, reset_with(self->fd[0], groups, self->functions.count + 1));
-		EXPECT_EQ(-EINVAL, reset_with(self->fd[0], &zero, 1));
-		EXPECT_EQ(-EBADF, reset_with(self->fd[0], (int[]){ 1000 }, 1));
-	}
-
-	/* Somebody else's, or nobody's: a function that the driver does not have. */
 	ASSERT_EQ(0, unbind_function(self->functions.bdf[1]));
-	EXPECT_EQ(-EINVAL, hot_reset(&self->user, self->fd[0]));
-	ASSERT_EQ(0, bind_function(self->functions.bdf[1]));
-
-	EXPECT_EQ(before, resets(self->functions.bdf[0]));
-	close(zero);
+	EXPECT_EQ(-EINVAL, hot_reset(&self->user, self->fd));
+	EXPECT_RESETS(0, 0);
 }
 
-TEST_F_TIMEOUT(hot_reset, owner_of_all, 120)
+/* Functions that sleep are reset as well, and sleep on. */
+TEST_F_TIMEOUT(hot_reset, asleep, LIMIT)
 {
-	__u32 *bar[MAX_FUNCTIONS];
-	unsigned int id[MAX_FUNCTIONS];
-	struct domain domain;
-	long before;
 	int i;
 
-	for (i = 1; i < self->functions.count; i++) {
-		self->fd[i] = open_function(&self->user, self->functions.bdf[i]);
-		ASSERT_LE(0, self->fd[i]);
+	open_all(&self->user, &self->functions, self->devices);
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(0, low_power(self->devices[i], ENTRY, 0));
+		EXPECT_TRUE(comes_to(self->devices[i]->bdf, "D3hot"));
 	}
-	for (i = 0; i < self->functions.count; i++) {
-		id[i] = config_read(self->fd[i], PCI_DEVICE_ID);
-		bar[i] = map_bar(self->fd[i]);
-		ASSERT_NE(NULL, bar[i]);
-		(void)__atomic_load_n(bar[i], __ATOMIC_RELAXED);
+	take_resets();
+	ASSERT_EQ(0, hot_reset(&self->user, self->fd));
+	EXPECT_RESETS(0, 1);
+	for (i = 0; i < 2; i++) {
+		EXPECT_TRUE(comes_to(self->devices[i]->bdf, "D3hot"));
+		EXPECT_TRUE(is_unmapped(self->devices[i]));
+		ASSERT_EQ(0, low_power(self->devices[i], EXIT, 0));
+		EXPECT_TRUE(comes_to(self->devices[i]->bdf, "D0"));
+		EXPECT_FALSE(is_unmapped(self->devices[i]));
 	}
-	before = resets(self->functions.bdf[0]);
-	ASSERT_EQ(0, hot_reset(&self->user, self->fd[0]));
-	ASSERT_EQ(0, hot_reset(&self->user, self->fd[1]));
+}
 
-	for (i = 0; i < self->functions.count; i++) {
-		if (shows_domains()) {
-			ASSERT_EQ(0, read_domain(self->functions.bdf[i], &domain));
-			EXPECT_EQ(before + 2, domain.resets);
-			EXPECT_STREQ("open", domain.state);
-		}
-		EXPECT_TRUE(comes_to(self->functions.bdf[i], "D0"));
-		EXPECT_EQ(id[i], config_read(self->fd[i], PCI_DEVICE_ID));
-		/* Faults in again; without memory enabled it would be a SIGBUS. */
-		(void)__atomic_load_n(bar[i], __ATOMIC_RELAXED);
-		ASSERT_EQ(0, munmap(bar[i], getpagesize()));
+/* Functions that their user has put into D3hot are in D0 after the reset. */
+TEST_F_TIMEOUT(hot_reset, in_d3hot, LIMIT)
+{
+	set_power_state(self->devices[0], D3HOT);
+	EXPECT_TRUE(comes_to(self->functions.bdf[0], "D3hot"));
+	EXPECT_TRUE(is_unmapped(self->devices[0]));
+	ASSERT_EQ(0, hot_reset(&self->user, self->fd));
+	EXPECT_TRUE(comes_to(self->functions.bdf[0], "D0"));
+	EXPECT_FALSE(is_unmapped(self->devices[0]));
+}
+
+TEST_F_TIMEOUT(hot_reset, owner_of_all, LIMIT)
+{
+	struct vfio_pci_device **devices = self->devices;
+	int i, count = self->functions.count;
+	unsigned int id[MAX_FUNCTIONS];
+	struct domain domain;
+
+	open_all(&self->user, &self->functions, devices);
+	for (i = 0; i < count; i++) {
+		id[i] = vfio_pci_config_readw(devices[i], PCI_DEVICE_ID);
+		read_bar(devices[i]);
 	}
-	for (i = 1; i < self->functions.count; i++)
-		ASSERT_EQ(0, close(self->fd[i]));
+	take_resets();
+	ASSERT_EQ(0, hot_reset(&self->user, devices[0]->fd));
+	ASSERT_EQ(0, hot_reset(&self->user, devices[1]->fd));
+	EXPECT_RESETS(0, 2);
+	for (i = 0; i < count; i++) {
+		EXPECT_STATE("open", devices[i]->bdf);
+		EXPECT_TRUE(comes_to(devices[i]->bdf, "D0"));
+		EXPECT_EQ(id[i], vfio_pci_config_readw(devices[i], PCI_DEVICE_ID));
+		/* Faults in again. With memory disabled, it raises SIGBUS. */
+		read_bar(devices[i]);
+	}
+	if (is_ours()) {
+		ASSERT_EQ(0, read_domain(devices[0]->bdf, &domain));
+		EXPECT_EQ(2, domain.resets);
+	}
 }
 
 struct reader {
-	const __u32 *bar;
+	struct vfio_pci_device *device;
 	bool stop;
 	__u32 expected;
 	long reads;
@@ -310,52 +248,48 @@ static void *read_on(void *argument)
 	struct reader *reader = argument;
 
 	while (!__atomic_load_n(&reader->stop, __ATOMIC_RELAXED)) {
-		reader->odd += __atomic_load_n(reader->bar, __ATOMIC_RELAXED) != reader->expected;
+		reader->odd += read_bar(reader->device) != reader->expected;
 		reader->reads++;
 	}
 	return NULL;
 }
 
-/* Who reads a mapped BAR then waits, and does not see what is there during the reset. */
-TEST_F_TIMEOUT(hot_reset, bars_are_away_meanwhile, 120)
+/* A read from a mapped BAR waits for the reset, and does not see it. */
+TEST_F_TIMEOUT(hot_reset, bars_are_away_meanwhile, LIMIT)
 {
-	struct reader reader = { .bar = map_bar(self->fd[0]) };
+	struct reader reader = { .device = self->devices[0] };
 	int ret, done = 0;
 	pthread_t thread;
 
-	ASSERT_NE(NULL, reader.bar);
-	reader.expected = __atomic_load_n(reader.bar, __ATOMIC_RELAXED);
+	reader.expected = read_bar(reader.device);
 	ASSERT_NE(~0U, reader.expected);
 	ASSERT_EQ(0, pthread_create(&thread, NULL, read_on, &reader));
 	do {
-		ret = hot_reset(&self->user, self->fd[0]);
+		ret = hot_reset(&self->user, self->fd);
 		done += !ret;
-		/* A page fault of the reader is in the way. */
+		/* The reset fails with EBUSY during a page fault of the reader. */
 	} while ((!ret || ret == -EBUSY) && done < 5);
 	EXPECT_EQ(0, ret);
 	__atomic_store_n(&reader.stop, true, __ATOMIC_RELAXED);
 	ASSERT_EQ(0, pthread_join(thread, NULL));
 	EXPECT_LT(0, reader.reads);
 	EXPECT_EQ(0, reader.odd);
-	ASSERT_EQ(0, munmap((void *)reader.bar, getpagesize()));
 }
 
-/* Functions that are not open are reset too, and are back in D3hot and clean after it. */
-TEST_F(hot_reset, unused_siblings)
+/* Functions that are not open are reset too, and are then clean and in D3hot. */
+TEST_F_TIMEOUT(hot_reset, unused_siblings, LIMIT)
 {
 	struct domain domain;
-	long before;
-	int i, fd;
+	int i;
 
-	/* Dirty, unless its own reset has cleaned it. */
-	fd = open_function(&self->user, self->functions.bdf[1]);
-	ASSERT_LE(0, fd);
-	ASSERT_EQ(0, close(fd));
-	before = resets(self->functions.bdf[0]);
-	ASSERT_EQ(0, hot_reset(&self->user, self->fd[0]));
-	if (shows_domains()) {
+	/* The function is dirty now, unless its own reset cleans it. */
+	ASSERT_EQ(0, close(open_function(&self->user, self->functions.bdf[1])));
+	take_resets();
+	ASSERT_EQ(0, hot_reset(&self->user, self->fd));
+	EXPECT_RESETS(0, 1);
+	if (is_ours()) {
 		ASSERT_EQ(0, read_domain(self->functions.bdf[0], &domain));
-		EXPECT_EQ(before + 1, domain.resets);
+		EXPECT_EQ(1, domain.resets);
 		EXPECT_EQ(0, domain.dirty);
 		EXPECT_EQ(domain.members - 1, domain.idle);
 	}
@@ -377,28 +311,19 @@ static void *open_and_close(void *argument)
 	int fd;
 
 	while (!__atomic_load_n(sibling->stop, __ATOMIC_RELAXED) && !sibling->error) {
-		fd = open_function(sibling->user, sibling->bdf);
+		fd = try_open(sibling->user, sibling->bdf, NULL);
 		sibling->error = fd < 0 ? fd : close(fd);
 		sibling->opened++;
 	}
 	return NULL;
 }
 
-/* How many hot resets siblings that come and go are in the way of: VFIO_PCI_RS_ROUNDS, or 20. */
-static int rounds(void)
-{
-	const char *text = getenv("VFIO_PCI_RS_ROUNDS");
-
-	return text ? atoi(text) : 20;
-}
-
-/* Siblings in transit are waited for: a reset, or a clean refusal, and nothing hangs. */
+/* A hot reset waits for siblings in transit, and succeeds or changes nothing. */
 TEST_F_TIMEOUT(hot_reset, while_siblings_open_and_close, 3600)
 {
+	int i, ret, done = 0, count = self->functions.count;
 	struct sibling siblings[MAX_FUNCTIONS];
 	pthread_t threads[MAX_FUNCTIONS];
-	int i, ret, done = 0, count = self->functions.count;
-	long before = resets(self->functions.bdf[0]);
 	struct domain domain;
 	bool stop = false;
 
@@ -410,9 +335,9 @@ TEST_F_TIMEOUT(hot_reset, while_siblings_open_and_close, 3600)
 		};
 		ASSERT_EQ(0, pthread_create(&threads[i], NULL, open_and_close, &siblings[i]));
 	}
-	for (i = 0; i < rounds(); i++) {
-		ret = hot_reset(&self->user, self->fd[0]);
-		/* The memory of a sibling is in use, or its device lock. */
+	for (i = 0; i < rounds(20); i++) {
+		ret = hot_reset(&self->user, self->fd);
+		/* The memory of a sibling, or its device lock, may be in use. */
 		EXPECT_TRUE(!ret || ret == -EBUSY || ret == -EAGAIN);
 		done += !ret;
 	}
@@ -422,138 +347,95 @@ TEST_F_TIMEOUT(hot_reset, while_siblings_open_and_close, 3600)
 		EXPECT_EQ(0, siblings[i].error);
 		EXPECT_LT(0, siblings[i].opened);
 	}
-	TH_LOG("%d of %d hot resets done, the others refused", done, rounds());
+	TH_LOG("%d of %d hot resets done, the others refused", done, rounds(20));
 	EXPECT_LT(0, done);
-	if (shows_domains()) {
+	if (is_ours()) {
 		ASSERT_EQ(0, read_domain(self->functions.bdf[0], &domain));
-		EXPECT_EQ(before + done, domain.resets);
+		EXPECT_EQ(done, domain.resets);
 		EXPECT_EQ(count - 1, domain.idle);
 	}
 }
 
-/* Functions of the root bus, which nothing resets. */
-FIXTURE(root) {
-	struct functions functions;
-	struct user user;
-	int fd;
-};
-
-FIXTURE_VARIANT(root) {
-	bool cdev;
-};
-
-FIXTURE_VARIANT_ADD(root, group) {
-	.cdev = false,
-};
-
-FIXTURE_VARIANT_ADD(root, cdev) {
-	.cdev = true,
-};
-
-FIXTURE_SETUP(root)
-{
-	int ret = functions_setup("VFIO_PCI_RS_ROOT", 1, &self->functions);
-
-	if (ret == -ENODEV)
-		SKIP(return, "VFIO_PCI_RS_ROOT names no function");
-	ASSERT_EQ(0, ret);
-	ASSERT_EQ(0, user_init(&self->user, variant->cdev));
-	self->fd = open_function(&self->user, self->functions.bdf[0]);
-	ASSERT_LE(0, self->fd);
-}
-
-FIXTURE_TEARDOWN(root)
-{
-	close(self->fd);
-	user_exit(&self->user);
-	EXPECT_EQ(0, unbind_functions(&self->functions));
-}
-
-TEST_F(root, there_is_no_such_reset)
-{
-	struct info info;
-
-	EXPECT_EQ(-ENODEV, get_info(self->fd, &info));
-	EXPECT_EQ(-ENODEV, hot_reset(&self->user, self->fd));
-}
-
-/* Functions that can have different users. */
+/* Functions that can have different users, and one that nothing resets. */
 FIXTURE(owners) {
-	struct functions functions;
+	struct functions functions, root;
 	struct user user, other;
 	int fd;
 };
 
 FIXTURE_VARIANT(owners) {
-	bool cdev;
+	const char *iommu_mode;
 };
 
-FIXTURE_VARIANT_ADD(owners, group) {
-	.cdev = false,
-};
-
-FIXTURE_VARIANT_ADD(owners, cdev) {
-	.cdev = true,
-};
+FIXTURE_VARIANT_ADD(owners, group) { .iommu_mode = GROUP_MODE };
+FIXTURE_VARIANT_ADD(owners, cdev) { .iommu_mode = CDEV_MODE };
 
 FIXTURE_SETUP(owners)
 {
-	int ret = functions_setup("VFIO_PCI_RS_PAIR", 2, &self->functions);
+	const char *missing = functions_find(&self->functions, "VFIO_PCI_RS_PAIR", 2,
+					     variant->iommu_mode);
 
-	if (ret == -ENODEV)
-		SKIP(return, "VFIO_PCI_RS_PAIR names no two functions");
-	ASSERT_EQ(0, ret);
-	ASSERT_EQ(0, user_init(&self->user, variant->cdev));
-	ASSERT_EQ(0, user_init(&self->other, variant->cdev));
+	missing = missing ?: functions_find(&self->root, "VFIO_PCI_RS_ROOT", 1,
+					    variant->iommu_mode);
+	if (missing)
+		SKIP(return, "%s", missing);
+	bind_functions(&self->functions);
+	bind_functions(&self->root);
+	user_init(&self->user, variant->iommu_mode);
+	user_init(&self->other, variant->iommu_mode);
 	self->fd = open_function(&self->user, self->functions.bdf[0]);
-	ASSERT_LE(0, self->fd);
+	tracer_start();
 }
 
-FIXTURE_TEARDOWN(owners)
+FIXTURE_TEARDOWN_PARENT(owners)
 {
-	close(self->fd);
-	user_exit(&self->user);
-	user_exit(&self->other);
+	tracer_stop();
 	EXPECT_EQ(0, unbind_functions(&self->functions));
+	EXPECT_EQ(0, unbind_functions(&self->root));
 }
 
-TEST_F(owners, every_function_has_to_be_the_callers)
+TEST_F_TIMEOUT(owners, no_hot_reset_on_the_root_bus, LIMIT)
 {
-	long before = resets(self->functions.bdf[0]);
+	int fd = open_function(&self->user, self->root.bdf[0]);
+	struct info info;
+
+	EXPECT_EQ(-ENODEV, get_info(fd, &info));
+	EXPECT_EQ(-ENODEV, hot_reset(&self->user, fd));
+}
+
+TEST_F_TIMEOUT(owners, must_own_every_function, LIMIT)
+{
 	struct info info;
 	int fd;
 
-	/* Nobody's. */
+	/* Nobody owns the other function. */
 	EXPECT_EQ(-EINVAL, hot_reset(&self->user, self->fd));
-	/* Somebody else's. */
+	/* Another user owns it. */
 	fd = open_function(&self->other, self->functions.bdf[1]);
-	ASSERT_LE(0, fd);
+	take_resets();
 	EXPECT_EQ(-EINVAL, hot_reset(&self->user, self->fd));
 	EXPECT_EQ(-EINVAL, hot_reset(&self->other, fd));
-	if (variant->cdev) {
+	if (uses_cdev(&self->user)) {
 		ASSERT_EQ(0, get_info(self->fd, &info));
 		EXPECT_EQ(VFIO_PCI_HOT_RESET_FLAG_DEV_ID, info.header.flags);
 		EXPECT_LT(0, (int)entry_of(&info, self->functions.bdf[0])->devid);
 		EXPECT_EQ(VFIO_PCI_DEVID_NOT_OWNED,
 			  (int)entry_of(&info, self->functions.bdf[1])->devid);
 	}
+	EXPECT_RESETS(0, 0);
 	ASSERT_EQ(0, close(fd));
 	user_exit(&self->other);
-	ASSERT_EQ(0, user_init(&self->other, variant->cdev));
-	EXPECT_EQ(before, resets(self->functions.bdf[0]));
 
-	/* The caller's. */
-	fd = open_function(&self->user, self->functions.bdf[1]);
-	ASSERT_LE(0, fd);
+	/* The caller owns it. */
+	open_function(&self->user, self->functions.bdf[1]);
+	take_resets();
 	EXPECT_EQ(0, hot_reset(&self->user, self->fd));
-	if (variant->cdev) {
+	EXPECT_RESETS(0, 1);
+	if (uses_cdev(&self->user)) {
 		ASSERT_EQ(0, get_info(self->fd, &info));
 		EXPECT_EQ(VFIO_PCI_HOT_RESET_FLAG_DEV_ID | VFIO_PCI_HOT_RESET_FLAG_DEV_ID_OWNED,
 			  info.header.flags);
 	}
-	ASSERT_EQ(0, close(fd));
-	if (shows_domains())
-		EXPECT_EQ(before + 1, resets(self->functions.bdf[0]));
 }
 
 TEST_HARNESS_MAIN
