@@ -58,45 +58,53 @@ $(obj)/vfio_pci_rs.o: $(obj)/bindings/bindings_generated.rs
 else
 
 # For people. Everything is built in the cache; what is missing there is made.
-.PHONY: all check demo bench install uninstall intree series clean help
+.PHONY: all unit lint test models check check-all rust-analyzer demo bench install uninstall intree \
+	series builds clean help
 
 all:
-	@modules=$$(tools/modules rs $(if $(CLIPPY),CLIPPY=$(CLIPPY))) && \
-		find "$$modules" -name 'vfio-pci*.ko' && \
-		echo "These are the modules for Debian's kernel $$(tools/enter sh -c 'ls /usr/lib/modules')."
+	@tools/run modules debian rs
 
-check:
-	@tools/testing/check
+test:
+	@tools/run test "$(or $(T),list)" $(addprefix --kernel ,$(K)) $(addprefix --driver ,$(DRIVER))
 
-demo:
-	@tools/testing/demo
+models:
+	@tools/run models $(if $(M),"$(M)")
 
-bench:
-	@tools/testing/bench/run $(OUT)
+unit lint check check-all rust-analyzer demo builds:
+	@tools/run $@
+
+bench series:
+	@OUT="$(OUT)" tools/run $@
+
+intree:
+	@KSRC="$(KSRC)" tools/run $@
 
 install uninstall:
 	@tools/$@
 
-intree:
-	@tools/intree $(KSRC)
-
-series:
-	@tools/series $(OUT)
-
+# Mounts of a tool that was killed are not the cache's.
 clean:
-	@tools/clean
+	@. tools/lib.sh && rm -rf --one-file-system "$$CACHE" && echo "Deleted $$CACHE."
 
 help:
-	@echo "make              builds vfio-pci-rs.ko and the patched vfio-pci-core.ko for Debian's kernel"
-	@echo "make demo         shows the driver at work in a virtual machine, beside vfio-pci"
-	@echo "make check        runs every test"
-	@echo "make bench        measures it beside vfio-pci, in a virtual machine; OUT=DIR gets the report"
-	@echo "make install      installs the modules for the running kernel, if it is the one they are for"
-	@echo "make uninstall    removes them again"
+	@echo "make                   builds vfio-pci-rs.ko and vfio-pci-core.ko for Debian's kernel"
+	@echo "make install           installs them for the running kernel, if they are for it"
+	@echo "make uninstall         removes them again"
+	@echo "make demo              shows the driver at work in a virtual machine, beside vfio-pci"
+	@echo
+	@echo "make unit              tests the reset domains and the tools on the host   (10 s)"
+	@echo "make lint              checks the source: format, lints, the patch series  (30 s)"
+	@echo "make test T=NAME       runs one scenario, selftest or suite in a guest     (60 s)"
+	@echo "     [K=debian|perf|debug] [DRIVER=vfio_pci_rs|vfio-pci]"
+	@echo "make models [M=NAME]   runs the models of the reflck through all interleavings"
+	@echo "make check             runs every test"
+	@echo "make check-all         runs every test in its long form"
+	@echo "make rust-analyzer     writes rust-project.json, for completion in an editor"
+	@echo
+	@echo "make bench [OUT=DIR]   measures the driver beside vfio-pci, in a virtual machine"
 	@echo "make intree KSRC=DIR   puts the driver into the kernel tree DIR"
-	@echo "make series       writes the same as a patch series, to the cache or to OUT=DIR"
-	@echo "make clean        deletes the cache, with everything that was built"
-	@echo "make help         says this"
-	@echo "Variables: CLIPPY=1 builds with clippy."
+	@echo "make series [OUT=DIR]  writes the same as a patch series, to the cache or to DIR"
+	@echo "make builds            builds the driver in other kernel trees, by other compilers"
+	@echo "make clean             deletes the cache, with everything that was built"
 
 endif

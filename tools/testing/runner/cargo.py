@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Runs cargo in the workspace tools/testing. Owns its target directories, one command at a time in each."""
+
+import os
+import tomllib
+
+from . import CACHE, IN_ROOT, REPO, TESTING
+from .artifact import locked, remove
+
+
+def manifest(directory=TESTING):
+    """Returns the content of a Cargo.toml."""
+    return tomllib.loads((directory / "Cargo.toml").read_text())
+
+
+def members():
+    """Returns the directories of the workspace's packages."""
+    return [TESTING / member for member in manifest()["workspace"]["members"]]
+
+
+def cargo(run, what, *arguments, target="target", cwd=TESTING, **variables):
+    """Runs cargo by `run`, a Steps, and returns its output."""
+    directory = CACHE / (target if IN_ROOT else f"{target}-host")
+    directory.mkdir(parents=True, exist_ok=True)
+    with locked(directory.name):
+        _forget_other_clone(directory)
+        environment = os.environ | {"CARGO_TARGET_DIR": str(directory), "CARGO_TERM_COLOR": "never"} | variables
+        return run(what, "cargo", *arguments, cwd=cwd, env=environment)
+
+
+def _forget_other_clone(directory):
+    """Removes what cargo knows of our packages if they were built from another clone.
+
+    Cargo compares time stamps only, and all clones are at the same path inside the root.
+    """
+    clone, stamp = os.environ.get("HOST_REPO", str(REPO)), directory / "clone"
+    if stamp.exists() and stamp.read_text() == clone:
+        return
+    for name in (manifest(member)["package"]["name"] for member in members()):
+        for known in directory.glob(f"**/.fingerprint/{name}-*"):
+            remove(known)
+    stamp.write_text(clone)

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Rules about the text of the driver that no other tool knows; each returns the lines that break it."""
+
+import re
+
+from . import REPO, driver_files
+from .artifact import files_of
+
+LONGEST = 400
+# Tests in the driver's folders may be longer.
+TESTS = ("tests.rs", "fake.rs")
+# Imports against the direction of the others, and their reasons.
+ALLOWED = {
+    ("crate::reflck::claim", "crate::reflck::membership"): "a guard ends what the membership began",
+    ("crate::reflck::registry", "crate::reflck::membership"): "a membership begins by joining",
+    ("crate::vfio::driver", "crate::vfio::device"): "the trait and its device, as in rust/kernel/fwctl.rs",
+    ("crate::open_release", "crate"): "the driver's type is a parameter of its devices",
+}
+USE = re.compile(r"^(?:pub\([a-z]+\) )?use ([^;]*);", re.MULTILINE)
+REEXPORT = re.compile(r"^pub\(crate\) use ([^;]*);", re.MULTILINE)
+INLINE = re.compile(r"\b(crate(?:::\w+)+)")
+
+
+def rust_files(*folders):
+    """Returns the driver's Rust files, of those folders if any are named ("" is the repository)."""
+    files = [file for path in driver_files() for file in files_of(path) if file.suffix == ".rs"]
+    return [file for file in files if not folders or (file.relative_to(REPO).parts[:-1] or ("",))[0] in folders]
+
+
+def code(path):
+    """Returns a file without its comments."""
+    return re.sub(r"//.*", "", path.read_text())
+
+
+def unsafe_outside():
+    """No unsafe in the driver proper: it is in the abstractions and the bindings."""
+    for file in rust_files("", "reflck"):
+        if re.search(r"\bunsafe\b", code(file)):
+            yield f"{file.relative_to(REPO)} has unsafe code, which belongs in vfio/ or bindings/"
+
+
+def too_long():
+    """A file fits in a head."""
+    for file in rust_files("", "reflck", "vfio"):
+        length = len(file.read_text().splitlines())
+        if length > LONGEST and file.name not in TESTS:
+            yield f"{file.relative_to(REPO)} has {length} lines, and should have at most {LONGEST}"
+
+
+def unlicensed():
+    """Every file names its license."""
+    without = ("COPYING", ".rustfmt.toml")
+    for file in files_of(REPO):
+        # The kernel's ABI entries have no such line.
+        if file.name in without or file.suffix in (".patch", ".lock", ".json") or "ABI" in file.parts or file.is_symlink():
+            continue
+        if "SPDX-License-Identifier: GPL-2.0" not in "".join(file.read_text().splitlines(True)[:3]):
+            yield f"{file.relative_to(REPO)} has no SPDX line"
+
+
+def circles():
+    """Modules import each other in one direction, but for ALLOWED."""
+    edges = {edge for edge in imports() if edge not in ALLOWED}
+    for edge in ALLOWED.keys() - imports():
+        yield f"{edge[0]} does not import {edge[1]} any more: remove it from ALLOWED"
+    while edges:
+        # A module that imports nothing, or that nothing imports, is in no circle.
+        left = {(a, b) for a, b in edges if any(b == c for c, _ in edges) and any(a == d for _, d in edges)}
+        if left == edges:
+            yield from sorted(f"{a} imports {b}, in a circle" for a, b in edges)
+            return
+        edges = left
+
+
+def imports():
+    """Returns pairs of modules, of which the first uses an item of the second."""
+    modules = {module_of(file): code(file) for file in rust_files()}
+    exported = {name: list(_paths(REEXPORT, name, text, modules)) for name, text in modules.items()}
+    uses = set()
+    for name, text in modules.items():
+        own = list(_paths(USE, name, REEXPORT.sub("", text), modules))
+        own += [tuple(path.split("::")) for path in INLINE.findall(USE.sub("", text))]
+        uses |= {(name, _resolve(path, modules, exported)) for path in own}
+    return {(user, used) for user, used in uses if user != used}
+
+
+def module_of(file):
+    """Returns the path of the module in a file."""
+    parts = [part for part in file.relative_to(REPO).with_suffix("").parts if part not in ("mod", "vfio_pci_rs")]
+    return "::".join(["crate", *parts])
+
+
+def _paths(pattern, name, text, modules):
+    for tree in pattern.findall(text):
+        for path in _expand(re.findall(r"\w+|[{},*]", tree)):
+            bases = {"crate": "crate", "self": name, "super": name.rpartition("::")[0]}
+            base = bases.get(path[0], f"{name}::{path[0]}")
+            # Other paths are of other crates.
+            if base in modules or path[0] in bases:
+                yield (*base.split("::"), *path[1:])
+
+
+def _expand(tokens):
+    """Returns the paths of a use tree, which it takes off the list `tokens`."""
+    paths, path = [], ()
+    while tokens:
+        token = tokens.pop(0)
+        if token == "{":
+            paths += [path + inner for inner in _expand(tokens)]
+            path = None
+        elif token in ",}":
+            paths += [path] if path else []
+            path = ()
+            if token == "}":
+                return paths
+        elif token == "as":
+            tokens.pop(0)
+        elif path is not None:
+            path += (token,) if token != "self" or not path else ()
+    return paths + ([path] if path else [])
+
+
+def _resolve(path, modules, exported):
+    """Returns the module that an item is in, whatever module it was taken from."""
+    length = max(n for n in range(1, len(path) + 1) if "::".join(path[:n]) in modules)
+    module = "::".join(path[:length])
+    for original in exported[module] if length < len(path) else ():
+        if original[-1] == path[length]:
+            return _resolve(original, modules, exported)
+    return module

@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Runs selftests on a driver, in a guest: guest_selftests.py DRIVER DIR PROGRAM[.TEST]...
+
+DRIVER is vfio_pci_rs or vfio-pci, DIR what kernel.selftests() returns. The kernel's programs lie in
+DIR and get the addresses of devices, which are bound to the driver for them. The driver's own lie
+in DIR/own and find the topology's functions in the environment. A PROGRAM's output becomes
+$RESULTS/PROGRAM.tap, its exit status $RESULTS/PROGRAM.status. Exit status: 0 if each program ended
+with 0, or 4 for "skipped".
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+DEVICES = Path("/sys/bus/pci/devices")
+SKIPPED = 4
+# Less than any guest has: a guest that is stopped leaves no results of the programs that follow. A
+# test that hangs is ended by the program itself.
+LIMIT = 900
+
+# The devices, of the topology `selftests`, for each of the kernel's programs.
+KERNELS = {
+    "vfio_dma_mapping_mmio_test": ["plain"],
+    "vfio_dma_mapping_test": ["plain"],
+    "vfio_iommufd_setup_test": ["plain"],
+    # Opens all devices side by side.
+    "vfio_pci_device_init_perf_test": ["dma", "plain", "pf"],
+    "vfio_pci_device_test": ["plain"],
+    "vfio_pci_driver_test": ["dma"],
+    "vfio_pci_sriov_uapi_test": ["pf"],
+}
+# The variables of the driver's own programs: functions FAMILY.a, FAMILY.0 and so on of the
+# topology.
+FAMILIES = {
+    "VFIO_PCI_RS_BUS": "qemu",
+    "VFIO_PCI_RS_FLR": "flr",
+    "VFIO_PCI_RS_PAIR": "pair",
+    "VFIO_PCI_RS_ROOT": "root",
+    "VFIO_PCI_RS_EDU": "conv",
+    "VFIO_PCI_RS_PF": "igb",
+}
+
+
+def write(path, text):
+    Path(path).write_text(text)
+
+
+def environment(driver, topology):
+    """Returns the variables of the driver's own programs."""
+    variables = {"VFIO_PCI_RS_DRIVER": driver}
+    for variable, family in FAMILIES.items():
+        pattern = re.compile(rf"{family}\.([0-9a-z]|pf)")
+        variables[variable] = " ".join(
+            bdf for device, bdf in topology.items() if pattern.fullmatch(device)
+        )
+    return variables
+
+
+def command(path, tests, bdfs):
+    """Returns the command that runs `tests` of a program, or all of them."""
+    options = [option for test in tests for option in (("-r" if "." in test else "-t"), test)]
+    return ["timeout", "--kill-after=10", str(LIMIT), str(path), *options, *bdfs]
+
+
+def sriov_view(driver, pf):
+    """Returns a directory that shows /sys/bus/pci/devices to vfio_pci_sriov_uapi_test.
+
+    The program takes a virtual function only if its driver is called vfio-pci. The view says so of
+    a function that has the driver under test. Everything else in it that the program looks at is
+    true.
+    """
+    view = Path("/tmp/selftests-view")
+    numvfs = DEVICES / pf / "sriov_numvfs"
+    # As the program will do it: the function gets the same address and group then.
+    write(numvfs, "1")
+    vf = (DEVICES / pf / "virtfn0").resolve()
+    bound, group = (vf / "driver").resolve().name, (vf / "iommu_group").resolve()
+    write(numvfs, "0")
+    if bound != driver:
+        print(f"# the virtual function {vf.name} has the driver '{bound}'")
+        return None
+    shutil.rmtree(view, ignore_errors=True)
+    (view / vf.name).mkdir(parents=True)
+    (view / pf).symlink_to((DEVICES / pf).resolve())
+    (view / vf.name / "driver").symlink_to("/sys/bus/pci/drivers/vfio-pci")
+    (view / vf.name / "iommu_group").symlink_to(group)
+    (view / vf.name / "vfio-dev").symlink_to(vf / "vfio-dev")
+    return view
+
+
+def run(arguments, results, program, variables):
+    """Runs a program: its output goes to its file and to stdout. Returns its exit status."""
+    print(f"# {program}", flush=True)
+    with open(results / f"{program}.tap", "w") as tap:
+        process = subprocess.Popen(
+            arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, errors="replace", env={**os.environ, **variables},
+        )  # fmt: skip
+        for line in process.stdout:
+            tap.write(line)
+            tap.flush()
+            print(line, end="", flush=True)
+    status = process.wait()
+    write(results / f"{program}.status", f"{status}\n")
+    return status
+
+
+def run_kernels(program, tests, directory, driver, topology, results):
+    """Runs one of the kernel's programs, with devices that are bound to the driver meanwhile."""
+    bdfs = [topology[device] for device in KERNELS[program]]
+    for bdf in bdfs:
+        write(DEVICES / bdf / "driver_override", driver)
+        write(f"/sys/bus/pci/drivers/{driver}/bind", bdf)
+    arguments = command(directory / program, tests, bdfs)
+    if program == "vfio_pci_sriov_uapi_test":
+        # vfio-pci makes virtual functions only with this parameter.
+        parameter = Path(f"/sys/module/{driver.replace('-', '_')}/parameters/enable_sriov")
+        if parameter.exists():
+            parameter.write_text("1")
+        if driver != "vfio-pci" and (view := sriov_view(driver, bdfs[0])):
+            mount = 'mount --bind "$0" /sys/bus/pci/devices && exec "$@"'
+            arguments = ["unshare", "--mount", "sh", "-c", mount, str(view), *arguments]
+    status = run(arguments, results, program, {})
+    for bdf in bdfs:
+        write(f"/sys/bus/pci/drivers/{driver}/unbind", bdf)
+        write(DEVICES / bdf / "driver_override", "\n")
+    return status
+
+
+def main(driver, directory, *chosen):
+    results, directory = Path(os.environ["RESULTS"]), Path(directory)
+    topology = json.loads((results / "topology.json").read_text())
+    if not Path("/sys/kernel/debug/tracing").exists():
+        subprocess.run(["mount", "-t", "debugfs", "debugfs", "/sys/kernel/debug"], check=True)
+    for module in "vfio_iommu_type1", driver:
+        subprocess.run(["modprobe", module], check=True)
+    module = driver.replace("-", "_")
+    # Where the module lies: a leak that is found when it is gone has addresses only.
+    loaded = Path("/proc/modules").read_text().splitlines()
+    print(*(f"# loaded {line}" for line in loaded if line.startswith(f"{module} ")), sep="\n")
+    programs = {}
+    for name in chosen:
+        program, _, test = name.partition(".")
+        programs.setdefault(program, []).extend([test] if test else [])
+    failed = False
+    for program, tests in programs.items():
+        if program in KERNELS:
+            status = run_kernels(program, tests, directory, driver, topology, results)
+        else:
+            arguments = command(directory / "own" / program, tests, [])
+            status = run(arguments, results, program, environment(driver, topology))
+        failed |= status not in (0, SKIPPED)
+    # Nothing may hold the driver any more.
+    if Path(f"/sys/module/{module}/initstate").exists():
+        subprocess.run(["rmmod", module], check=True)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

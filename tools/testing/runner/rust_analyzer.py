@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Writes rust-project.json for the driver: `make rust-analyzer`."""
+
+import json
+
+from . import REPO, shown
+from .artifact import Steps, locked
+from .kernel import BUILD, LINUX, ROOT, WORK, Parts, make, source
+
+
+def write(_):
+    """Has kbuild write it, and puts the user's paths for those of the build."""
+    run = Steps("rust-analyzer")
+    with locked("work-debian"):
+        parts = Parts("debian", run)
+        parts.core()
+        work = parts.driver()
+        make(run, "ask kbuild", parts.own / "build", f"M={WORK}/rs", "rust-analyzer", work=parts.work, writable=False)
+        text = (work / "rust-project.json").read_text()
+    places = {WORK / "rs": REPO, LINUX: source(), BUILD: parts.own / "build", "/usr": ROOT / "usr"}
+    for inside, outside in places.items():
+        text = text.replace(f'"{inside}', f'"{shown(outside)}')
+    project = json.loads(text)
+    for crate in project["crates"]:
+        if crate["root_module"] == f"{shown(REPO)}/vfio_pci_rs.rs":
+            # The bindings that bindgen has made.
+            crate.setdefault("env", {})["VFIO_PCI_RS_OBJ"] = shown(work)
+    (REPO / "rust-project.json").write_text(json.dumps(project, indent=1))
+    print('For rust-analyzer: "linkedProjects": ["rust-project.json", "tools/testing/Cargo.toml"]')
+
+
+def add_parser(subparsers):
+    subparsers.add_parser("rust-analyzer", help="write rust-project.json").set_defaults(run=write)

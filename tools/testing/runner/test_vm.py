@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Tests of vm: the arguments of topologies, splats, and outcomes."""
+
+import tempfile
+import unittest
+from pathlib import Path
+
+from . import Failure, vm
+
+KINDS = {"port": "pcie-root-port,hotplug=off"}
+
+SPLATS = """\
+[   12.3] WARNING: CPU: 1 PID: 93 at drivers/vfio/vfio_main.c:1 vfio_x+0x1/0x2
+[   12.3] WARNING: possible circular locking dependency detected
+[   12.3] BUG: KASAN: slab-use-after-free in vfio_x+0x1/0x2
+[   12.3] BUG: kernel NULL pointer dereference, address: 0000000000000010
+[   12.3] BUG kmalloc-64 (Not tainted): Poison overwritten
+[   12.3] BUG: sleeping function called from invalid context at kernel/locking/mutex.c:1
+[   12.3] INFO: task scenarios:93 blocked for more than 60 seconds.
+[   12.3] rcu: INFO: rcu_sched detected stalls on CPUs/tasks: { 1 }
+[   12.3] kmemleak: 2 new suspected memory leaks (see /sys/kernel/debug/kmemleak)
+[   12.3] rust_kernel: panicked at drivers/x.rs:1
+[   12.3] ODEBUG: free active (active state 0) object: (____ptrval____)
+[   12.3] refcount_t: underflow; use-after-free.
+[   12.3] UBSAN: array-index-out-of-bounds in x.c:1
+[   12.3] Kernel panic - not syncing: Fatal exception
+[   12.3] list_del corruption. prev->next should be 0
+"""
+
+NO_SPLATS = """
+[    0.0] ODEBUG: selftest passed
+[    0.0] ODEBUG: 17 of 17 active objects replaced
+[    0.0] Kernel panic - not syncing: VFS: Unable to mount root fs on ""
+[    0.0] kmemleak: Cannot allocate a scan area
+[    0.0] kmemleak: Kernel memory leak detector initialized (mem pool available: 1)
+[    0.0] rcu: Hierarchical RCU implementation.
+[    0.0] vfio_pci_rs 0000:01:00.0: the bus was reset
+""".splitlines()[1:]
+
+
+def topology(*devices, **settings):
+    return vm.Topology("t", {"devices": devices, **settings}, KINDS)
+
+
+class Topologies(unittest.TestCase):
+    def test_behind_a_port(self):
+        machine = topology("p 08.0 port", "a p/00.0 edu")
+        self.assertEqual(machine.paths, {"p": "08.0", "a": "08.0/00.0"})
+        self.assertEqual(
+            machine.arguments[2:],
+            ["-device", "pcie-root-port,hotplug=off,id=dev.p,bus=pcie.0,addr=08.0,chassis=8,slot=8",
+             "-device", "edu,id=dev.a,bus=dev.p,addr=00.0"],
+        )  # fmt: skip
+
+    def test_functions_of_one_device(self):
+        arguments = topology("p 08.0 port", "f.{a-b} p/00.{0-1} virtio-rng-pci").arguments
+        self.assertIn("virtio-rng-pci,id=dev.f.a,bus=dev.p,addr=00.0,multifunction=on", arguments)
+        self.assertIn("virtio-rng-pci,id=dev.f.b,bus=dev.p,addr=00.1", arguments)
+
+    def test_two_ranges(self):
+        paths = topology("p.{0-1} 10.{0-1} port", "g.{0-1}.{0-2} p.{0-1}/00.{0-2} edu").paths
+        self.assertEqual(len(paths), 2 + 6)
+        self.assertEqual(paths["g.1.2"], "10.1/00.2")
+
+    def test_every_topology(self):
+        tables, _ = vm.topologies()
+        for name in tables:
+            machine = vm.topology(name)
+            self.assertEqual(len(machine.paths), machine.arguments.count("-device"), name)
+
+    def test_mistakes(self):
+        for devices in (
+            ["a 08.0"],  # no device
+            ["a 08.0 edu", "a 09.0 edu"],  # the same id
+            ["a 08.0 edu", "b 08.0 edu"],  # the same place
+            ["a 07.0 edu"],  # virtme-ng's
+            ["a p/00.0 edu", "p 08.0 port"],  # behind what comes later
+            ["a.{0-1} 08.{0-2} edu"],  # ranges of two lengths
+            ["a.{0-1} 08.0 edu"],  # one range
+        ):
+            with self.assertRaises(Failure, msg=devices):
+                topology(*devices)
+
+    def test_unknown_name(self):
+        with self.assertRaisesRegex(Failure, "among .*demo"):
+            vm.topology("none")
+
+    def test_description(self):
+        one = topology("a 08.0 edu")
+        self.assertEqual(one.description(), topology("a 08.0 edu").description())
+        self.assertNotEqual(one.description(), topology("a 08.0 edu", memory="1G").description())
+
+
+class Logs(unittest.TestCase):
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.results = Path(directory.name)
+
+    def put(self, **files):
+        for name, text in files.items():
+            (self.results / name.replace("_log", ".log").replace("_", "-")).write_text(text)
+
+    def test_splats(self):
+        for line in SPLATS.splitlines():
+            self.assertTrue(vm.SPLATS.search(line), line)
+
+    def test_no_splats(self):
+        for line in NO_SPLATS:
+            self.assertFalse(vm.SPLATS.search(line), line)
+
+    def test_leaks(self):
+        self.put(kmemleak_log="unreferenced object 0x1 (size 8):\n  comm x\n")
+        self.assertEqual(vm.splats(self.results), ["kmemleak: unreferenced object 0x1 (size 8):"])
+
+    def test_well(self):
+        self.put(dmesg_log="fine\n", exit_status="0\n")
+        end = vm.outcome(self.results, "")
+        self.assertEqual((end.status, end.complaints()), (0, []))
+
+    def test_command_failed(self):
+        self.put(exit_status="3\n")
+        end = vm.outcome(self.results, "")
+        self.assertEqual((end.status, end.complaints()), (3, []))
+
+    def test_splat_in_both_logs_counts_once(self):
+        self.put(exit_status="0", dmesg_log="WARNING: x\n", console_log="WARNING: x\n")
+        self.assertEqual(vm.outcome(self.results, "").complaints(), ["splat: WARNING: x"])
+
+    def test_no_status(self):
+        self.assertIn("without an exit status", vm.outcome(self.results, "").reason)
+
+    def test_time_limit(self):
+        self.assertEqual(
+            vm.outcome(self.results, "the time limit").complaints(), ["the time limit"]
+        )
+
+    def test_missing_device(self):
+        self.put(unmapped="a at 08.0\n")
+        self.assertIn("no PCI device for a at 08.0", vm.outcome(self.results, "").reason)
+
+
+if __name__ == "__main__":
+    unittest.main()
