@@ -32,8 +32,7 @@ def main():
     try:
         return arguments.run(arguments)
     except Failure as failure:
-        print(*failure.end_of_output(), sep="\n", file=sys.stderr)
-        print(f"{arguments.command}: {failure}", file=sys.stderr)
+        print(*failure.end_of_output(), f"{arguments.command}: {failure}", sep="\n", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -67,6 +67,7 @@ def graft(name, pristine, run):
 def build(name, tree, fragments, variables, run):
     """Builds what the driver concerns, unless it was built from the same sources."""
     out = CACHE / "builds" / name.replace(" ", "-")
+    is_module = "builtin" not in fragments
     fragments = [TESTING / f"kernels/{fragment}.config" for fragment in ("perf", *fragments)]
     wanted = key([str(tree), *fragments, *driver_files(), *kernel.patches(), *variables])
     stamp = out / "made-of"
@@ -76,10 +77,9 @@ def build(name, tree, fragments, variables, run):
     remove(out / "drivers/vfio")
     remove(stamp)
     out.mkdir(exist_ok=True)
-    enable = out / "driver.config"
-    enable.write_text("CONFIG_VFIO_PCI_RS=m\n")
-    if "builtin" not in name and "built in" not in name:
-        fragments.append(enable)
+    if is_module:
+        fragments.append(out / "driver.config")
+        fragments[-1].write_text("CONFIG_VFIO_PCI_RS=m\n")
     tiny = [file for file in kernel.TINY if "ARCH=arm64" not in variables or "x86" not in file]
     environment = os.environ | dict(variable.split("=") for variable in variables)
     merge = ["scripts/kconfig/merge_config.sh", "-n", "-O", out, *tiny, *fragments]

@@ -9,6 +9,7 @@ While something is built, the source is at /tmp/linux and the kernel's objects a
 kernels: Rust's crates and kbuild's commands contain these paths, and a copy of a build stays up to date.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -86,7 +87,12 @@ def kernel(name):
     asked = repr([options(fragment) for fragment in fragments])
     if name == "builtin":
         inputs = [asked, *driver_files(), *patches(), HELPER, recipe(intree.graft, build_builtin, configure)]
-        return artifact("kernel-builtin", inputs, lambda new, run: build_builtin(new, run, fragments))
+
+        def build_again(new, run):
+            with working("builtin", CACHE / "work-builtin"):
+                build_builtin(new, run, fragments)
+
+        return artifact("kernel-builtin", inputs, build_again)
 
     def build(new, run):
         say(f"Building the kernel {name} (once; some minutes)")
@@ -95,6 +101,25 @@ def kernel(name):
         build_kernel(run, name, new / "build", new)
 
     return artifact(f"kernel-{name}", [asked, recipe(build, configure, build_kernel, make, compiler)], build)
+
+
+@contextlib.contextmanager
+def working(name, directory):
+    """Holds the lock of a directory in which builds go on from the last one.
+
+    Removes it first if a build in it was killed, which can leave half a file that looks up to date.
+    """
+    with locked(f"work-{name}"):
+        unfinished = CACHE / f"work-{name}.unfinished"
+        if unfinished.exists():
+            remove(directory)
+        unfinished.touch()
+        try:
+            yield
+        except Failure:
+            remove(unfinished)
+            raise
+        remove(unfinished)
 
 
 def prepare_debian(new, run):
@@ -288,7 +313,7 @@ def modules(name, modset):
     inputs += [*driver_files(), *(TESTING / f"defects/{defect}.patch" for defect in defects)] if base == "rs" else []
 
     def build(new, run):
-        with locked(f"work-{name}"):
+        with working(name, kernel(name) / "work"):
             parts = Parts(name, run)
             built = [parts.helper()]
             if base != "stock":
@@ -304,7 +329,7 @@ def modules(name, modset):
 
 def clippy(run):
     """Builds the driver with clippy for Debian's kernel, and returns the module. A warning fails."""
-    with locked("work-debian"):
+    with working("debian", kernel("debian") / "work"):
         parts = Parts("debian", run)
         parts.core()
         return parts.driver(part="clippy", variables=["CLIPPY=1"]) / "vfio-pci-rs.ko"

@@ -4,14 +4,14 @@
 import json
 
 from . import REPO, shown
-from .artifact import Steps, locked
-from .kernel import BUILD, LINUX, ROOT, WORK, Parts, make, source
+from .artifact import Steps
+from .kernel import BUILD, LINUX, ROOT, WORK, Parts, kernel, make, source, working
 
 
 def write(_):
     """Has kbuild write it, and puts the user's paths for those of the build."""
     run = Steps("rust-analyzer")
-    with locked("work-debian"):
+    with working("debian", kernel("debian") / "work"):
         parts = Parts("debian", run)
         parts.core()
         work = parts.driver()
@@ -22,7 +22,7 @@ def write(_):
         text = text.replace(f'"{inside}', f'"{shown(outside)}')
     project = json.loads(text)
     for crate in project["crates"]:
-        if crate["root_module"] == f"{shown(REPO)}/vfio_pci_rs.rs":
+        if crate["display_name"] == "vfio_pci_rs":
             # The bindings that bindgen has made.
             crate.setdefault("env", {})["VFIO_PCI_RS_OBJ"] = shown(work)
     (REPO / "rust-project.json").write_text(json.dumps(project, indent=1))

@@ -47,7 +47,7 @@ def runner():
     """Runs the tests of this package."""
     command = [sys.executable, "-m", "unittest", "discover", "-v", "-s", "tools/testing/runner", "-t", "tools/testing"]
     output, failure = attempt("unit-runner", lambda run: run("", *command, cwd=REPO))
-    tests = re.findall(r"^\w+ \(runner\.([\w.]+)\)(?:\n.*)? \.\.\. (ok|FAIL|ERROR|skipped '(.*)')$", output, re.MULTILINE)
+    tests = re.findall(r"^\w+ \(runner\.([\w.]+)\)(?:\n.*)? \.\.\. (ok|FAIL|ERROR|skipped ['\"](.*)['\"])$", output, re.MULTILINE)
     found = [(f"runner: {name}", None if why else ended == "ok", why) for name, ended, why in tests]
     return complete("runner", found, output, failure)
 
