@@ -61,9 +61,9 @@ struct Arguments {
     #[arg(long)]
     brief: bool,
     /// Expect a defect, by which calls differ whose text matches: both the fixed script and random
-    /// calls must find it, and nothing else.
+    /// calls must find it, and nothing else. Can be repeated.
     #[arg(long, value_name = "PATTERN")]
-    finds: Option<String>,
+    finds: Vec<String>,
     /// The driver that is compared with vfio-pci.
     #[arg(long, default_value = "vfio_pci_rs")]
     driver: String,
@@ -77,9 +77,9 @@ struct Judge {
     meant: List,
     results: PathBuf,
     compared: usize,
-    finds: Option<String>,
-    /// How often the fixed scripts and random calls have found the defect.
-    found: [usize; 2],
+    finds: Vec<String>,
+    /// How often the fixed scripts and random calls have found each defect.
+    found: Vec<[usize; 2]>,
     report: Report,
 }
 
@@ -119,13 +119,13 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         }
     }
     tests.push("meant differences".to_owned());
-    tests.extend(arguments.finds.as_ref().map(|_| "defect".to_owned()));
+    tests.extend((!arguments.finds.is_empty()).then(|| "defects".to_owned()));
     let mut judge = Judge {
         meant: List::read()?,
         results: arguments.results.clone(),
         compared: 0,
+        found: vec![[0; 2]; arguments.finds.len()],
         finds: arguments.finds,
-        found: [0; 2],
         report: Report::create(&arguments.results, "differential", &tests)?,
     };
 
@@ -137,7 +137,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
     }
     record(&recorder, &topology, &places, &mut judge)?;
     judge.meant(arguments.only.is_empty() && arguments.mode.is_empty());
-    judge.defect();
+    judge.defects();
     println!("# {} outcomes were compared", judge.compared);
     Ok(judge.report.exit_code())
 }
@@ -221,12 +221,12 @@ impl Judge {
     /// Reports whether the outcomes of some scripts are the same on both drivers.
     fn test(&mut self, name: &str, runs: Result<Vec<(String, Runs)>>) {
         let Judge { meant, results, compared, finds, found, report } = self;
-        let found = &mut found[usize::from(name.ends_with("random"))];
+        let kind = usize::from(name.ends_with("random"));
         report.run(name, false, |t| {
             for (script, runs) in runs? {
                 let mut comparison = runs.compare(meant);
-                if let Some(pattern) = finds {
-                    *found += comparison.take(pattern);
+                for (pattern, found) in finds.iter().zip(found.iter_mut()) {
+                    found[kind] += comparison.take(pattern);
                 }
                 *compared += comparison.compared;
                 t.note(format!("{script}: {comparison}"));
@@ -247,16 +247,20 @@ impl Judge {
         });
     }
 
-    /// Reports whether the expected defect was found.
-    fn defect(&mut self) {
-        let [fixed, random] = self.found;
-        if self.finds.is_some() {
-            self.report.run("defect", false, |t| {
-                t.check("a fixed script finds it", fixed > 0, || "no call differs by it");
-                t.check("random calls find it", random > 0, || "no call differs by it");
-                Ok(())
-            });
+    /// Reports whether the expected defects were found.
+    fn defects(&mut self) {
+        let Judge { finds, found, report, .. } = self;
+        if finds.is_empty() {
+            return;
         }
+        report.run("defects", false, |t| {
+            for (pattern, [fixed, random]) in finds.iter().zip(found) {
+                for (who, count) in [("a fixed script", fixed), ("random calls", random)] {
+                    t.check(format!("found by {who}: {pattern}"), *count > 0, || "no call differs");
+                }
+            }
+            Ok(())
+        });
     }
 
     /// Reports whether the differences that are meant are found.

@@ -130,6 +130,16 @@ fn interrupts(session: &mut Session<'_>) {
             let block = Block::words(&[24, flags, index, 0, 1]).file(file);
             session.call(Call::device(Request::SET_IRQS, block));
         }
+        for action in [vfio::VFIO_IRQ_SET_ACTION_MASK, vfio::VFIO_IRQ_SET_ACTION_UNMASK] {
+            for file in [Handle::Event(1), Handle::Minus] {
+                let flags = action | vfio::VFIO_IRQ_SET_DATA_EVENTFD;
+                let block = Block::words(&[24, flags, index, 0, 1]).file(file);
+                session.call(Call::device(Request::SET_IRQS, block));
+            }
+            let flags = action | vfio::VFIO_IRQ_SET_DATA_NONE;
+            let block = Block::words(&[20, flags, index, 0, 1]);
+            session.call(Call::device(Request::SET_IRQS, block));
+        }
         for count in [1, 0] {
             let block =
                 Block::words(&[20, TRIGGER | vfio::VFIO_IRQ_SET_DATA_NONE, index, 0, count]);
