@@ -21,7 +21,7 @@ DEVICES = Path("/sys/bus/pci/devices")
 SKIPPED = 4
 # Less than any guest has: a guest that is stopped leaves no results of the programs that follow. A
 # test that hangs is ended by the program itself.
-LIMIT = 900
+LIMIT = 1500
 
 # The devices, of the topology `selftests`, for each of the kernel's programs.
 KERNELS = {

@@ -88,13 +88,15 @@ class Selftests(unittest.TestCase):
 
     def test_incomplete(self):
         for tap, status in (
-            ("TAP version 13\n1..2\nok 1 f.a\n", 0),
+            ("TAP version 13\n1..9\nok 1 f.a\n#  RUN f.b\n", 0),
             ("TAP version 13\n1..1\nok 1 f.a\n", 1),
             ("TAP version 13\n1..1\nok 1 f.a\n", None),
             ("failed to open /dev/vfio/1\n", 1),
             ("", 0),
         ):
-            self.assertFalse(self.result(tap, status).passed(), tap)
+            result = self.result(tap, status)
+            self.assertFalse(result.passed(), tap)
+            self.assertTrue(all(path[-1] for path, _ in result.leaves()), tap)
 
     def test_skipped_program(self):
         result = self.result("the kernel is too old\n", guest_selftests.SKIPPED)

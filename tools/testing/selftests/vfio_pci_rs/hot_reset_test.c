@@ -408,7 +408,7 @@ TEST_F_TIMEOUT(owners, must_own_every_function, LIMIT)
 	struct info info;
 	int fd;
 
-	/* Nobody owns the other function. */
+	/* The other function has no owner. */
 	EXPECT_EQ(-EINVAL, hot_reset(&self->user, self->fd));
 	/* Another user owns it. */
 	fd = open_function(&self->other, self->functions.bdf[1]);
