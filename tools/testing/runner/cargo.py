@@ -18,6 +18,10 @@ def members():
     return [TESTING / member for member in manifest()["workspace"]["members"]]
 
 
+# Seconds for any one command: a test that hangs must not hang all others. Cold builds take minutes.
+LIMIT = 1800
+
+
 def cargo(run, what, *arguments, target="target", cwd=TESTING, **variables):
     """Runs cargo by `run`, a Steps, and returns its output."""
     directory = CACHE / (target if IN_ROOT else f"{target}-host")
@@ -25,7 +29,7 @@ def cargo(run, what, *arguments, target="target", cwd=TESTING, **variables):
     with locked(directory.name):
         _forget_other_clone(directory)
         environment = os.environ | {"CARGO_TARGET_DIR": str(directory), "CARGO_TERM_COLOR": "never"} | variables
-        return run(what, "cargo", *arguments, cwd=cwd, env=environment)
+        return run(what, "timeout", LIMIT, "cargo", *arguments, cwd=cwd, env=environment)
 
 
 def _forget_other_clone(directory):

@@ -40,8 +40,8 @@ fn assert_live(machine: &Machine, domains: usize, members: usize) {
     assert_eq!(live(), 2 + domains + members);
 }
 
-/// Joins `scope`, with one allocation failing after `succeeding` ones, in a machine where function 0
-/// is an open member of the bus. Returns whether there was such an allocation.
+/// Joins `scope`, with one allocation failing after `succeeding` ones. Function 0 is an open member
+/// of the bus already. Returns whether there was such an allocation.
 fn join_with_failure(scope: ResetScope, succeeding: usize) -> bool {
     let machine = Machine::new().unwrap();
     let existing = machine.join(BUS, 0).unwrap();

@@ -21,8 +21,8 @@ use kernel::prelude::*;
 
 const ATTEMPT: &str = "0 resets 0 1, 1 dirty\n";
 
-/// Makes a machine with functions 0 and 1. Function 0 is dirty, as the first of `failing` resets has
-/// failed.
+/// Makes a machine with functions 0 and 1. Function 0 is dirty, as the first of `failing` resets
+/// has failed.
 fn with_retry(failing: usize) -> (Machine, Membership<Fake>, Membership<Fake>) {
     let (machine, a, b) = Machine::with_two().unwrap();
     machine.fail_resets(failing, EAGAIN);

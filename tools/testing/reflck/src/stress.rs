@@ -128,6 +128,7 @@ fn use_one_bus(error: Option<Error>) {
                 while dice.roll(2) {
                     use_once(&guest, &owner, &mut dice);
                 }
+                guest.hardware().leave();
                 drop(guest);
                 play(&mut dice);
             }

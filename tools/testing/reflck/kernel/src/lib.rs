@@ -3,8 +3,8 @@
 //! Stand-in for the parts of the `kernel` crate that the reflck and its tests use, on the host.
 //!
 //! Names, signatures and failures are the kernel's. For tests, this crate also makes allocations
-//! fail and counts them ([`alloc`]), panics if two locks are held at once, and calls hooks at points
-//! where a thread may wait ([`sync`]). With `--cfg loom` its locks and atomics are loom's.
+//! fail and counts them ([`alloc`]), panics if two locks are held at once, and calls hooks at
+//! points where a thread may wait ([`sync`]). With `--cfg loom` its locks and atomics are loom's.
 
 pub mod alloc;
 pub mod error;

@@ -2,7 +2,8 @@
 
 //! Stand-in for `bindings/work.rs`: work that runs when a test says so.
 //!
-//! A thread runs the work that it has scheduled, in that order. All threads of a model are one here.
+//! A thread runs the work that it has scheduled, in that order. All threads of a model are one
+//! here.
 
 use core::ops::Deref;
 use kernel::{
