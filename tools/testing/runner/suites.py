@@ -211,7 +211,7 @@ class Host(Suite):
 
     def inputs(self, made, long):
         inputs = getattr(_host(self.module), "inputs", None)
-        return inputs(long) if inputs else None
+        return [repr(long), *inputs(long)] if inputs else None
 
 
 def _host(name):
