@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Builds, runs and reports everything of this repository that is no driver. Started by tools/run.
+"""Builds, runs and reports the tests of the driver. Started by tools/run.
 
 Owns the names that all modules share: where things are, and which files the driver is.
 """
@@ -19,24 +19,34 @@ DRIVER = ("Makefile", "Kconfig", "*.rs", "reflck", "vfio", "bindings")
 
 
 class Failure(Exception):
-    """A command cannot go on, for the reason in one sentence; `output` is what a program said about it."""
+    """A command cannot go on, for the reason in one sentence.
+
+    `output` is that of the program that failed.
+    """
 
     def __init__(self, sentence, output=""):
         super().__init__(sentence)
         self.output = output
 
-    def end_of_output(self):
-        """Returns the last lines of the output, without those of cargo that are for programs."""
-        return [line for line in self.output.splitlines() if not line.startswith('{"reason"')][-40:]
+    def explanation(self):
+        """Returns the end of the output, without cargo's lines for programs, and the sentence."""
+        lines = [line for line in self.output.splitlines() if not line.startswith('{"reason"')]
+        return "\n".join([*lines[-40:], str(self)])
+
+
+def patches():
+    """Returns the patches of the kernel, in their order."""
+    return sorted((REPO / "patches").glob("*.patch"))
 
 
 def driver_files(repo=REPO):
-    """Returns the paths of DRIVER that exist in `repo`, sorted; directories stand for their content."""
+    """Returns the paths of DRIVER that exist in `repo`; directories stand for their content."""
     return sorted(path for pattern in DRIVER for path in repo.glob(pattern))
 
 
-# What is where for the user, by the variable that says so.
-HOST_PATHS = {"/cache": "HOST_CACHE", "/src": "HOST_REPO", "/tmp/OUT": "HOST_OUT", "/tmp/KSRC": "HOST_KSRC"}
+# The variables with the host's names of directories.
+HOST_PATHS = {"/cache": "HOST_CACHE", "/src": "HOST_REPO"}
+HOST_PATHS |= {"/tmp/OUT": "HOST_OUT", "/tmp/KSRC": "HOST_KSRC"}
 
 
 def shown(path):

@@ -1,38 +1,72 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The command line: `python3 -m runner COMMAND ARGS...`."""
+"""The command line: `tools/run COMMAND ARGS...`."""
 
 import argparse
-import importlib
 import sys
 
-from . import Failure
+from . import Failure, bench, builds, check, demo, intree, kernel, lint, models, prose
+from . import rust_analyzer, series, shown, topology, unit
 
-# Each registers its commands by add_parser(subparsers); a command's function is its default `run`,
-# gets the parsed arguments, and returns the exit status.
-MODULES = ("check", "demo", "bench", "kernel", "lint", "unit", "models", "rust_analyzer", "intree", "series", "builds", "prose")
-
-
-def parser():
-    """Returns the parser of all commands."""
-    commands = argparse.ArgumentParser(prog="tools/run", description=__doc__)
-    subparsers = commands.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name in MODULES:
-        try:
-            module = importlib.import_module(f"{__package__}.{name}")
-        except ModuleNotFoundError as missing:
-            if missing.name != f"{__package__}.{name}":
-                raise
-            continue
-        module.add_parser(subparsers)
-    return commands
+# The commands: a description, the function that returns the exit status and gets the arguments by
+# their names, and these arguments.
+COMMANDS = {
+    "check": ("run every test", lambda: check.check(long=False)),
+    "check-all": ("run every test, in its long form", lambda: check.check(long=True)),
+    "test": (
+        "run one scenario, selftest or suite by its name",
+        check.test,
+        ("name", {"nargs": "?", "default": "", "help": "one that does not exist lists them"}),
+        ("--kernel", {"choices": kernel.KERNELS, "help": "default: perf if built, else debian"}),
+        ("--driver", {"default": "vfio_pci_rs", "choices": ("vfio_pci_rs", "vfio-pci")}),
+    ),
+    "vm": (
+        "run a command in a virtual machine; it finds its results at $RESULTS",
+        check.machine,
+        ("--topology", {"default": "scenarios", "choices": list(topology.tables()[0])}),
+        ("--kernel", {"default": "debian", "choices": kernel.KERNELS}),
+        ("--modules", {"default": "rs", "help": "stock, core, rs or rs+DEFECT"}),
+        ("--time-limit", {"default": 900, "type": int, "help": "in seconds"}),
+        ("command", {"nargs": "+", "metavar": "COMMAND", "help": "after --"}),
+    ),
+    "modules": (
+        "build a set of modules and print its directory",
+        lambda on, modset: print(shown(kernel.modules(on, modset))),
+        ("on", {"metavar": "KERNEL", "choices": kernel.KERNELS}),
+        ("modset", {"metavar": "SET", "help": "stock, core, rs or rs+DEFECT"}),
+    ),
+    "models": (
+        "check the models of the reflck, and that they notice its mutants",
+        lambda name: check.report(models.results(only=name)),
+        ("name", {"nargs": "?", "help": "of a model or a mutant; all if not given"}),
+    ),
+    "unit": ("run the unit tests", lambda: check.report(unit.results())),
+    "lint": ("check the source", lambda: check.report(lint.results())),
+    "prose": ("count phrases that the style guide forbids", prose.main),
+    "builds": (
+        "build the driver in other kernel trees, by other compilers",
+        lambda: check.report(builds.results()),
+    ),
+    "demo": ("show the driver with QEMU in a virtual machine, beside vfio-pci", demo.demo),
+    "bench": ("measure the driver; the report goes to $OUT", bench.bench),
+    "intree": ("put the driver into the kernel tree $KSRC", intree.main),
+    "series": ("write the driver as a patch series to $OUT", series.main),
+    "rust-analyzer": ("write rust-project.json", rust_analyzer.write),
+}
 
 
 def main():
-    arguments = parser().parse_args()
+    parser = argparse.ArgumentParser(prog="tools/run", description=__doc__)
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, (description, run, *arguments) in COMMANDS.items():
+        command = subparsers.add_parser(name, help=description)
+        command.set_defaults(run=run)
+        for argument, settings in arguments:
+            command.add_argument(argument, **settings)
+    arguments = vars(parser.parse_args())
     try:
-        return arguments.run(arguments)
+        return arguments.pop("run")(**arguments)
     except Failure as failure:
-        print(*failure.end_of_output(), f"{arguments.command}: {failure}", sep="\n", file=sys.stderr)
+        print(failure.explanation(), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

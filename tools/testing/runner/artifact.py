@@ -20,18 +20,19 @@ from pathlib import Path
 
 from . import CACHE, REPO, ROOT_KEY, Failure, shown
 
-# An artefact that was not asked for during this many seconds goes when another of its kind is built.
-# A guest may still run from one that was.
+# Seconds without use after which an artefact goes when another of its kind is built. A guest may
+# still run from one that was used.
 UNUSED = 24 * 3600
 # Products of tools, which may lie among the sources.
-IGNORED = (".git", "__pycache__", "target", "*generated*", "*.o", "*.ko", "*.mod", "*.mod.c", ".*.cmd", "*.rmeta")
+IGNORED = (".git", "__pycache__", "target", "*generated*", "*.o", "*.ko", "*.mod", "*.mod.c")
+IGNORED += (".*.cmd", "*.rmeta")
 
 
 def artifact(kind, inputs, build):
     """Returns the directory CACHE/KIND-KEY; build(new, run) fills it if it does not exist.
 
-    KEY names the root and `inputs`, see key(). `run` is a Steps. A build that fails leaves nothing, and
-    of two callers at a time one builds.
+    KEY names the root and `inputs`, see key(). `run` is a Steps. A build that fails leaves nothing,
+    and of two callers at a time one builds.
     """
     result = CACHE / f"{kind}-{key(inputs)}"
     if not _used(result):
@@ -39,6 +40,12 @@ def artifact(kind, inputs, build):
             if not _used(result):
                 _build(kind, result, build)
     return result
+
+
+def find(kind, inputs):
+    """Returns the directory CACHE/KIND-KEY, or None if it does not exist."""
+    result = CACHE / f"{kind}-{key(inputs)}"
+    return result if _used(result) else None
 
 
 def _build(kind, result, build):
@@ -75,15 +82,16 @@ def key(inputs):
 
 
 def tree_key(paths):
-    """Returns a key for the names, modes and contents of all files in `paths`, relative to the repository."""
+    """Returns a key for the names in the repository, modes and contents of all files in `paths`."""
     digest = hashlib.sha256()
     for path in sorted(file for path in paths for file in files_of(path)):
         name = os.path.relpath(path, REPO)
         if path.is_symlink():
-            digest.update(f"{name}\0link\0{path.readlink()}\0".encode())
+            mode, content = "link", path.readlink()
         else:
-            executable = bool(path.stat().st_mode & 0o100)
-            digest.update(f"{name}\0{executable}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\0".encode())
+            mode = bool(path.stat().st_mode & 0o100)
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{name}\0{mode}\0{content}\0".encode())
     return digest.hexdigest()
 
 
@@ -91,15 +99,15 @@ def files_of(path):
     """Returns all files of a directory, or the file itself, without the products of tools."""
     if path.is_symlink() or not path.is_dir():
         return [path]
-    entries = (entry for entry in path.iterdir() if not any(entry.match(pattern) for pattern in IGNORED))
-    return [file for entry in entries for file in files_of(entry)]
+    sources = (entry for entry in path.iterdir() if not any(map(entry.match, IGNORED)))
+    return [file for entry in sources for file in files_of(entry)]
 
 
 def recipe(*functions):
     """Returns the code of `functions` without comments and docstrings, as an input."""
     trees = [ast.parse(textwrap.dedent(inspect.getsource(function))) for function in functions]
     for node in (node for tree in trees for node in ast.walk(tree)):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node) is not None:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
             node.body = node.body[1:] or [ast.Pass()]
     return "\n".join(ast.unparse(tree) for tree in trees)
 
@@ -155,9 +163,8 @@ class Steps:
         command = [str(argument) for argument in command]
         with open(self.log, "r+b") as log:
             begin = log.seek(0, os.SEEK_END)
-            ended = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, check=False, **options
-            )
+            pipes = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
+            ended = subprocess.run(command, check=False, **pipes, **options)
             log.seek(begin)
             output = log.read().decode(errors="replace")
         if ended.returncode:

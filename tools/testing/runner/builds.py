@@ -2,18 +2,16 @@
 """Builds the driver grafted into kernel trees: `make builds`. Not part of `make check`.
 
 Debian's source and the one before it, with gcc and clang, for amd64 and arm64: the Rust crates and
-drivers/vfio of each, configured from tinyconfig and perf.config. A warning fails. A second graft must
-change nothing.
+drivers/vfio of each, configured from tinyconfig and perf.config. A warning fails.
 """
 
 import os
 import re
-import subprocess
 from pathlib import Path
 
-from . import CACHE, TESTING, Failure, driver_files, intree, kernel
+from . import CACHE, TESTING, Failure, driver_files, intree, kernel, patches
 from .artifact import Steps, artifact, key, recipe, remove
-from .results import report
+from .results import attempt
 
 # Name, which source, fragments beside perf.config, variables of make.
 BUILDS = (
@@ -28,48 +26,43 @@ BUILDS = (
 
 
 def earlier_source():
-    """Returns the source of the kernel before Debian's newest, from the package linux-source-VERSION."""
+    """Returns the source of the kernel before Debian's newest, from its package."""
 
     def fetch(new, run):
         [newest] = Path("/usr/src").glob("linux-source-*.tar.xz")
-        names = run("", "apt-cache", "search", "--names-only", r"^linux-source-[0-9.]+$").split()
-        names = {name for name in names if re.fullmatch(r"linux-source-[\d.]+", name)}
-        names = sorted(names, key=lambda name: [int(part) for part in name.removeprefix("linux-source-").split(".")])
-        earlier = [name for name in names if not newest.name.startswith(f"{name}.tar")]
-        if not earlier:
+        said = run("", "apt-cache", "search", "--names-only", r"^linux-source-[0-9.]+$")
+        names = re.findall(r"^linux-source-[\d.]+", said, re.MULTILINE)
+        names = [name for name in names if not newest.name.startswith(f"{name}.tar")]
+        if not names:
             raise Failure("looked for a linux-source package beside that of Debian's kernel")
-        cached = ["-o", "Dir::Cache=/tmp", "-o", "APT::Sandbox::User=root"]
-        run(f"download {earlier[-1]}", "apt-get", "--quiet", "download", *cached, earlier[-1], cwd="/tmp")
-        unpack = f"dpkg-deb --fsys-tarfile /tmp/{earlier[-1]}_*.deb | tar -xO --wildcards '*/{earlier[-1]}.tar.xz' | tar -xJ --strip-components=1 -C {new}"
-        run("unpack it", "bash", "-o", "pipefail", "-c", unpack)
+        earlier = max(names, key=lambda name: [int(part) for part in re.findall(r"\d+", name)])
+        options = ["--quiet", "-o", "Dir::Cache=/tmp", "-o", "APT::Sandbox::User=root"]
+        run(f"download {earlier}", "apt-get", *options, "download", earlier, cwd="/tmp")
+        unpack = """set -o pipefail; dpkg-deb --fsys-tarfile /tmp/$0_*.deb |
+            tar -xO --wildcards "*/$0.tar.xz" | tar -xJ --strip-components=1 -C $1"""
+        run("unpack it", "bash", "-c", unpack, earlier, new)
 
     return artifact("source-old", [recipe(fetch)], fetch)
 
 
 def graft(name, pristine, run):
-    """Returns a tree with the driver in it. Fails if a second graft changes a file."""
+    """Puts the driver into a tree, which is a copy of the pristine one the first time."""
     tree, stamp = CACHE / f"builds/{name}", CACHE / f"builds/{name}.made-of"
-    made_of = key([str(pristine), *kernel.patches(), recipe(intree.graft)])
+    made_of = key([str(pristine), *patches(), recipe(intree.graft)])
     if not stamp.exists() or stamp.read_text() != made_of:
         remove(tree)
         tree.parent.mkdir(exist_ok=True)
         run(f"copy the {name} source", "cp", "-al", pristine, tree)
         stamp.write_text(made_of)
     intree.graft(tree)
-    find = ["find", tree, "-type", "f", "-printf", "%P %s %T@\\n"]
-    once = subprocess.check_output(find)
-    intree.graft(tree)
-    if subprocess.check_output(find) != once:
-        raise Failure("make intree has changed files the second time")
-    return tree
 
 
-def build(name, tree, fragments, variables, run):
+def build(name, age, fragments, variables, run):
     """Builds what the driver concerns, unless it was built from the same sources."""
-    out = CACHE / "builds" / name.replace(" ", "-")
+    tree, out = CACHE / "builds" / age, CACHE / "builds" / name.replace(" ", "-")
     is_module = "builtin" not in fragments
     fragments = [TESTING / f"kernels/{fragment}.config" for fragment in ("perf", *fragments)]
-    wanted = key([str(tree), *fragments, *driver_files(), *kernel.patches(), *variables])
+    wanted = key([str(tree), *fragments, *driver_files(), *patches(), *variables])
     stamp = out / "made-of"
     if stamp.exists() and stamp.read_text() == wanted:
         return
@@ -93,27 +86,12 @@ def build(name, tree, fragments, variables, run):
     stamp.write_text(wanted)
 
 
-def results(_=False):
-    """Returns (name, ok, detail) for each build."""
-    run = Steps("builds")
-    trees, found = {}, []
+def results():
+    """Returns the Results of the grafts and builds."""
+    run, found = Steps("builds"), []
     for age, pristine in ("new", kernel.source), ("old", earlier_source):
-        found.append(attempt(f"make intree twice, {age} source", lambda: trees.update({age: graft(age, pristine(), run)})))
+        found.append(attempt(f"make intree, {age}", lambda: graft(age, pristine(), run)))
     for compiler, age, fragments, variables in BUILDS:
         name = f"{compiler} {age}"
-        found.append(attempt(name, lambda: build(name, trees[age], fragments, variables, run)))
+        found.append(attempt(name, lambda: build(name, age, fragments, variables, run)))
     return found
-
-
-def attempt(name, function):
-    """Returns the result of a function that may fail."""
-    try:
-        function()
-    except (Failure, KeyError) as failure:
-        return name, False, "\n".join([*getattr(failure, "output", "").splitlines()[-30:], str(failure)])
-    return name, True, ""
-
-
-def add_parser(subparsers):
-    parser = subparsers.add_parser("builds", help="build the driver in other kernel trees, by other compilers")
-    parser.set_defaults(run=lambda _: report("builds", results()))

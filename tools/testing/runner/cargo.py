@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Runs cargo in the workspace tools/testing. Owns its target directories, one command at a time in each."""
+"""Runs cargo in the workspace tools/testing. Owns its target directories, and a lock for each."""
 
+import json
 import os
 import tomllib
 
@@ -18,6 +19,7 @@ def members():
     return [TESTING / member for member in manifest()["workspace"]["members"]]
 
 
+MESSAGES = "--message-format=json-render-diagnostics"
 # Seconds for any one command: a test that hangs must not hang all others. Cold builds take minutes.
 LIMIT = 1800
 
@@ -28,8 +30,16 @@ def cargo(run, what, *arguments, target="target", cwd=TESTING, **variables):
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory.name):
         _forget_other_clone(directory)
-        environment = os.environ | {"CARGO_TARGET_DIR": str(directory), "CARGO_TERM_COLOR": "never"} | variables
-        return run(what, "timeout", LIMIT, "cargo", *arguments, cwd=cwd, env=environment)
+        settings = {"CARGO_TARGET_DIR": str(directory), "CARGO_TERM_COLOR": "never"} | variables
+        command = ["timeout", LIMIT, "cargo", *arguments]
+        return run(what, *command, cwd=cwd, env=os.environ | settings)
+
+
+def programs(messages):
+    """Returns the programs of a build, by their names, from the lines of cargo for programs."""
+    found = (json.loads(line) for line in messages.splitlines() if line.startswith('{"reason"'))
+    built = (message for message in found if message.get("executable"))
+    return {program["target"]["name"]: program["executable"] for program in built}
 
 
 def _forget_other_clone(directory):

@@ -6,7 +6,8 @@ The defects are tools/testing/defects/NAME.patch.
 
 import re
 
-from .ktap import Result
+from .results import wrong
+from .vm import lines_of
 
 MODULE = "vfio_pci_rs"
 CIRCULAR = "WARNING: possible circular locking dependency detected"
@@ -15,77 +16,51 @@ LEAK = "unreferenced object"
 LOCKS = ("(reflck)", "(reset_domains)")
 
 
-class Unexpected(Exception):
-    """How a run differs from what the defect must lead to."""
+def circular_report(lines):
+    """Returns lockdep's report in a kernel log, and complaints unless it is as it must be.
 
-
-def circular_report(log):
-    """Returns lockdep's report in a kernel log: one, about the driver's locks."""
-    lines = log.splitlines()
+    It must be the only one, and be about the driver's locks.
+    """
     starts = [number for number, line in enumerate(lines) if CIRCULAR in line]
     if len(starts) != 1:
-        raise Unexpected(
-            f"lockdep should have reported one circular dependency, and reported {len(starts)}"
-        )
+        return [], [f"lockdep should report one circular dependency, and reported {len(starts)}"]
     report = lines[starts[0] :]
     ends = [number for number, line in enumerate(report) if line.endswith("</TASK>")]
     report = report[: ends[0] + 1] if ends else report
-    for part in (*LOCKS, f"[{MODULE}]"):
-        if not any(part in line for line in report):
-            raise Unexpected(f"lockdep's report does not mention {part}")
-    return report
+    absent = [part for part in (*LOCKS, f"[{MODULE}]") if part not in "\n".join(report)]
+    return report, [f"lockdep's report does not mention {part}" for part in absent]
 
 
-def module_ranges(output):
-    """Returns the addresses of the module, each time that it was loaded."""
-    loaded = re.findall(rf"^# loaded {MODULE} (\d+) .* 0x([0-9a-f]+)", output, flags=re.MULTILINE)
-    return [range(int(start, 16), int(start, 16) + int(size)) for size, start in loaded]
+def leaks(report, output):
+    """Returns complaints unless kmemleak's report has leaks of the driver, and of it alone.
 
-
-def check_leaks(text, output):
-    """Raises Unexpected unless kmemleak's report has leaks of the driver, and of the driver alone.
-
-    The module is gone when the guest scans: the backtraces have addresses and no names.
+    The module is gone when the guest scans: the backtraces have addresses and no names. The output
+    has its addresses, each time that it was loaded.
     """
-    leaks = re.split(f"^(?={LEAK})", text, flags=re.MULTILINE)[1:]
-    if not leaks:
-        raise Unexpected("kmemleak should have reported a leak, and reported none")
-    modules = module_ranges(output)
-    for leak in leaks:
-        addresses = [
-            int(address, 16)
-            for address in re.findall(r"^    0x([0-9a-f]+)$", leak, flags=re.MULTILINE)
-        ]
-        if f"[{MODULE}]" not in leak and not any(
-            address in module for address in addresses for module in modules
-        ):
-            raise Unexpected(f"kmemleak reported a leak that is not the driver's:\n{leak}")
+    found = re.split(f"^(?={LEAK})", report, flags=re.MULTILINE)[1:]
+    if not found:
+        return ["kmemleak should have reported a leak, and reported none"]
+    loaded = re.findall(rf"^# loaded {MODULE} (\d+) .* 0x([0-9a-f]+)", output, re.MULTILINE)
+    modules = [range(int(start, 16), int(start, 16) + int(size)) for size, start in loaded]
+    others = []
+    for leak in found:
+        trace = [int(at, 16) for at in re.findall(r"^    0x([0-9a-f]+)$", leak, re.MULTILINE)]
+        is_ours = f"[{MODULE}]" in leak or any(at in module for at in trace for module in modules)
+        others += [] if is_ours else [f"this leak is not the driver's:\n{leak}"]
+    return others
 
 
 def reported(directory, outcome):
     """Judges a run with a lock inversion and a leak: both have to be reported, and nothing else."""
-
-    def read(name):
-        path = directory / name
-        return path.read_text(errors="replace") if path.exists() else ""
-
+    report, inversion = circular_report(lines_of(directory / "dmesg.log"))
+    logs = ("\n".join(lines_of(directory / name)) for name in ("kmemleak.log", "output.log"))
     known = re.compile(rf"^kmemleak: {LEAK}|kmemleak: \d+ new suspected memory leaks")
-    others = [line for line in outcome.splats if not known.search(line)]
-    results = []
-    for name, find in (
-        ("lockdep reports the lock inversion", lambda: circular_report(read("dmesg.log"))),
-        (
-            "kmemleak reports the leak",
-            lambda: check_leaks(read("kmemleak.log"), read("output.log")),
-        ),
-    ):
-        try:
-            report = find() or []
-            others = [line for line in others if line not in report]
-            results.append(Result(name, True))
-        except Unexpected as difference:
-            results.append(Result(name, False, str(difference)))
-    wrong = others + ([outcome.reason] if outcome.reason else [])
+    others = [line for line in outcome.splats if line not in report and not known.search(line)]
+    others += [outcome.reason] if outcome.reason else []
     if outcome.status:
-        wrong.append(f"the tests should have passed, and ended with status {outcome.status}")
-    return [*results, Result("nothing else is reported", not wrong, "\n".join(wrong))]
+        others.append(f"the tests should have passed, and ended with status {outcome.status}")
+    return [
+        wrong("lockdep reports the lock inversion", inversion),
+        wrong("kmemleak reports the leak", leaks(*logs)),
+        wrong("nothing else is reported", others),
+    ]

@@ -8,12 +8,11 @@ import fnmatch
 import threading
 import time
 
-from . import CACHE, kernel, ktap, shown, table, vm
-from .artifact import locked, remove, say
-from .check import print_bytes, stop_on_signals
-from .suites import kernel_log
+from . import events, shown, table
+from .check import print_bytes, results_of
+from .kinds import Guest
 
-LIMIT = 600
+OURS, C = "vfio_pci_rs", "vfio-pci"
 # What is observed, its key, and the patterns that vfio_pci_rs and vfio-pci have to match.
 ROWS = (
     ("reset domain of the two functions", "domain", "bus *, 2 functions", "not shown"),
@@ -35,12 +34,6 @@ ROWS = (
 )
 
 
-def observed(directory):
-    """Returns {key: value} of what a guest's program observed."""
-    events = ktap.events(directory / "demo.events.jsonl")
-    return {event["key"]: str(event["value"]) for event in events if event["event"] == "observe"}
-
-
 def rows(ours, c):
     """Returns the rows of the table; the last cell of each is "ok" if it is as expected."""
     lines = []
@@ -51,62 +44,40 @@ def rows(ours, c):
     return lines
 
 
-def demo(_):
-    stop_on_signals()
-    start = time.monotonic()
-    say(f"Everything is in {shown(CACHE)}, and made there if it is missing.")
-    with locked("demo"):
-        results = CACHE / "results/demo"
-        remove(results)
-        program = str(kernel.programs() / "demo")
-        modules = {
-            "vfio_pci_rs": kernel.modules("debian", "rs"),
-            "vfio-pci": kernel.modules("debian", "stock"),
-        }
-        seen = {}
+def demo():
+    start, seen = time.monotonic(), {}
+    command = "{programs}/demo --driver "
+    guests = {
+        driver: Guest(driver, topology="demo", command=command + driver, modules=modset, limit=600)
+        for driver, modset in ((OURS, "rs"), (C, "stock"))
+    }
+    with results_of("demo") as results:
+        made = {driver: guest.build() for driver, guest in guests.items()}
 
-        def guest(driver, output=None):
+        def run(driver, output=None):
             directory = results / driver
-            directory.mkdir(parents=True)
-            command = [program, "--driver", driver]
-            end = vm.run(
-                vm.topology("demo"),
-                modules[driver],
-                command,
-                directory,
-                time_limit=LIMIT,
-                output=output,
-            )
-            seen[driver] = observed(directory)
-            log = kernel_log(end, [])
+            directory.mkdir()
+            *_, log = guests[driver].run(directory, made[driver], output)
+            observed = events.observations(directory / "demo.events.jsonl", only_compared=False)
+            seen[driver] = observed.get("demo", {})
             seen[driver]["log"] = "clean" if log.ok else log.detail.splitlines()[0]
 
-        print(
-            "\nTwo virtual machines boot Debian's kernel (emulated, half a minute). "
-            "vfio_pci_rs in one of them:",
-            flush=True,
-        )
-        other = threading.Thread(target=guest, args=["vfio-pci"], daemon=True)
+        print("\nTwo virtual machines boot Debian's kernel (emulated, half a minute).")
+        print(f"{OURS} in one of them:", flush=True)
+        other = threading.Thread(target=run, args=[C], daemon=True)
         other.start()
-        guest("vfio_pci_rs", print_bytes)
-        print("\nvfio-pci in the other one ...", flush=True)
+        run(OURS, print_bytes)
+        print(f"\n{C} in the other one ...", flush=True)
         other.join()
-    lines = rows(seen["vfio_pci_rs"], seen["vfio-pci"])
-    print("\n" + table.text(("", "vfio_pci_rs", "vfio-pci", ""), lines))
+    lines = rows(seen[OURS], seen[C])
+    print("\n" + table.text(("", OURS, C, ""), lines))
     unexpected = sum(line[-1] != "ok" for line in lines)
     took = f"({time.monotonic() - start:.0f} s)"
     if unexpected:
         print(f"{unexpected} lines are not as expected; the logs are in {shown(results)} {took}.")
         return 1
     print(
-        "vfio_pci_rs did as vfio-pci does: it woke both functions for QEMU, reset their bus once, "
+        f"{OURS} did as {C} does: it woke both functions for QEMU, reset their bus once, "
         f"when the last one was closed, and put both back into D3hot {took}."
     )
     return 0
-
-
-def add_parser(subparsers):
-    parser = subparsers.add_parser(
-        "demo", help="show the driver with QEMU in a virtual machine, beside vfio-pci"
-    )
-    parser.set_defaults(run=demo)

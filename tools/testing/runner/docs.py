@@ -6,6 +6,7 @@ import subprocess
 
 from . import REPO
 from .prose import pristine, tracked
+from .results import Result, wrong
 
 # Names of the kernel. They are looked up in its source if the cache has it.
 KERNEL = set("""VFIO_DEVICE_CDEV pci_reset_bus pci_try_reset_function vfio_df_close vfio_df_open
@@ -18,9 +19,8 @@ KERNEL_FILES = (
     "Documentation/rust/coding-guidelines.rst",
     "drivers/vfio/pci/vfio_pci_igd.c",
 )
-# Names and messages of other programs.
+# Names of other programs.
 OTHERS = {"--import", "sign-file", "linux-kbuild", "read", "write", "mmap", "ioctl"}
-OTHER_MESSAGES = "Unknown symbol"
 
 FILE = (
     r"(?<![\w/.$}-])(?:[\w.-]+/)*[\w-]+\.(?:rst|rs|md|toml|patch|py|svg|c|h)\b"
@@ -50,10 +50,8 @@ class Names:
                 continue
             text = path.read_text(errors="replace")
             self.words |= set(re.findall(r"\w+", text))
-            definition = (
-                r"\b(\w+)\(" if path.suffix in (".c", ".h", ".patch") else r"\b(?:fn|def) (\w+)"
-            )
-            self.functions |= set(re.findall(definition, text))
+            is_c = path.suffix in (".c", ".h", ".patch")
+            self.functions |= set(re.findall(r"\b(\w+)\(" if is_c else r"\b(?:fn|def) (\w+)", text))
             self.source += text
             self.mentioned |= {(name, file) for file in re.findall(MENTION, text)}
             driver += text if name.parts[0] == "bindings" else ""
@@ -62,9 +60,8 @@ class Names:
         self.variables = set(re.findall(r"\$[({](\w+)", makefile))
         self.parameters = set(re.findall(r"^(?:module_)?param\w*\((\w+)", driver, re.M))
         self.events = set(re.findall(r"\bTRACE_EVENT\((\w+)", driver))
-        self.tops = "(?:%s)" % "|".join(
-            re.escape(f[:-1]) for f in self.files if f.find("/") == len(f) - 1
-        )
+        tops = (re.escape(file[:-1]) for file in self.files if file.find("/") == len(file) - 1)
+        self.tops = f"(?:{'|'.join(tops)})"
 
 
 def is_document(name):
@@ -74,11 +71,8 @@ def is_document(name):
 
 def unknown(text, names, directory=""):
     """Returns, each with its kind, the names in `text` that do not exist."""
-    found = {
-        ("function", name)
-        for name in re.findall(r"\b(\w+)\(\)", text)
-        if name not in names.functions
-    }
+    functions = re.findall(r"\b(\w+)\(\)", text)
+    found = {("function", name) for name in functions if name not in names.functions}
     for file in (file.rstrip(".") for file in re.findall(FILE % names.tops, text)):
         if not names.files & {file, f"{file}/", directory + file}:
             found.add(("file", file))
@@ -107,11 +101,9 @@ def unknown(text, names, directory=""):
 def unknown_messages(text, source):
     """Returns the log messages in `text`, alone on a line, of which a part is not in `source`."""
     source = re.sub(r'"\s*"|\\\n\s*', "", source)
-    messages = re.findall(rf"^``(?!{OTHER_MESSAGES})([^`]+ [^`]+)``$", text, re.M)
-    parts = (
-        (message, part.strip(" :,")) for message in messages for part in re.split(VALUE, message)
-    )
-    return [message for message, part in parts if part not in source]
+    messages = re.findall(r"^``(?!Unknown symbol)([^`]+ [^`]+)``$", text, re.M)
+    parts = ((message, part) for message in messages for part in re.split(VALUE, message))
+    return [message for message, part in parts if part.strip(" :,") not in source]
 
 
 def misfits(text, name):
@@ -126,8 +118,8 @@ def misfits(text, name):
             yield f"line {number} has {len(line)} columns"
 
 
-def results(repo=REPO, source=None):
-    """Returns (name, ok, detail) of each check."""
+def results(repo=REPO):
+    """Returns the Results of the checks."""
     names, texts = Names(repo), {}
     for path in tracked(repo):
         if is_document(path.relative_to(repo)) and path.suffix != ".svg":
@@ -145,25 +137,23 @@ def results(repo=REPO, source=None):
         document = name.removeprefix("Documentation/").removesuffix(".rst")
         if name.endswith(".rst") and document != "index" and f"   {document}\n" not in index:
             missing.append(f"{name} in index.rst")
-    missing += [
-        f"parameter {name}" for name in names.parameters if f"vfio_pci_rs.{name}=" not in guide
-    ]
+    undescribed = (name for name in names.parameters if f"vfio_pci_rs.{name}=" not in guide)
+    missing += [f"parameter {name}" for name in undescribed]
     missing += [f"tracepoint {name}" for name in names.events if f"``{name}``" not in guide]
-    checks = {
-        "names that do not exist": stale,
-        "format": misfit,
-        "not documented": missing,
-    }
-    found = [(name, not bad, "\n".join(bad)) for name, bad in checks.items()]
-    found.append(("names that the kernel lacks", *gone(source or pristine())))
-    return [(f"documentation: {name}", *result) for name, *result in found]
+    return [
+        wrong("documentation: names that do not exist", stale),
+        wrong("documentation: format", misfit),
+        wrong("documentation: nothing is left out", missing),
+        gone(pristine()),
+    ]
 
 
 def gone(source):
-    """Returns whether the kernel source has all names in KERNEL, and those that it lacks."""
+    """Returns whether the kernel source has all names in KERNEL."""
+    name = "documentation: names that the kernel lacks"
     if source is None:
-        return None, "the cache has no kernel source"
+        return Result(name, None, "the cache has no kernel source")
     grep = ["grep", "-rhowE", "|".join(KERNEL), *KERNEL_DIRS]
     words = subprocess.run(grep, cwd=source, check=False, stdout=subprocess.PIPE, text=True).stdout
     bad = KERNEL.difference(words.split()) | {f for f in KERNEL_FILES if not (source / f).exists()}
-    return not bad, "\n".join(sorted(bad))
+    return wrong(name, sorted(bad))

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """Runs selftests on a driver, in a guest: guest_selftests.py DRIVER DIR PROGRAM[.TEST]...
 
-DRIVER is vfio_pci_rs or vfio-pci, DIR what kernel.selftests() returns. The kernel's programs lie in
-DIR and get the addresses of devices, which are bound to the driver for them. The driver's own lie
-in DIR/own and find the topology's functions in the environment. A PROGRAM's output becomes
+DRIVER is vfio_pci_rs or vfio-pci, DIR the directory of kernel.selftests(). The kernel's programs
+lie in DIR and get the addresses of devices, which are bound to the driver for them. The driver's
+own lie in DIR/own and find the topology's functions in the environment. A PROGRAM's output becomes
 $RESULTS/PROGRAM.tap, its exit status $RESULTS/PROGRAM.status. Exit status: 0 if each program ended
 with 0, or 4 for "skipped".
 """
@@ -34,8 +34,7 @@ KERNELS = {
     "vfio_pci_driver_test": ["dma"],
     "vfio_pci_sriov_uapi_test": ["pf"],
 }
-# The variables of the driver's own programs: functions FAMILY.a, FAMILY.0 and so on of the
-# topology.
+# The variables of the driver's own programs: functions FAMILY.a, FAMILY.0 and so on.
 FAMILIES = {
     "VFIO_PCI_RS_BUS": "qemu",
     "VFIO_PCI_RS_FLR": "flr",
@@ -54,25 +53,16 @@ def environment(driver, topology):
     """Returns the variables of the driver's own programs."""
     variables = {"VFIO_PCI_RS_DRIVER": driver}
     for variable, family in FAMILIES.items():
-        pattern = re.compile(rf"{family}\.([0-9a-z]|pf)")
-        variables[variable] = " ".join(
-            bdf for device, bdf in topology.items() if pattern.fullmatch(device)
-        )
+        names = (name for name in topology if re.fullmatch(rf"{family}\.([0-9a-z]|pf)", name))
+        variables[variable] = " ".join(topology[name] for name in names)
     return variables
-
-
-def command(path, tests, bdfs):
-    """Returns the command that runs `tests` of a program, or all of them."""
-    options = [option for test in tests for option in (("-r" if "." in test else "-t"), test)]
-    return ["timeout", "--kill-after=10", str(LIMIT), str(path), *options, *bdfs]
 
 
 def sriov_view(driver, pf):
     """Returns a directory that shows /sys/bus/pci/devices to vfio_pci_sriov_uapi_test.
 
     The program takes a virtual function only if its driver is called vfio-pci. The view says so of
-    a function that has the driver under test. Everything else in it that the program looks at is
-    true.
+    a function that has the driver under test. All else in it that the program looks at is true.
     """
     view = Path("/tmp/selftests-view")
     numvfs = DEVICES / pf / "sriov_numvfs"
@@ -93,39 +83,40 @@ def sriov_view(driver, pf):
     return view
 
 
-def run(arguments, results, program, variables):
-    """Runs a program: its output goes to its file and to stdout. Returns its exit status."""
-    print(f"# {program}", flush=True)
-    with open(results / f"{program}.tap", "w") as tap:
-        process = subprocess.Popen(
-            arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors="replace", env={**os.environ, **variables},
-        )  # fmt: skip
+def run(path, tests, bdfs, results, wrapper=(), **variables):
+    """Runs `tests` of a program, or all. Its output goes to its file, too. Returns its status."""
+    print(f"# {path.name}", flush=True)
+    options = [option for test in tests for option in (("-r" if "." in test else "-t"), test)]
+    arguments = [*wrapper, "timeout", "--kill-after=10", str(LIMIT), path, *options, *bdfs]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = subprocess.Popen(
+        arguments, text=True, errors="replace", env=os.environ | variables, **pipes
+    )
+    with open(results / f"{path.name}.tap", "w") as tap:
         for line in process.stdout:
-            tap.write(line)
-            tap.flush()
+            print(line, end="", file=tap, flush=True)
             print(line, end="", flush=True)
     status = process.wait()
-    write(results / f"{program}.status", f"{status}\n")
+    write(results / f"{path.name}.status", f"{status}\n")
     return status
 
 
-def run_kernels(program, tests, directory, driver, topology, results):
+def run_kernels(path, tests, driver, topology, results):
     """Runs one of the kernel's programs, with devices that are bound to the driver meanwhile."""
-    bdfs = [topology[device] for device in KERNELS[program]]
+    bdfs = [topology[device] for device in KERNELS[path.name]]
     for bdf in bdfs:
         write(DEVICES / bdf / "driver_override", driver)
         write(f"/sys/bus/pci/drivers/{driver}/bind", bdf)
-    arguments = command(directory / program, tests, bdfs)
-    if program == "vfio_pci_sriov_uapi_test":
+    wrapper = []
+    if path.name == "vfio_pci_sriov_uapi_test":
         # vfio-pci makes virtual functions only with this parameter.
         parameter = Path(f"/sys/module/{driver.replace('-', '_')}/parameters/enable_sriov")
         if parameter.exists():
             parameter.write_text("1")
         if driver != "vfio-pci" and (view := sriov_view(driver, bdfs[0])):
             mount = 'mount --bind "$0" /sys/bus/pci/devices && exec "$@"'
-            arguments = ["unshare", "--mount", "sh", "-c", mount, str(view), *arguments]
-    status = run(arguments, results, program, {})
+            wrapper = ["unshare", "--mount", "sh", "-c", mount, view]
+    status = run(path, tests, bdfs, results, wrapper)
     for bdf in bdfs:
         write(f"/sys/bus/pci/drivers/{driver}/unbind", bdf)
         write(DEVICES / bdf / "driver_override", "\n")
@@ -150,10 +141,10 @@ def main(driver, directory, *chosen):
     failed = False
     for program, tests in programs.items():
         if program in KERNELS:
-            status = run_kernels(program, tests, directory, driver, topology, results)
+            status = run_kernels(directory / program, tests, driver, topology, results)
         else:
-            arguments = command(directory / "own" / program, tests, [])
-            status = run(arguments, results, program, environment(driver, topology))
+            own = directory / "own" / program
+            status = run(own, tests, [], results, **environment(driver, topology))
         failed |= status not in (0, SKIPPED)
     # Nothing may hold the driver any more.
     if Path(f"/sys/module/{module}/initstate").exists():

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """Grafts the driver into a kernel tree: `make intree KSRC=DIR`.
 
-The tree gets the patches, the driver and its documentation, the selftests, and a line each in the files
-around them. It can be grafted again, but for a tree with other versions of the patches. Files that are as
-they should be keep their time stamps, and none is written in place: other links to it keep their content.
+The tree gets the patches, the driver and its documentation, the selftests, and a line each in the
+files around them. It can be grafted again, but for a tree with other versions of the patches. Files
+that are as they should be keep their time stamps, and none is written in place: other links to it
+keep their content.
 """
 
 import os
@@ -13,7 +14,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from . import REPO, TESTING, Failure, driver_files, shown
+from . import REPO, Failure, driver_files, patches, shown
+from .artifact import files_of
 
 TARGET = "drivers/vfio/pci/rust"
 SELFTESTS = "tools/testing/selftests/vfio_pci_rs"
@@ -33,7 +35,9 @@ F:	{SELFTESTS}/"""
 # Lines to add to a file of the tree, and what the line before them matches.
 ADDITIONS = {
     "Documentation/driver-api/index.rst": (r"   vfio-pci-.*", "   vfio-pci-rs/index"),
-    "drivers/vfio/pci/Makefile": (r"obj-\$\(CONFIG_\w+\).*", "\nobj-$(CONFIG_VFIO_PCI_RS) += rust/"),
+    "drivers/vfio/pci/Makefile": (
+        r"obj-\$\(CONFIG_\w+\).*", "\nobj-$(CONFIG_VFIO_PCI_RS) += rust/"
+    ),
     "drivers/vfio/pci/Kconfig": (r"source .*", f'\nsource "{TARGET}/Kconfig"'),
     "tools/testing/selftests/Makefile": (r"TARGETS \+= vfio", "TARGETS += vfio_pci_rs"),
     "MAINTAINERS": (r"F:	drivers/vfio/pci/qat/", MAINTAINERS),
@@ -46,24 +50,31 @@ def graft(tree):
     """Puts the driver into the kernel tree `tree`."""
     for name in NEEDED:
         if not (tree / name).exists():
-            raise Failure(f"looked for {name} in {shown(tree)}, which a kernel tree that can have the driver has")
+            raise Failure(f"{shown(tree)} is no kernel tree that can have the driver: no {name}")
     apply_patches(tree)
-    sources = [file for path in driver_files() for file in ([path] if path.is_file() else path.rglob("*"))]
-    driver = {str(file.relative_to(REPO)): file.read_text() for file in sources if _is_source(file)}
-    _replace(tree / TARGET, driver | {"Makefile": kbuild_part()})
-    selftests = TESTING / "selftests/vfio_pci_rs"
-    _replace(tree / SELFTESTS, {file.name: file.read_text() for file in selftests.iterdir() if _is_source(file)})
-    documents = {file.name: file.read_text() for file in (REPO / "Documentation").glob("*.rst") if file.stem not in OURS}
-    _replace(tree / DOCUMENTATION, {name: re.sub(rf"^   ({'|'.join(OURS)})\n", "", text, flags=re.M) for name, text in documents.items()})
+    _replace(tree / TARGET, _sources(REPO, driver_files()) | {"Makefile": kbuild_part()})
+    _replace(tree / SELFTESTS, _sources(REPO / SELFTESTS, [REPO / SELFTESTS]))
+    folder = REPO / "Documentation"
+    documents = _sources(folder, [file for file in folder.glob("*.rst") if file.stem not in OURS])
+    for name in OURS:
+        documents["index.rst"] = documents["index.rst"].replace(f"   {name}\n", "")
+    _replace(tree / DOCUMENTATION, documents)
     for entry in (REPO / ABI).iterdir():
         put(tree / ABI / entry.name, entry.read_text())
     for name, (pattern, lines) in ADDITIONS.items():
         _add(tree / name, pattern, lines)
 
 
+def _sources(base, paths):
+    """Returns the texts of the sources in `paths`, by their names relative to `base`."""
+    files = (file for path in paths for file in files_of(path) if _is_source(file))
+    return {str(file.relative_to(base)): file.read_text() for file in files}
+
+
 def _is_source(path):
     names = ("Makefile", "Kconfig", ".gitignore", "config", "settings")
-    return "generated" not in path.name and (path.suffix in (".rs", ".c", ".h", ".rst") or path.name in names) and path.is_file()
+    is_source = path.suffix in (".rs", ".c", ".h", ".rst") or path.name in names
+    return is_source and path.is_file() and "generated" not in path.name
 
 
 def put(path, content):
@@ -101,48 +112,45 @@ def _add(path, pattern, lines):
 def kbuild_part():
     """Returns the part of the Makefile that kbuild reads."""
     text = (REPO / "Makefile").read_text()
-    [part] = re.findall(r"^ifneq \(\$\(KERNELRELEASE\),\)\n\n(.*?)\n\nelse$", text, re.MULTILINE | re.DOTALL)
+    [part] = re.findall(r"^ifneq \(\$\(KERNELR.*\n\n([\s\S]*?)\n\nelse$", text, re.MULTILINE)
     return f"# SPDX-License-Identifier: GPL-2.0\n\n{part}\n"
 
 
 def apply_patches(tree):
     """Applies the patches to `tree`, all or none, unless it has them."""
-    patches = sorted((REPO / "patches").glob("*.patch"))
-    texts = [patch.read_text() for patch in patches]
-    touched = {name for text in texts for name in re.findall(r"^(?:---|\+\+\+) [ab]/(\S+)", text, re.MULTILINE)}
+    text = "".join(patch.read_text() for patch in patches())
+    touched = set(re.findall(r"^(?:---|\+\+\+) [ab]/(\S+)", text, re.MULTILINE))
     with tempfile.TemporaryDirectory() as directory:
         copy = Path(directory)
 
-        def patched(*options):
-            command = ["patch", "-d", copy, "-p1", "--force", "--fuzz=0", "--no-backup-if-mismatch", "--reject-file=-"]
-            return subprocess.run([*command, *options], capture_output=True, text=True, check=False)
-
-        def start():
+        def patched(files, *options):
+            """Applies patches to a new copy, and returns the one that fails, with the output."""
             shutil.rmtree(copy)
             for name in touched:
                 (copy / name).parent.mkdir(parents=True, exist_ok=True)
                 if (tree / name).exists():
                     shutil.copy(tree / name, copy / name)
+            strict = ["--force", "--fuzz=0", "--no-backup-if-mismatch", "--reject-file=-"]
+            for file in files:
+                command = ["patch", "-d", copy, "-p1", *strict, *options, "-i", file]
+                ended = subprocess.run(command, capture_output=True, text=True, check=False)
+                if ended.returncode:
+                    return file.name, ended.stdout + ended.stderr
+            return None
 
-        # The next patch may have changed the same lines: only all, the last one first, show that they are there.
-        start()
-        if all(patched("--reverse", "-i", patch).returncode == 0 for patch in reversed(patches)):
+        # The next patch may have changed the same lines: only all, the last one first, show that
+        # they are there.
+        if not patched(reversed(patches()), "--reverse"):
             return
-        start()
-        for patch in patches:
-            ended = patched("-i", patch)
-            if ended.returncode:
-                raise Failure(f"{patch.name} does not apply to {shown(tree)}", ended.stdout + ended.stderr)
+        if failed := patched(patches()):
+            raise Failure(f"{failed[0]} does not apply to {shown(tree)}", failed[1])
         for name in touched:
             put(tree / name, (copy / name).read_text())
 
 
-def add_parser(subparsers):
-    def run(_):
-        tree = Path(os.environ.get("KSRC") or "/nonexistent")
-        if not tree.is_dir():
-            raise Failure("needs a kernel tree, as in: make intree KSRC=/usr/src/linux")
-        graft(tree)
-        print(f"The driver is in {shown(tree / TARGET)}; CONFIG_VFIO_PCI_RS enables it.")
-
-    subparsers.add_parser("intree", help="put the driver into the kernel tree $KSRC").set_defaults(run=run)
+def main():
+    tree = Path(os.environ.get("KSRC") or "/nonexistent")
+    if not tree.is_dir():
+        raise Failure("needs a kernel tree, as in: make intree KSRC=/usr/src/linux")
+    graft(tree)
+    print(f"The driver is in {shown(tree / TARGET)}; CONFIG_VFIO_PCI_RS enables it.")

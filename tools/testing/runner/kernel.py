@@ -1,25 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0
 """Kernels, sets of modules for them, and the programs that the guests run.
 
-Every kernel is Debian's source as it is, so none is rebuilt for a change of the driver or the patches.
-Modules are external: a copy of drivers/vfio/pci, patched, and the driver, laid over the kernel's own.
-The kernel `builtin` alone has the driver in its image.
+Every kernel is Debian's source as it is, so none is rebuilt for a change of the driver or the
+patches. Modules are external: a copy of drivers/vfio/pci, patched, and the driver, laid over the
+kernel's own. The kernel `builtin` alone has the driver in its image.
 
-While something is built, the source is at /tmp/linux and the kernel's objects are at /tmp/build, for all
-kernels: Rust's crates and kbuild's commands contain these paths, and a copy of a build stays up to date.
+During a build, the source is at /tmp/linux and the kernel's objects are at /tmp/build, for all
+kernels: Rust's crates and kbuild's commands contain these paths, and a copy of a build stays up to
+date.
 """
 
 import contextlib
-import json
 import os
 import re
 import shutil
 import tempfile
 from pathlib import Path
 
-from . import CACHE, REPO, ROOT_KEY, TESTING, Failure, driver_files, intree, shown
+from . import CACHE, ROOT_KEY, TESTING, Failure, cargo, driver_files, intree, patches
 from .artifact import artifact, key, locked, recipe, remove, say
-from .cargo import cargo, members
 
 LINUX, BUILD, WORK = Path("/tmp/linux"), Path("/tmp/build"), Path("/tmp/work")
 # The root as it is in the cache's file system: hard links do not cross mounts.
@@ -32,16 +31,13 @@ FRAGMENTS = {
 }
 KERNELS = ("debian", *FRAGMENTS)
 # `make tinyconfig` is these three.
-TINY = ("kernel/configs/tiny-base.config", "kernel/configs/tiny.config", "arch/x86/configs/tiny.config")
+TINY = ("kernel/configs/tiny-base.config", "kernel/configs/tiny.config")
+TINY += ("arch/x86/configs/tiny.config",)
 HELPER = TESTING / "helper-module"
 # The files that kbuild and bindgen read; what they generate among them stays.
 SOURCES = ["--exclude=*.mod.c", "--exclude=*generated*", "--exclude=.*", "--include=*/"]
-SOURCES += [f"--include={name}" for name in ("*.rs", "*.[chS]", "Makefile", "Kconfig", "*Kbuild", "*_parameters")]
-
-
-def patches():
-    """Returns the patches of the kernel, in their order."""
-    return sorted((REPO / "patches").glob("*.patch"))
+SOURCES += ["--include=*.rs", "--include=*.[chS]", "--include=Makefile", "--include=Kconfig"]
+SOURCES += ["--include=*Kbuild", "--include=*_parameters"]
 
 
 def source():
@@ -56,7 +52,8 @@ def source():
 
 def make(run, what, build, *arguments, linux=None, work=None, writable=True):
     """Runs make for the kernel whose objects are in `build`, and returns its output."""
-    binds = ["--ro-bind", linux or source(), LINUX, "--bind" if writable else "--ro-bind", build, BUILD]
+    binds = ["--ro-bind", linux or source(), LINUX,
+             "--bind" if writable else "--ro-bind", build, BUILD]  # fmt: skip
     if work:
         binds += ["--bind", work, WORK]
     jobs = f"-j{os.cpu_count()}"
@@ -72,7 +69,7 @@ def refuse_warnings(output, directory):
 
 
 def compiler(name):
-    """Returns the variables of make for the kernel `name`: KASAN and Rust go together with clang only."""
+    """Returns the variables of make for a kernel: KASAN and Rust go together with clang only."""
     return ["LLVM=1"] if name in ("debug", "kcsan") else []
 
 
@@ -86,7 +83,8 @@ def kernel(name):
     fragments = [TESTING / f"kernels/{fragment}.config" for fragment in FRAGMENTS[name]]
     asked = repr([options(fragment) for fragment in fragments])
     if name == "builtin":
-        inputs = [asked, *driver_files(), *patches(), HELPER, recipe(intree.graft, build_builtin, configure)]
+        inputs = [asked, *driver_files(), *patches(), HELPER]
+        inputs.append(recipe(intree.graft, build_builtin, configure))
 
         def build_again(new, run):
             with working("builtin", CACHE / "work-builtin"):
@@ -100,7 +98,8 @@ def kernel(name):
         configure(run, new / "build", fragments, compiler(name))
         build_kernel(run, name, new / "build", new)
 
-    return artifact(f"kernel-{name}", [asked, recipe(build, configure, build_kernel, make, compiler)], build)
+    code = recipe(build, configure, build_kernel, make, compiler)
+    return artifact(f"kernel-{name}", [asked, code], build)
 
 
 @contextlib.contextmanager
@@ -125,7 +124,8 @@ def working(name, directory):
 def prepare_debian(new, run):
     """Makes the Rust metadata that Debian's headers lack, from the same source and configuration.
 
-    The hashes in the names of Rust's symbols come out the same, so modules load into the packaged kernel.
+    The hashes in the names of Rust's symbols come out the same, so modules load into the packaged
+    kernel.
     """
     [packaged] = (ROOT / "usr/lib/modules").glob("*/vmlinuz")
     version = packaged.parent.name
@@ -136,7 +136,8 @@ def prepare_debian(new, run):
     base = make(run, "", build, "--silent", "kernelversion").strip()
     # The source knows its own version; the rest of the package's is Debian's.
     local = f"LOCALVERSION={version.removeprefix(base)}"
-    make(run, f"prepare the source of {version}", build, local, "olddefconfig", "prepare", "modules_prepare")
+    make(run, f"prepare the source of {version}", build,
+         local, "olddefconfig", "prepare", "modules_prepare")  # fmt: skip
     found = make(run, "", build, local, "--silent", "kernelrelease").strip()
     if found != version:
         raise Failure(f"looked for the source of {version}, and linux-source prepares {found}")
@@ -146,14 +147,18 @@ def prepare_debian(new, run):
 
 def configure(run, build, fragments, variables=(), linux=None):
     """Configures a kernel: an option that no fragment asks for is off."""
-    merge = ["env", "-C", LINUX, *variables, "scripts/kconfig/merge_config.sh", "-n", "-O", BUILD, *TINY, *fragments]
-    run("configure it", "bwrap", "--dev-bind", "/", "/", "--ro-bind", linux or source(), LINUX, "--bind", build, BUILD, *merge)
+    merge = ["env", "-C", LINUX, *variables, "scripts/kconfig/merge_config.sh", "-n",
+             "-O", BUILD, *TINY, *fragments]  # fmt: skip
+    run("configure it", "bwrap", "--dev-bind", "/", "/",
+        "--ro-bind", linux or source(), LINUX, "--bind", build, BUILD, *merge)  # fmt: skip
     # A later fragment overrules an earlier one.
     asked = {option: value for fragment in fragments for option, value in options(fragment).items()}
     got = options(build / ".config")
-    missing = [f"{option}={value}" for option, value in asked.items() if got.get(option, "n") != value]
+    missing = [f"{option}={value}"
+               for option, value in asked.items() if got.get(option, "n") != value]  # fmt: skip
     if missing:
-        raise Failure(f"the configuration is not as the fragments ask for: {' '.join(sorted(missing))}")
+        raise Failure(
+            f"the configuration is not as the fragments ask for: {' '.join(sorted(missing))}")
 
 
 def options(path):
@@ -168,7 +173,8 @@ def build_kernel(run, name, build, new, linux=None):
     variables = compiler(name)
     # clang inlines functions that the tests count with the function tracer.
     flags = [*variables, "CFLAGS_pci.o=-fno-inline-functions"] if variables else []
-    refuse_warnings(make(run, f"build the kernel {name}", build, *flags, "bzImage", "modules", linux=linux), build)
+    refuse_warnings(make(run, f"build the kernel {name}", build,
+                         *flags, "bzImage", "modules", linux=linux), build)  # fmt: skip
     make(run, "", build, *flags, f"INSTALL_MOD_PATH={new}", "modules_install", linux=linux)
     [installed] = (new / "lib/modules").iterdir()
     (installed / "build").unlink(missing_ok=True)
@@ -230,11 +236,13 @@ def external(run, build, work, part, stage, arguments, module="", what="", linux
     with tempfile.TemporaryDirectory() as staged:
         stage(Path(staged), run)
         (work / part).mkdir(parents=True, exist_ok=True)
-        keep = ["--recursive", "--checksum", "--delete", "--prune-empty-dirs", "--perms", "--chmod=D755,F644"]
+        keep = ["--recursive", "--checksum", "--delete", "--prune-empty-dirs",
+                "--perms", "--chmod=D755,F644"]  # fmt: skip
         run("", "rsync", *keep, *SOURCES, "--exclude=*", f"{staged}/", f"{work / part}/")
     # BTF would need a vmlinux that Debian does not package; kbuild warns if it is to be made.
     where = [f"M={WORK / part / module}", "CONFIG_DEBUG_INFO_BTF_MODULES="]
-    output = make(run, what, build, *where, *arguments, "modules", linux=linux, work=work, writable=False)
+    output = make(run, what, build, *where, *arguments, "modules",
+                  linux=linux, work=work, writable=False)  # fmt: skip
     refuse_warnings(output, work / part)
 
 
@@ -250,7 +258,7 @@ class Parts:
         self.built = []
 
     def add(self, part, inputs, stage, *arguments, module="", what=""):
-        """Builds a part, unless its inputs and those of the parts before it are as the last time."""
+        """Builds a part, unless its inputs and those of the earlier parts are as the last time."""
         wanted = key([*self.built, part, *inputs, *arguments, recipe(external, make)])
         stamp = self.work / f"{part}.built"
         if not stamp.exists() or stamp.read_text() != wanted:
@@ -263,13 +271,15 @@ class Parts:
 
     def helper(self):
         """Builds the helper module of the tests."""
-        return self.add("helper", [HELPER], copy_of(HELPER.iterdir()), what="build the tests' helper module")
+        return self.add("helper", [HELPER], copy_of(HELPER.iterdir()),
+                        what="build the tests' helper module")  # fmt: skip
 
     def core(self):
         """Builds drivers/vfio/pci with the patches."""
         first = f"NOSTDINC_FLAGS=-nostdinc -I{WORK}/core/include"
         what = "build drivers/vfio/pci with the patches"
-        return self.add("core", [*patches(), recipe(patched_core)], patched_core, first, module="drivers/vfio/pci", what=what)
+        return self.add("core", [*patches(), recipe(patched_core)], patched_core, first,
+                        module="drivers/vfio/pci", what=what)  # fmt: skip
 
     def driver(self, defects=(), part="rs", variables=()):
         """Builds the driver, with `defects` in it. The parts before it must be the core."""
@@ -281,8 +291,10 @@ class Parts:
             apply(directory, changes, run)
 
         arguments = [f"NOSTDINC_FLAGS=-nostdinc -I{WORK}/core/include", "CONFIG_VFIO_PCI_RS=m"]
-        arguments += [f"KBUILD_EXTRA_SYMBOLS={WORK}/core/drivers/vfio/pci/Module.symvers", *variables]
-        return self.add(part, [*files, *changes], stage, *arguments, what=f"build the driver ({part})")
+        arguments += [f"KBUILD_EXTRA_SYMBOLS={WORK}/core/drivers/vfio/pci/Module.symvers",
+                      *variables]  # fmt: skip
+        return self.add(part, [*files, *changes], stage, *arguments,
+                        what=f"build the driver ({part})")  # fmt: skip
 
 
 def lay_over(run, new, parts):
@@ -298,19 +310,22 @@ def lay_over(run, new, parts):
 def modules(name, modset):
     """Returns lib/modules/VERSION with a set of modules for the kernel `name`; never changes later.
 
-    A guest sees it if its parent is bound over /usr/lib/modules. Sets: `stock` is the kernel's own modules,
-    `core` has vfio-pci and its core with the patches, `rs` the driver too, and `rs+DEFECT` the driver with
-    defects/DEFECT.patch. All have the helper module of the tests.
+    A guest sees it if its parent is bound over /usr/lib/modules. Sets: `stock` is the kernel's own
+    modules, `core` has vfio-pci and its core with the patches, `rs` the driver too, and `rs+DEFECT`
+    the driver with defects/DEFECT.patch. All have the helper module of the tests.
     """
     base, *defects = modset.split("+")
-    if base not in ("stock", "core", "rs") or (defects and base != "rs") or (name == "builtin" and modset != "rs"):
-        raise Failure(f"the kernel {name} has the sets stock, core, rs and rs+DEFECT (builtin has rs), and not {modset}")
+    is_set = base == "rs" or (base in ("stock", "core") and not defects)
+    if not is_set or (name == "builtin" and modset != "rs"):
+        sets = "the sets stock, core, rs and rs+DEFECT (builtin has rs)"
+        raise Failure(f"the kernel {name} has {sets}, and not {modset}")
     if name == "builtin":
         [found] = (kernel(name) / "lib/modules").iterdir()
         return found
     inputs = [kernel(name).name, HELPER, recipe(lay_over, external, make, Parts)]
     inputs += [*patches(), recipe(patched_core)] if base != "stock" else []
-    inputs += [*driver_files(), *(TESTING / f"defects/{defect}.patch" for defect in defects)] if base == "rs" else []
+    if base == "rs":
+        inputs += [*driver_files(), *(TESTING / f"defects/{defect}.patch" for defect in defects)]
 
     def build(new, run):
         with working(name, kernel(name) / "work"):
@@ -328,7 +343,7 @@ def modules(name, modset):
 
 
 def clippy(run):
-    """Builds the driver with clippy for Debian's kernel, and returns the module. A warning fails."""
+    """Builds the driver with clippy for Debian's kernel. Returns the module; a warning fails."""
     with working("debian", kernel("debian") / "work"):
         parts = Parts("debian", run)
         parts.core()
@@ -336,53 +351,44 @@ def clippy(run):
 
 
 def programs():
-    """Returns the directory of the guests' programs, the binaries of the workspace tools/testing."""
-    inputs = [TESTING / "Cargo.toml", TESTING / "Cargo.lock", *members()]
+    """Returns the directory of the guests' programs, the workspace's binaries."""
+    inputs = [TESTING / "Cargo.toml", TESTING / "Cargo.lock", *cargo.members()]
 
     def build(new, run):
-        arguments = ["build", "--release", "--locked", "--bins", "--message-format=json-render-diagnostics"]
-        said = cargo(run, "build the guests' programs", *arguments)
-        messages = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
-        for program in (message["executable"] for message in messages if message.get("executable")):
+        arguments = ["build", "--release", "--locked", "--bins", cargo.MESSAGES]
+        said = cargo.cargo(run, "build the guests' programs", *arguments)
+        for program in cargo.programs(said).values():
             shutil.copy(program, new)
 
     return artifact("programs", [*inputs, recipe(build)], build)
 
 
 def selftests():
-    """Returns a directory with the kernel's vfio selftests, their scripts/, and the driver's in own/."""
+    """Returns the directory of the kernel's vfio selftests and scripts/, the driver's in own/."""
     ours = TESTING / "selftests/vfio_pci_rs"
 
     def build(new, run):
         linux, tree, own = source(), new / "tree", new / "own"
-        make_selftests = ["make", f"-j{os.cpu_count()}", f"KHDR_INCLUDES=-isystem {new}/build/usr/include"]
+        headers = f"KHDR_INCLUDES=-isystem {new}/build/usr/include"
+        make_selftests = ["make", f"-j{os.cpu_count()}", headers]
         (new / "build").mkdir()
         own.mkdir()
-        run("install the kernel's headers", "make", "-C", linux, f"O={new}/build", "headers_install")
+        install = ["make", "-C", linux, f"O={new}/build", "headers_install"]
+        run("install the kernel's headers", *install)
         # The tests take files from the kernel tree around them, some by relative links.
         tree.mkdir()
         run("", "cp", "-al", linux / "tools", tree)
         for path in (path for path in linux.iterdir() if path.name != "tools"):
             (tree / path.name).symlink_to(path)
         run("", "cp", "-r", ours, tree / "tools/testing/selftests")
-        vfio, there = tree / "tools/testing/selftests/vfio", tree / "tools/testing/selftests" / ours.name
-        run("build the kernel's selftests", *make_selftests, "-C", vfio, f"OUTPUT={new}")
-        run("build the driver's selftests", *make_selftests, "-C", there, f"OUTPUT={own}")
+        there = tree / "tools/testing/selftests"
+        for name, output in ("vfio", new), (ours.name, own):
+            make_there = [*make_selftests, "-C", there / name, f"OUTPUT={output}"]
+            run(f"build the selftests in {name}", *make_there)
         shutil.copytree(linux / "tools/testing/selftests/vfio/scripts", new / "scripts")
-        for left in (new / "build", tree, new / "libvfio", own / "libvfio", *new.glob("*.[od]"), *own.glob("*.[od]")):
+        objects = (left for part in (new, own) for left in (part / "libvfio", *part.glob("*.[od]")))
+        for left in (new / "build", tree, *objects):
             remove(left)
 
     return artifact("selftests", [ours, recipe(build)], build)
 
-
-def add_parser(subparsers):
-    def command(function, description, **choices):
-        parser = subparsers.add_parser(function.__name__, help=description)
-        for argument, names in choices.items():
-            parser.add_argument(argument, choices=names)
-        parser.set_defaults(run=lambda arguments: print(shown(function(*(getattr(arguments, name) for name in choices)))))
-
-    command(kernel, "build a kernel and print its directory", name=KERNELS)
-    command(modules, "build a set of modules and print its directory", name=KERNELS, set=None)
-    command(programs, "build the guests' programs and print their directory")
-    command(selftests, "build the selftests and print their directory")

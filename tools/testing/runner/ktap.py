@@ -1,62 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0
-"""KTAP: written here and nowhere else on the host, and read by the kernel's own parser.
-
-A missing result is a failure, and so is a file that tests nothing.
-"""
+"""KTAP: written here and nowhere else on the host, and read by the kernel's own parser."""
 
 import functools
 import io
-import json
 import re
 import sys
-from collections import Counter
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import replace
 
-from . import Failure
+from . import kernel
+from .results import Result
 
 VERSION = "KTAP version 1"
 
 
-@dataclass
-class Result:
-    """A test: `ok` is None if it was skipped. `detail` explains a failure or a skip."""
-
-    name: str
-    ok: bool | None
-    detail: str = ""
-    subtests: list = field(default_factory=list)
-
-    @classmethod
-    def of(cls, result):
-        """Returns `result`, which may be a tuple (name, ok, detail), as a Result."""
-        return result if isinstance(result, cls) else cls(*result)
-
-    def passed(self):
-        """Returns whether neither the test nor one of its subtests failed."""
-        return self.ok is not False and all(subtest.passed() for subtest in self.subtests)
-
-    def leaves(self, path=()):
-        """Yields (path of names, Result) for each test without subtests."""
-        path = (*path, self.name)
-        if not self.subtests:
-            yield path, self
-        for subtest in self.subtests:
-            yield from subtest.leaves(path)
-
-
-@dataclass
-class Totals:
-    """The counts of a file, and what to print about its failures and skips."""
-
-    passed: int = 0
-    failed: int = 0
-    skipped: int = 0
-    failures: list = field(default_factory=list)
-    skips: Counter = field(default_factory=Counter)
-
-
-def _lines(results, indent):
+def _lines(results, indent=""):
     yield f"{indent}1..{len(results)}"
     for number, result in enumerate(results, start=1):
         # The parser ends a name at "#".
@@ -65,11 +22,11 @@ def _lines(results, indent):
         if result.subtests:
             yield f"{indent}    {VERSION}"
             yield f"{indent}    # Subtest: {name}"
-            # It takes a subtest of this very name for the end of the test.
+            # The parser takes a subtest of this very name for the end of the test.
             subtests = [
-                Result(subtest.name + " itself", subtest.ok, subtest.detail, subtest.subtests)
-                if subtest.name == result.name else subtest for subtest in result.subtests
-            ]  # fmt: skip
+                replace(test, name=f"{test.name} itself") if test.name == result.name else test
+                for test in result.subtests
+            ]
             yield from _lines(subtests, indent + "    ")
         if result.ok is not None:
             # "Subtest:" in the first column of a comment would open one.
@@ -79,148 +36,37 @@ def _lines(results, indent):
 
 
 def text(results):
-    """Returns `results`, Results or tuples (name, ok, detail), as KTAP."""
-    return "\n".join([VERSION, *_lines([Result.of(result) for result in results], "")]) + "\n"
-
-
-def write(path, results):
-    """Writes `results`, see text(), to the file `path`."""
-    Path(path).write_text(text(results), encoding="utf-8")
-
-
-def events(path):
-    """Yields the events of a guest's program. The last line may be incomplete."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return
-    for line in lines:
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            continue
-
-
-def from_events(path):
-    """Returns the Results of a guest's program: one for each test that was planned or started."""
-    tests, ended = {}, set()
-    for event in events(path):
-        kind, name = event["event"], event.get("test")
-        if kind == "plan":
-            tests.update((planned, []) for planned in event["tests"])
-            continue
-        checks = tests.setdefault(name, [])
-        if kind == "check":
-            checks.append(Result(event["what"], event["ok"], event.get("why") or ""))
-        elif kind == "skip":
-            checks.append(Result(event["what"], None, event["why"]))
-        elif kind == "end":
-            ended.add(name)
-    results = []
-    for name, checks in tests.items():
-        if name not in ended:
-            checks.append(Result("runs to its end", False, "the test has no end"))
-        elif all(check.ok is None for check in checks):
-            checks.append(Result("asserts something", False, "the test asserts nothing"))
-        results.append(Result(name, all(check.ok is not False for check in checks), "", checks))
-    return results
-
-
-def observations(path):
-    """Returns {test: {key: value}} of what a guest's program recorded for comparison."""
-    tests = {}
-    for event in events(path):
-        if event["event"] == "observe" and event.get("compared", True):
-            tests.setdefault(event["test"], {})[event["key"]] = str(event["value"])
-    return tests
-
-
-def compare(one, other):
-    """Compares two sets of observations: a Result a test. One that is missing differs."""
-    results = []
-    for name in {**one, **other}:
-        left, right = one.get(name, {}), other.get(name, {})
-        differences = [
-            f"{key}: {left.get(key, 'nothing')} and {right.get(key, 'nothing')}"
-            for key in {**left, **right} if left.get(key) != right.get(key)
-        ]  # fmt: skip
-        results.append(Result(name, not differences, "\n".join(differences)))
-    return results
-
-
-def kunit(log, suite):
-    """Extracts a KUnit suite from a kernel log, as KTAP: each run of it, and no other suite."""
-    lines, runs, inside = [], 0, False
-    for line in log.splitlines():
-        line = re.sub(r"^\[ *\d+\.\d+\] ", "", line)
-        # Other messages of the kernel come in between.
-        if not re.match(r" *(KTAP version|# |1\.\.|ok |not ok )", line):
-            continue
-        if line == f"    # Subtest: {suite}":
-            runs, inside = runs + 1, True
-            lines.append(f"    {VERSION}")
-        if inside and re.match(r"(not )?ok ", line):
-            lines.append(re.sub(r"ok \d+", f"ok {runs}", line, count=1))
-            inside = False
-        elif inside:
-            lines.append(line)
-    return "\n".join([VERSION, f"1..{max(runs, 1)}", *lines]) + "\n"
+    """Returns Results as KTAP."""
+    return "\n".join([VERSION, *_lines(results), ""])
 
 
 @functools.cache
 def _parser():
     """Returns the modules kunit_parser and kunit_printer of the kernel's source."""
-    from . import kernel
-
-    sys.path.insert(0, str(Path(kernel.source()) / "tools/testing/kunit"))
+    sys.path.insert(0, str(kernel.source() / "tools/testing/kunit"))
     try:
         import kunit_parser
         import kunit_printer
-    except ImportError as error:
-        raise Failure(f"looked for kunit_parser in {sys.path[0]}: {error}") from error
     finally:
         del sys.path[0]
     return kunit_parser, kunit_printer
 
 
-def _from_kunit(test):
-    skipped = test.status.name == "SKIPPED"
-    detail = (
-        test.skip_reason if skipped else "\n".join(re.sub("^# ?", "", line) for line in test.log)
-    )
-    ok = None if skipped else test.status.name == "SUCCESS"
-    return Result(test.name, ok, detail, [_from_kunit(subtest) for subtest in test.subtests])
-
-
-def read(ktap):
-    """Parses KTAP or TAP. Returns (Results, counts, errors) of the kernel's parser."""
-    parser, printer = _parser()
-    output = io.StringIO()
-    test = parser.parse_run_tests(ktap.splitlines(), printer.Printer(output=output))
-    errors = re.findall(r"\[ERROR\] Test: (.*)", output.getvalue())
-    return [_from_kunit(subtest) for subtest in test.subtests], test.counts, errors
-
-
-def totals(ktap):
-    """Counts the results in KTAP."""
-    results, counts, errors = read(ktap)
-    found = Totals(
-        counts.passed, counts.failed + counts.crashed + counts.errors, counts.skipped, list(errors)
-    )
-    for result in results:
-        for path, leaf in result.leaves():
-            if leaf.ok is None:
-                found.skips[f"{': '.join(path)} # {leaf.detail}"] += 1
-            elif not leaf.ok:
-                found.failures.append(": ".join(path))
-                found.failures += [f"    {line}" for line in leaf.detail.splitlines()]
-    if found.passed + found.failed == 0:
-        found.failed = 1
-        found.failures.append("nothing was tested")
+def _results(tests):
+    """Returns tests of the parser as Results, but for missing ones, which have no name."""
+    found = []
+    for test in (test for test in tests if test.name or test.status.name != "TEST_CRASHED"):
+        ok = {"SUCCESS": True, "SKIPPED": None}.get(test.status.name, False)
+        log = "\n".join(re.sub("^# ?", "", line) for line in test.log)
+        detail = test.skip_reason if ok is None else log
+        found.append(Result(test.name, ok, detail, _results(test.subtests)))
     return found
 
 
-def parse(path):
-    """Returns the Totals of a file; one that does not exist has failed."""
-    path = Path(path)
-    return totals(path.read_text(encoding="utf-8", errors="replace") if path.exists() else "")
+def read(ktap):
+    """Parses KTAP or TAP. Returns Results, and the parser's errors, one for each missing test."""
+    parser, printer = _parser()
+    output = io.StringIO()
+    test = parser.parse_run_tests(ktap.splitlines(), printer.Printer(output=output))
+    errors = dict.fromkeys(re.findall(r"\[ERROR\] Test: (.*)", output.getvalue()))
+    return _results(test.subtests), list(errors)

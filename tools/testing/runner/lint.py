@@ -1,64 +1,50 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Checks of the source: `make lint`. One that passed runs again only when its inputs have changed."""
+"""Checks of the source: `make lint`. One that passed runs again only when its inputs change."""
 
 import re
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
-from . import CACHE, IN_ROOT, REPO, TESTING, Failure, docs, driver, driver_files, kernel, prose, series
+from . import CACHE, IN_ROOT, REPO, TESTING, Failure, docs, driver, driver_files, kernel, patches
+from . import prose, series
 from .artifact import Steps, files_of, once, recipe
 from .cargo import cargo, members
-from .results import report
+from .results import Result, attempt
 
 AT_ONCE = 2
 CHECKS = []
 PREPARED = "the Debian root"
 
 
-@dataclass
-class Check:
-    """A check: run(steps) fails, or returns or yields lines that say what is wrong."""
-
-    name: str
-    inputs: list
-    needs: tuple
-    run: object
-
-    def result(self):
-        """Returns (name, ok, detail); ok is None if the machine lacks what the check needs."""
-        lacking = [need for need in self.needs if not (IN_ROOT if need == PREPARED else shutil.which(need))]
-        if lacking:
-            return self.name, None, f"needs {lacking[0]}"
-        try:
-            once(f"lint {self.name}", [*self.inputs, recipe(self.run)], self.attempt)
-        except Failure as failure:
-            return self.name, False, "\n".join([*failure.end_of_output(), str(failure)])
-        return self.name, True, ""
-
-    def attempt(self):
-        """Fails if the check does."""
-        wrong = list(self.run(Steps("lint-" + re.sub(r"\W+", "-", self.name))) or ())
-        if wrong:
-            raise Failure(wrong.pop(), "\n".join(wrong))
-
-
 def check(name, *inputs, needs=()):
-    """Registers a function as the check `name`."""
+    """Registers run(steps) as a check, which fails, or yields lines that say what is wrong."""
 
     def register(run):
-        CHECKS.append(Check(name, inputs, needs, run))
+        def fail():
+            found = list(run(Steps("lint-" + re.sub(r"\W+", "-", name))) or ())
+            if found:
+                raise Failure(found.pop(), "\n".join(found))
+
+        def result():
+            for need in needs:
+                if not (IN_ROOT if need == PREPARED else shutil.which(need)):
+                    return Result(name, None, f"needs {need}")
+            return attempt(name, lambda: once(f"lint {name}", [*inputs, recipe(run)], fail))
+
+        CHECKS.append(result)
         return run
 
     return register
 
 
-DRIVER = [*driver_files(), *kernel.patches()]
-SCRIPTS = [REPO / ".ci/run", TESTING / "guest-init", *(path for path in (REPO / "tools").iterdir() if path.is_file())]
-DEFECTS = TESTING / "defects"
-PYTHON = TESTING / "runner"
-SELFTESTS = TESTING / "selftests"
+DEFECTS, PYTHON, SELFTESTS = TESTING / "defects", TESTING / "runner", TESTING / "selftests"
+DRIVER = [*driver_files(), *patches()]
+SERIES = [*DRIVER, SELFTESTS, series.PARTS]
+CRATES = [TESTING / "Cargo.toml", TESTING / "Cargo.lock", *members()]
+SCRIPTS = [REPO / ".ci/run", *TESTING.glob("guest-*")]
+SCRIPTS += [path for path in (REPO / "tools").iterdir() if path.is_file()]
+C_FOLDERS = REPO / "bindings", TESTING / "helper-module", SELFTESTS
 
 
 # The slow ones come first.
@@ -67,18 +53,19 @@ def clippy_driver(run):
     kernel.clippy(run)
 
 
-@check("patch series: git am, the same as the graft, checkpatch", *DRIVER, SELFTESTS, series.PARTS, needs=(PREPARED,))
+@check("patch series: git am, the graft, checkpatch", *SERIES, needs=(PREPARED,))
 def patch_series(_):
     out = CACHE / "results/series"
     out.mkdir(parents=True, exist_ok=True)
     series.write(out, ("lint", "lint@localhost"))
 
 
-@check("clippy: the tests", TESTING / "Cargo.toml", TESTING / "Cargo.lock", *members(), *DRIVER, needs=("cargo-clippy",))
+@check("clippy: the tests", *CRATES, *DRIVER, needs=("cargo-clippy",))
 def clippy_tests(run):
-    clippy = ["clippy", "--quiet", "--all-targets", "--locked"]
-    cargo(run, "", *clippy, "--", "--deny", "warnings", target="target-lint")
-    cargo(run, "", *clippy, "--package=reflck", "--", "--deny", "warnings", target="target-models", RUSTFLAGS="--cfg loom")
+    clippy, deny = ["clippy", "--quiet", "--all-targets", "--locked"], ["--", "--deny", "warnings"]
+    cargo(run, "", *clippy, *deny, target="target-lint")
+    loom = {"target": "target-models", "RUSTFLAGS": "--cfg loom"}
+    cargo(run, "", *clippy, "--package=reflck", *deny, **loom)
 
 
 @check("ops table: the data path is C", *DRIVER, needs=(PREPARED,))
@@ -100,10 +87,11 @@ def rustfmt_tests(run):
     cargo(run, "", "fmt", "--all", "--check")
 
 
-@check("checkpatch: C files", REPO / "bindings", TESTING / "helper-module", SELFTESTS, needs=(PREPARED,))
+@check("checkpatch: C files", *C_FOLDERS, needs=(PREPARED,))
 def checkpatch(_):
-    folders = REPO / "bindings", TESTING / "helper-module", SELFTESTS
-    series.checkpatch(["--no-signoff", "--file", *(file for path in folders for file in files_of(path) if file.suffix in (".c", ".h"))])
+    files = (file for folder in C_FOLDERS for file in files_of(folder))
+    sources = (file for file in files if file.suffix in (".c", ".h"))
+    series.checkpatch(["--no-signoff", "--file", *sources])
 
 
 @check("defects apply to the driver", *driver_files(), DEFECTS, needs=("patch",))
@@ -116,8 +104,7 @@ def defects_apply(run):
 
 @check("shellcheck", *SCRIPTS, needs=("shellcheck",))
 def shellcheck(run):
-    scripts = [script for script in SCRIPTS if script.read_text().startswith(("#!/bin/bash", "# shellcheck"))]
-    run("", "shellcheck", "--external-sources", "--severity=warning", *scripts, cwd=REPO)
+    run("", "shellcheck", "--external-sources", "--severity=warning", *SCRIPTS, cwd=REPO)
 
 
 @check("pyflakes", PYTHON, needs=("pyflakes3",))
@@ -127,21 +114,16 @@ def pyflakes(run):
 
 def text_check(name, rule, *inputs):
     """Registers a rule about the text of files."""
-    CHECKS.append(Check(name, [*inputs, PYTHON / "driver.py"], (), lambda _: rule()))
+    check(name, *inputs, PYTHON / "driver.py")(lambda _: rule())
 
 
 text_check("no unsafe in the driver proper", driver.unsafe_outside, *driver_files())
-text_check(f"no file of the driver has more than {driver.LONGEST} lines", driver.too_long, *driver_files())
+text_check(f"no file of the driver has over {driver.LONGEST} lines", driver.too_long, *DRIVER)
 text_check("no circle of imports in the driver", driver.circles, *driver_files())
 text_check("SPDX lines", driver.unlicensed, REPO)
 
 
-def results(_=False):
-    """Returns (name, ok, detail) for every check."""
+def results():
+    """Returns the Results of every check."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = list(pool.map(Check.result, CHECKS))
-    return found + prose.results() + docs.results()
-
-
-def add_parser(subparsers):
-    subparsers.add_parser("lint", help="check the source").set_defaults(run=lambda _: report("lint", results()))
+        return [*pool.map(lambda result: result(), CHECKS), *prose.results(), *docs.results()]

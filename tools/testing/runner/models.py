@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
 """The model check of the reflck: `make models [M=NAME]`.
 
-loom runs each model of tools/testing/reflck through every interleaving of its threads. The mutants of
-tools/testing/defects/mutants.toml are bugs in the reflck, each of which the model, or the unit test, that
-it names must notice.
+loom runs each model of tools/testing/reflck through every interleaving of its threads. The mutants
+of tools/testing/defects/mutants.toml are bugs in the reflck, each of which the model, or the unit
+test, that it names must notice.
 """
 
-import json
 import os
 import re
 import shutil
@@ -18,44 +17,47 @@ from pathlib import Path
 
 from . import REPO, TESTING, Failure
 from .artifact import Steps
-from .cargo import cargo
-from .results import report
+from .cargo import MESSAGES, cargo, programs
+from .results import Result
 
 CRATE = "tools/testing/reflck"
 MUTANTS = TESTING / "defects/mutants.toml"
-# Of models with three threads, `make check` runs the interleavings with at most this many preemptions.
+# `make check` runs models of three threads with at most this many preemptions.
 PREEMPTIONS = 4
 # A mutant may keep its test busy for ever; one that notices it does so within seconds.
 LIMIT = 120
-BUILD = ["build", "--tests", "--locked", "--keep-going", "--package", "reflck", "--message-format=json-render-diagnostics"]
+BUILD = ["build", "--tests", "--locked", "--keep-going", "--package", "reflck", MESSAGES]
 VARIABLES = {"CARGO_PROFILE_TEST_DEBUG": "0", "RUSTC_BOOTSTRAP": "1"}
 LOOM = {"RUSTFLAGS": "--cfg loom"}
 
 
-def inputs(_):
+def inputs():
     """Returns the inputs of all models and mutants."""
-    return [REPO / "reflck.rs", REPO / "reflck", REPO / "vfio/dynamic_id.rs", REPO / CRATE, TESTING / "Cargo.lock", MUTANTS]
+    driver = [REPO / "reflck.rs", REPO / "reflck", REPO / "vfio/dynamic_id.rs"]
+    return [*driver, REPO / CRATE, TESTING / "Cargo.lock", MUTANTS, Path(__file__)]
 
 
 def results(long=False, only=None):
-    """Returns (name, ok, detail) for each model and mutant, or for those named `only`."""
+    """Returns the Result of each model and mutant, or of those named `only`."""
     run = Steps("models")
     program = build(run, "build the models", TESTING, "target-models", LOOM)["reflck"]
     models = re.findall(r"^models::(\w+): test$", run("", program, "--list"), re.MULTILINE)
     mutants = tomllib.loads(MUTANTS.read_text())["mutant"]
     if only:
-        mutants = [mutant for mutant in mutants if only in (mutant["name"], test_of(mutant).rpartition("::")[2])]
         models = [model for model in models if model == only]
+        tests = [(mutant, test_of(mutant).rpartition("::")[2]) for mutant in mutants]
+        mutants = [mutant for mutant, test in tests if only in (mutant["name"], test)]
         if not models + mutants:
             raise Failure(f"looked for a model or a mutant of the name {only}")
     environment = os.environ | ({} if long else {"LOOM_MAX_PREEMPTIONS": str(PREEMPTIONS)})
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(pool.map(lambda model: run_model(program, model, environment), models))
-        for kind, target, variables in ("model", "target-mutants", LOOM), ("test", "target-mutants-unit", {}):
+        kinds = ("model", "target-mutants", LOOM), ("test", "target-mutants-unit", {})
+        for kind, target, variables in kinds:
             some = [mutant for mutant in mutants if kind in mutant]
             with tempfile.TemporaryDirectory() as trees:
-                programs = build_mutants(run, some, Path(trees), target, variables) if some else []
-                found += pool.map(run_mutant, some, programs, [environment] * len(some))
+                built = build_mutants(run, some, Path(trees), target, variables) if some else []
+                found += pool.map(run_mutant, some, built, [environment] * len(some))
     return found
 
 
@@ -73,8 +75,7 @@ def build(run, what, workspace, target, variables):
         # Some of the mutants may not compile.
         if '"reason":"build-finished"' not in said or target == "target-models":
             raise
-    messages = [json.loads(line) for line in said.splitlines() if line.startswith('{"reason"')]
-    return {message["target"]["name"]: message["executable"] for message in messages if message.get("executable")}
+    return programs(said)
 
 
 def run_model(program, model, environment):
@@ -82,8 +83,8 @@ def run_model(program, model, environment):
     ended = run_test(program, f"models::{model}", environment)
     count = re.search(rf"model {model}: (\d+ interleavings.*)", ended.stdout)
     if ended.returncode or not count:
-        return f"model {model}", False, "\n".join(ended.stdout.splitlines()[-40:])
-    return f"model {model}", True, count[1]
+        return Result(f"model {model}", False, "\n".join(ended.stdout.splitlines()[-40:]))
+    return Result(f"model {model}", True, count[1])
 
 
 def run_test(program, test, environment, **options):
@@ -93,28 +94,33 @@ def run_test(program, test, environment, **options):
 
 
 def build_mutants(run, mutants, trees, target, variables):
-    """Builds all mutants at once, as targets of a copy of the package. Returns their programs, or a sentence."""
+    """Builds all mutants at once, as targets of a copy of the package.
+
+    Returns the program of each, or a sentence.
+    """
     copy_tree(trees / "package")
     package = trees / "package" / CRATE / "Cargo.toml"
     manifest = package.read_text()
     problems = {}
     for number, mutant in enumerate(mutants):
-        tree = trees / f"mutant{number}"
+        name = f"mutant{number}"
         text = (REPO / mutant["file"]).read_text()
-        if text.count(mutant["old"]) != 1:
-            problems[number] = f"looked for its `old` text once in {mutant['file']}, and it is there {text.count(mutant['old'])} times"
+        if (times := text.count(mutant["old"])) != 1:
+            problems[name] = f"its `old` text is in {mutant['file']} {times} times, and not once"
             continue
-        copy_tree(tree)
-        (tree / mutant["file"]).write_text(text.replace(mutant["old"], mutant["new"]))
-        manifest += f'\n[[test]]\nname = "mutant{number}"\npath = "{tree / CRATE}/src/lib.rs"\n'
+        copy_tree(trees / name)
+        (trees / name / mutant["file"]).write_text(text.replace(mutant["old"], mutant["new"]))
+        manifest += f'\n[[test]]\nname = "{name}"\npath = "{trees / name / CRATE}/src/lib.rs"\n'
     package.write_text(manifest)
-    programs = build(run, "build the mutants", trees / "package/tools/testing", target, variables)
-    return [programs.get(f"mutant{n}", problems.get(n, "it does not compile")) for n in range(len(mutants))]
+    built = build(run, "build the mutants", trees / "package/tools/testing", target, variables)
+    names = [f"mutant{number}" for number in range(len(mutants))]
+    return [problems.get(name) or built.get(name, "it does not compile") for name in names]
 
 
 def copy_tree(to):
-    """Copies the reflck and the workspace to `to`; the crate finds the driver's files by symbolic links."""
-    shutil.copytree(TESTING, to / "tools/testing", symlinks=True, ignore=shutil.ignore_patterns("target", "__pycache__"))
+    """Copies the reflck and the workspace, whose crate finds the driver's files by links."""
+    ignored = shutil.ignore_patterns("target", "__pycache__")
+    shutil.copytree(TESTING, to / "tools/testing", symlinks=True, ignore=ignored)
     for directory in "reflck", "vfio":
         shutil.copytree(REPO / directory, to / directory)
     shutil.copy(REPO / "reflck.rs", to)
@@ -124,20 +130,12 @@ def run_mutant(mutant, program, environment):
     """Checks that the test notices the mutant: it panics."""
     name = f"mutant {mutant['name']}: noticed by {test_of(mutant)}"
     if not program.startswith("/"):
-        return name, False, program
+        return Result(name, False, program)
     try:
         ended = run_test(program, test_of(mutant), environment, timeout=LIMIT)
     except subprocess.TimeoutExpired:
-        return name, False, f"the test did not end within {LIMIT} s"
+        return Result(name, False, f"the test did not end within {LIMIT} s")
     # Drops after that may panic again, which ends the program.
     panicked = re.search(r"^thread '.*' panicked at .*:\n(.*)$", ended.stdout, re.MULTILINE)
-    if not ended.returncode or not panicked:
-        return name, False, "the test passes"
-    return name, True, panicked[1]
-
-
-def add_parser(subparsers):
-    parser = subparsers.add_parser("models", help="check the models of the reflck, and that they notice its mutants")
-    parser.add_argument("name", nargs="?", help="of a model or a mutant; all if not given")
-    parser.add_argument("--all", action="store_true", help="all interleavings of three threads")
-    parser.set_defaults(run=lambda arguments: report("models", results(arguments.all, arguments.name)))
+    is_noticed = ended.returncode and panicked
+    return Result(name, bool(is_noticed), panicked[1] if is_noticed else "the test passes")

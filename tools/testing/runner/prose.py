@@ -5,7 +5,9 @@ import re
 import subprocess
 from pathlib import Path
 
-from . import CACHE, REPO
+from . import CACHE, REPO, table
+from .artifact import files_of
+from .results import wrong
 
 _OBJECT = r"(?:the|an?|its?|their|each|every|all|them|one|none|something|\[?`\w+`\]?)"
 _DONE = r"(?:bind|begin|load|take|done|tried|made|run|\w+ed|reset|bound|unbound|undone)"
@@ -80,21 +82,21 @@ def areas(repo=REPO):
 
 
 def results(repo=REPO):
-    """Returns (name, ok, detail) for the prose of each area, and for forbidden names."""
+    """Returns the Results of the prose of each area, and of forbidden names."""
     found = []
     for name, paths in areas(repo).items():
-        hits = count(paths)[1]
-        excess = []
+        hits, excess = count(paths)[1], []
         for idiom, limit in zip(IDIOMS, LIMITS[name]):
             if len(hits[idiom]) > limit:
                 excess.append(f"'{idiom}': {len(hits[idiom])}, at most {limit}")
                 excess += [f"  {path.relative_to(repo)}: {phrase}" for path, phrase in hits[idiom]]
-        found.append((f"prose of {name}", not excess, "\n".join(excess)))
-    private = []
-    for path in tracked(repo):
-        matches = re.findall(FORBIDDEN, path.read_text(errors="replace"))
-        private += [f"{path.relative_to(repo)}: {match}" for match in matches]
-    return found + [("names of a developer's machine", not private, "\n".join(private))]
+        found.append(wrong(f"prose of {name}", excess))
+    private = [
+        f"{path.relative_to(repo)}: {match}"
+        for path in tracked(repo)
+        for match in re.findall(FORBIDDEN, path.read_text(errors="replace"))
+    ]
+    return found + [wrong("names of a developer's machine", private)]
 
 
 def pristine():
@@ -103,17 +105,12 @@ def pristine():
     return trees[-1].parent if trees else None
 
 
-def table(repo=REPO, source=None):
-    """Returns the lines of a table of the counts, beside those of the anchors in `source`."""
-    rows = {name: count(paths) for name, paths in areas(repo).items()}
+def main():
+    """Prints a table of the counts, beside those of the anchors if the kernel source is there."""
+    paths, source = areas(), pristine()
     for anchor in ANCHORS if source else ():
-        files = [source / anchor] if anchor.endswith(".rs") else (source / anchor).rglob("*.rs")
-        rows[anchor] = count(files)
-    yield f"{'':24} {'lines':>6}" + "".join(f" {idiom:>10}" for idiom in IDIOMS)
-    for name, (lines, hits) in rows.items():
-        yield f"{name:24} {lines:6}" + "".join(f" {len(found):10}" for found in hits.values())
-
-
-def add_parser(subparsers):
-    parser = subparsers.add_parser("prose", help="counts phrases that the style guide forbids")
-    parser.set_defaults(run=lambda _: print(*table(source=pristine()), sep="\n"))
+        paths[anchor] = [file for file in files_of(source / anchor) if file.suffix == ".rs"]
+    rows = []
+    for name, (lines, hits) in ((name, count(files)) for name, files in paths.items()):
+        rows.append((name, lines, *map(len, hits.values())))
+    print(table.text(("", "lines", *IDIOMS), rows))

@@ -8,14 +8,15 @@ from .artifact import Steps
 from .kernel import BUILD, LINUX, ROOT, WORK, Parts, kernel, make, source, working
 
 
-def write(_):
+def write():
     """Has kbuild write it, and puts the user's paths for those of the build."""
     run = Steps("rust-analyzer")
     with working("debian", kernel("debian") / "work"):
         parts = Parts("debian", run)
         parts.core()
         work = parts.driver()
-        make(run, "ask kbuild", parts.own / "build", f"M={WORK}/rs", "rust-analyzer", work=parts.work, writable=False)
+        make(run, "ask kbuild", parts.own / "build", f"M={WORK}/rs", "rust-analyzer",
+             work=parts.work, writable=False)  # fmt: skip
         text = (work / "rust-project.json").read_text()
     places = {WORK / "rs": REPO, LINUX: source(), BUILD: parts.own / "build", "/usr": ROOT / "usr"}
     for inside, outside in places.items():
@@ -27,7 +28,3 @@ def write(_):
             crate.setdefault("env", {})["VFIO_PCI_RS_OBJ"] = shown(work)
     (REPO / "rust-project.json").write_text(json.dumps(project, indent=1))
     print('For rust-analyzer: "linkedProjects": ["rust-project.json", "tools/testing/Cargo.toml"]')
-
-
-def add_parser(subparsers):
-    subparsers.add_parser("rust-analyzer", help="write rust-project.json").set_defaults(run=write)

@@ -3,20 +3,13 @@
 
 
 def text(head, rows):
-    """Returns a table. A column of numbers is aligned right."""
-    rows = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(head, *rows)]
-    right = [
-        bool(rows) and all(cell[:1].isdigit() or cell in ("", "-") for cell in column)
-        for column in zip(*rows)
-    ]
-    right = right or [False] * len(head)
+    """Returns a table. Numbers behind the first column are aligned right."""
+    rows = [head, *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*rows)]
 
-    def line(cells):
-        padded = (cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(cells, widths, right))
-        return f"| {' | '.join(padded)} |\n"
+    def line(row):
+        first, *cells = zip(row, widths)
+        padded = (c.rjust(w) if c[:1].isdigit() else c.ljust(w) for c, w in cells)
+        return f"| {' | '.join([first[0].ljust(first[1]), *padded])} |\n"
 
-    rule = "|".join(
-        "-" * (width + 1) + (":" if is_right else "-") for width, is_right in zip(widths, right)
-    )
-    return line(head) + f"|{rule}|\n" + "".join(map(line, rows))
+    return line(head) + line(["-" * width for width in widths]) + "".join(map(line, rows[1:]))

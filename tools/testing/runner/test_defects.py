@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Tests of defects: reports that are taken for the defect, and those that are not."""
 
-import tempfile
-import unittest
-from pathlib import Path
-
 from . import defects, vm
+from .scratch import Scratch
 
 LOCKDEP = """\
 [    1.0] something
@@ -24,14 +21,14 @@ unreferenced object 0xffff888001 (size 128):
 LOADED = "# loaded vfio_pci_rs 4096 0 - Live 0xffffffffc0000000 (OE)\n"
 
 
-class Reported(unittest.TestCase):
+class Reported(Scratch):
     def judge(self, dmesg=LOCKDEP, leaks=LEAK, output=LOADED, status=0):
-        with tempfile.TemporaryDirectory() as name:
-            directory = Path(name)
-            for file, text in ("dmesg.log", dmesg), ("kmemleak.log", leaks), ("output.log", output):
-                (directory / file).write_text(text)
-            (directory / "exit-status").write_text(str(status))
-            return [result.ok for result in defects.reported(directory, vm.outcome(directory, ""))]
+        files = {"dmesg.log": dmesg, "kmemleak.log": leaks, "output.log": output}
+        for name, text in files.items():
+            self.write(name, text)
+        self.write("exit-status", str(status))
+        outcome = vm.outcome(self.directory, "")
+        return [result.ok for result in defects.reported(self.directory, outcome)]
 
     def test_both(self):
         self.assertEqual(self.judge(), [True, True, True])
@@ -53,7 +50,3 @@ class Reported(unittest.TestCase):
 
     def test_failed_tests(self):
         self.assertEqual(self.judge(status=1), [True, True, False])
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -2,11 +2,9 @@
 """Tests of docs.py and prose.py, in a scratch repository."""
 
 import subprocess
-import tempfile
-import unittest
-from pathlib import Path
 
 from . import docs, prose
+from .scratch import Scratch
 
 SOURCES = {
     "reset.rs": "fn find_obstacle() {}\nstruct Unused;\n// needs_reset",
@@ -23,30 +21,22 @@ tests X=last_release T=first_release tools/runs --lists nointx"""
 BAD_PROSE = "Gives [`EBUSY`] to whoever has it reset. It is told what is of its own."
 
 
-class Repository(unittest.TestCase):
+class Repository(Scratch):
     def setUp(self):
-        directory = tempfile.TemporaryDirectory()
-        self.addCleanup(directory.cleanup)
-        self.repo = Path(directory.name)
-        subprocess.run(["git", "init", "-q", self.repo], check=True)
+        super().setUp()
+        subprocess.run(["git", "init", "-q", self.directory], check=True)
         for name, text in SOURCES.items():
             self.write(name, text)
 
-    def write(self, name, text):
-        path = self.repo / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-        return path
-
     def test_names(self):
-        names = docs.Names(self.repo)
+        names = docs.Names(self.directory)
         self.assertEqual(docs.unknown(GOOD, names), [])
         self.assertCountEqual([name for _, name in docs.unknown(BAD, names)], BAD_NAMES.split())
 
     def test_made_up_function_fails(self):
         self.write("README.md", "SPDX-License-Identifier\nfind_stranger()")
-        _, ok, detail = docs.results(self.repo)[0]
-        self.assertEqual((ok, detail), (False, "README.md: function find_stranger"))
+        stale = docs.results(self.directory)[0]
+        self.assertEqual((stale.ok, stale.detail), (False, "README.md: function find_stranger"))
 
     def test_messages(self):
         good, bad = "bus reset of bus 01 done: 2 functions", "bus reset of bus 01 lost: 2 functions"
@@ -63,11 +53,8 @@ class Repository(unittest.TestCase):
         self.assertFalse(any(prose.count([self.write("f.rs", good)])[1].values()))
 
     def test_limits_and_private_paths(self):
-        self.assertTrue(all(ok for _, ok, _ in prose.results(self.repo)))
+        self.assertTrue(all(result.ok for result in prose.results(self.directory)))
         self.write("a.rs", "// Gives [`EBUSY`].")
         self.write("b.rs", "// See /ho" + "me/someone.")
-        self.assertEqual([ok for _, ok, _ in prose.results(self.repo)], [False, True, True, False])
-
-
-if __name__ == "__main__":
-    unittest.main()
+        found = [result.ok for result in prose.results(self.directory)]
+        self.assertEqual(found, [False, True, True, False])

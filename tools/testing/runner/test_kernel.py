@@ -1,27 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0
 """Tests of kernel.py that build nothing."""
 
-import tempfile
-import unittest
-from pathlib import Path
-from unittest import mock
-
 from . import Failure, artifact, kernel
+from .scratch import Scratch
 
 
-class Working(unittest.TestCase):
+class Working(Scratch):
     def setUp(self):
-        directory = tempfile.TemporaryDirectory()
-        self.addCleanup(directory.cleanup)
-        self.cache = Path(directory.name)
-        self.work = self.cache / "work"
+        super().setUp()
+        self.work = self.directory / "work"
         for module in artifact, kernel:
-            patch = mock.patch.object(module, "CACHE", self.cache)
-            patch.start()
-            self.addCleanup(patch.stop)
+            self.patch(module, CACHE=self.directory)
 
     def stays_after(self, error):
-        """Returns whether the directory of a build that ends with `error` is there for the next one."""
+        """Returns whether the directory of a build that ends with `error` stays."""
         with self.assertRaises(error), kernel.working("perf", self.work):
             self.work.mkdir()
             raise error("the end")
@@ -35,9 +27,9 @@ class Working(unittest.TestCase):
         self.assertFalse(self.stays_after(KeyboardInterrupt))
 
     def test_options(self):
-        config = self.cache / "config"
-        config.write_text('# CONFIG_A is not set\nCONFIG_B=m\nCONFIG_C="text"\n# CONFIG_D=y\n')
-        self.assertEqual(kernel.options(config), {"CONFIG_A": "n", "CONFIG_B": "m", "CONFIG_C": '"text"'})
+        text = '# CONFIG_A is not set\nCONFIG_B=m\nCONFIG_C="text"\n# CONFIG_D=y\n'
+        expected = {"CONFIG_A": "n", "CONFIG_B": "m", "CONFIG_C": '"text"'}
+        self.assertEqual(kernel.options(self.write("config", text)), expected)
 
     def test_a_warning_removes_what_was_built(self):
         self.work.mkdir()
@@ -45,7 +37,3 @@ class Working(unittest.TestCase):
         with self.assertRaises(Failure):
             kernel.refuse_warnings("a.c:1: warning: unused", self.work)
         self.assertFalse(self.work.exists())
-
-
-if __name__ == "__main__":
-    unittest.main()

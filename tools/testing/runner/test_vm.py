@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Tests of vm: the arguments of topologies, splats, and outcomes."""
+"""Tests of vm and topology: the arguments of QEMU, splats, and outcomes."""
 
-import tempfile
 import unittest
-from pathlib import Path
 
 from . import Failure, vm
+from .scratch import Scratch
+from .topology import Topology, load
 
 KINDS = {"port": "pcie-root-port,hotplug=off"}
 
@@ -39,7 +39,7 @@ NO_SPLATS = """
 
 
 def topology(*devices, **settings):
-    return vm.Topology("t", {"devices": devices, **settings}, KINDS)
+    return Topology({"devices": devices, **settings}, KINDS)
 
 
 class Topologies(unittest.TestCase):
@@ -62,83 +62,42 @@ class Topologies(unittest.TestCase):
         self.assertEqual(len(paths), 2 + 6)
         self.assertEqual(paths["g.1.2"], "10.1/00.2")
 
-    def test_every_topology(self):
-        tables, _ = vm.topologies()
-        for name in tables:
-            machine = vm.topology(name)
-            self.assertEqual(len(machine.paths), machine.arguments.count("-device"), name)
-
     def test_mistakes(self):
-        for devices in (
-            ["a 08.0"],  # no device
-            ["a 08.0 edu", "a 09.0 edu"],  # the same id
-            ["a 08.0 edu", "b 08.0 edu"],  # the same place
-            ["a 07.0 edu"],  # virtme-ng's
-            ["a p/00.0 edu", "p 08.0 port"],  # behind what comes later
-            ["a.{0-1} 08.{0-2} edu"],  # ranges of two lengths
-            ["a.{0-1} 08.0 edu"],  # one range
-        ):
-            with self.assertRaises(Failure, msg=devices):
-                topology(*devices)
-
-    def test_unknown_name(self):
+        # Ranges of two lengths, and a device behind one that comes later.
+        for error, device in (ValueError, "a.{0-1} 08.{0-2} edu"), (KeyError, "a p/00.0 edu"):
+            with self.assertRaises(error):
+                topology(device, "p 08.0 port")
         with self.assertRaisesRegex(Failure, "among .*demo"):
-            vm.topology("none")
-
-    def test_description(self):
-        one = topology("a 08.0 edu")
-        self.assertEqual(one.description(), topology("a 08.0 edu").description())
-        self.assertNotEqual(one.description(), topology("a 08.0 edu", memory="1G").description())
+            load("none")
 
 
-class Logs(unittest.TestCase):
-    def setUp(self):
-        directory = tempfile.TemporaryDirectory()
-        self.addCleanup(directory.cleanup)
-        self.results = Path(directory.name)
-
-    def put(self, **files):
+class Logs(Scratch):
+    def outcome(self, stopped="", **files):
         for name, text in files.items():
-            (self.results / name.replace("_log", ".log").replace("_", "-")).write_text(text)
+            self.write(name.replace("_log", ".log").replace("_", "-"), text)
+        end = vm.outcome(self.directory, stopped)
+        return end.status, end.complaints()
 
     def test_splats(self):
         for line in SPLATS.splitlines():
             self.assertTrue(vm.SPLATS.search(line), line)
-
-    def test_no_splats(self):
         for line in NO_SPLATS:
             self.assertFalse(vm.SPLATS.search(line), line)
 
     def test_leaks(self):
-        self.put(kmemleak_log="unreferenced object 0x1 (size 8):\n  comm x\n")
-        self.assertEqual(vm.splats(self.results), ["kmemleak: unreferenced object 0x1 (size 8):"])
+        leak = "unreferenced object 0x1 (size 8):"
+        _, complaints = self.outcome(exit_status="0", kmemleak_log=f"{leak}\n  comm x\n")
+        self.assertEqual(complaints, [f"splat: kmemleak: {leak}"])
 
-    def test_well(self):
-        self.put(dmesg_log="fine\n", exit_status="0\n")
-        end = vm.outcome(self.results, "")
-        self.assertEqual((end.status, end.complaints()), (0, []))
-
-    def test_command_failed(self):
-        self.put(exit_status="3\n")
-        end = vm.outcome(self.results, "")
-        self.assertEqual((end.status, end.complaints()), (3, []))
+    def test_status(self):
+        self.assertEqual(self.outcome(dmesg_log="fine\n", exit_status="3\n"), (3, []))
 
     def test_splat_in_both_logs_counts_once(self):
-        self.put(exit_status="0", dmesg_log="WARNING: x\n", console_log="WARNING: x\n")
-        self.assertEqual(vm.outcome(self.results, "").complaints(), ["splat: WARNING: x"])
+        logs = {"dmesg_log": "WARNING: x\n", "console_log": "WARNING: x\n"}
+        self.assertEqual(self.outcome(exit_status="0", **logs), (0, ["splat: WARNING: x"]))
 
     def test_no_status(self):
-        self.assertIn("without an exit status", vm.outcome(self.results, "").reason)
-
-    def test_time_limit(self):
-        self.assertEqual(
-            vm.outcome(self.results, "the time limit").complaints(), ["the time limit"]
-        )
-
-    def test_missing_device(self):
-        self.put(unmapped="a at 08.0\n")
-        self.assertIn("no PCI device for a at 08.0", vm.outcome(self.results, "").reason)
-
-
-if __name__ == "__main__":
-    unittest.main()
+        self.assertIn("without an exit status", self.outcome()[1][0])
+        self.assertEqual(self.outcome("the time limit"), (None, ["the time limit"]))
+        missing = self.outcome(unmapped="a at 08.0\n")[1][0]
+        self.assertIn("no PCI device for a at 08.0", missing)

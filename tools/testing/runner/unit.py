@@ -1,72 +1,61 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Unit tests on the host: `make unit`. The reflck and the guests' crates by cargo, and the runner's own."""
+"""Unit tests on the host: `make unit`. The workspace's crates by cargo, and the runner's own."""
 
 import re
 import shutil
 import sys
 
-from . import REPO, TESTING, Failure, driver_files
+from . import TESTING, Failure, driver_files
 from .artifact import Steps
 from .cargo import cargo
-from .results import report
+from .results import Result
+
+OUTCOMES = {"ok": True, "FAILED": False, "FAIL": False, "ERROR": False}
 
 
-def inputs(_):
+def inputs():
     """Returns the inputs of all of them."""
     return [*driver_files(), TESTING]
 
 
-def results(_=False):
-    """Returns (name, ok, detail) for every test."""
-    return [*crates(), *runner()]
-
-
-def crates():
-    """Runs the tests of the workspace's crates."""
+def results():
+    """Returns the Results of every test."""
+    discover = [sys.executable, "-m", "unittest", "discover", "-v", "-s", "runner", "-t", "."]
+    runner = run_tests("runner", tests_of_runner, lambda run: run("", *discover, cwd=TESTING))
     if not shutil.which("cargo"):
-        return [("crates", None, "needs cargo")]
-    output, failure = attempt("unit-crates", lambda run: cargo(run, "", "test", "--locked", "--no-fail-fast"))
-    found, crate = [], ""
-    for line in output.splitlines():
-        running = re.search(r"Running .*deps/(\w+)-[0-9a-f]+\)", line)
-        crate = running[1] if running else crate
-        test = re.match(r"test (\S+) (?:- should panic )?\.\.\. (ok|FAILED|ignored)", line)
-        if test:
-            ok = {"ok": True, "FAILED": False, "ignored": None}[test[2]]
-            found.append((f"{crate}: {test[1]}", ok, panic(output, test[1]) if ok is False else ""))
-    return complete("crates", found, output, failure)
+        return [Result("crates", None, "needs cargo"), *runner]
+    test = ["test", "--locked", "--no-fail-fast"]
+    return [*run_tests("crates", tests_of_crates, lambda run: cargo(run, "", *test)), *runner]
 
 
-def panic(output, test):
-    """Returns the message of a test that failed."""
-    said = re.search(rf"^---- {re.escape(test)} stdout ----\n(.*?)(?=^---- |^failures:)", output, re.MULTILINE | re.DOTALL)
-    return said[1].strip() if said else ""
+def run_tests(name, parse, function):
+    """Returns the Results that parse(output) finds in the output of function(run).
 
-
-def runner():
-    """Runs the tests of this package."""
-    command = [sys.executable, "-m", "unittest", "discover", "-v", "-s", "tools/testing/runner", "-t", "tools/testing"]
-    output, failure = attempt("unit-runner", lambda run: run("", *command, cwd=REPO))
-    tests = re.findall(r"^\w+ \(runner\.([\w.]+)\)(?:\n.*)? \.\.\. (ok|FAIL|ERROR|skipped ['\"](.*)['\"])$", output, re.MULTILINE)
-    found = [(f"runner: {name}", None if why else ended == "ok", why) for name, ended, why in tests]
-    return complete("runner", found, output, failure)
-
-
-def attempt(name, function):
-    """Returns what function(run) returns, and whether it failed."""
+    One of them has failed if the program has.
+    """
+    has_failed = False
     try:
-        return function(Steps(name)), False
+        output = function(Steps(f"unit-{name}"))
     except Failure as failure:
-        return failure.output, True
+        output, has_failed = failure.output, True
+    found = [Result(f"{name}: {test}", OUTCOMES.get(ok), why) for test, ok, why in parse(output)]
+    if not found or (has_failed and all(result.passed() for result in found)):
+        found.append(Result(f"{name}: can be built and run", False, output[-4000:]))
+    return found
 
 
-def complete(name, found, output, failure):
-    """Returns the results `found`, and a failure if the program failed without one."""
-    if found and not (failure and all(ok is not False for _, ok, _ in found)):
-        return found
-    return [*found, (f"{name}: can be built and run", False, "\n".join(output.splitlines()[-60:]))]
+def tests_of_crates(output):
+    """Yields (name, outcome, panic message) for each test of cargo's output."""
+    for crate in re.split(r"(?=^ +Running )", output, flags=re.MULTILINE):
+        name = re.search(r"Running .*deps/(\w+)-[0-9a-f]+\)", crate)
+        ended = r"^test (\S+) (?:- should panic )?\.\.\. (ok|FAILED|ignored)"
+        for test, outcome in re.findall(ended, crate, re.MULTILINE):
+            said = rf"^---- {re.escape(test)} stdout ----\n([\s\S]*?)(?=^---- |^failures:)"
+            panic = re.search(said, crate, re.MULTILINE)
+            yield f"{name[1]}: {test}", outcome, panic[1].strip() if panic else ""
 
 
-def add_parser(subparsers):
-    parser = subparsers.add_parser("unit", help="run the unit tests")
-    parser.set_defaults(run=lambda _: report("unit", results()))
+def tests_of_runner(output):
+    """Returns (name, outcome, reason of a skip) for each test of unittest's output."""
+    test = r"^\w+ \(runner\.([\w.]+)\)(?:\n.*)? \.\.\. (ok|FAIL|ERROR|skipped ['\"](.*)['\"])$"
+    return re.findall(test, output, re.MULTILINE)
