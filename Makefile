@@ -58,8 +58,8 @@ $(obj)/vfio_pci_rs.o: $(obj)/bindings/bindings_generated.rs
 else
 
 # For people. Everything is built in the cache; what is missing there is made.
-.PHONY: all unit lint test models check check-all rust-analyzer demo bench install uninstall intree \
-	series builds clean help
+.PHONY: all unit lint test models check check-all rust-analyzer demo bench install uninstall \
+	intree series builds clean help
 
 all:
 	@tools/run modules debian rs
@@ -87,10 +87,10 @@ clean:
 	@. tools/lib.sh && rm -rf --one-file-system "$$CACHE" && echo "Deleted $$CACHE."
 
 help:
-	@echo "make                   builds vfio-pci-rs.ko and vfio-pci-core.ko for Debian's kernel"
+	@echo "make                   builds the driver and the patched core for Debian's kernel"
 	@echo "make install           installs them for the running kernel, if they are for it"
 	@echo "make uninstall         removes them again"
-	@echo "make demo              shows the driver at work in a virtual machine, beside vfio-pci"
+	@echo "make demo              shows the driver in a virtual machine, beside vfio-pci"
 	@echo
 	@echo "make unit              tests the reset domains and the tools on the host   (10 s)"
 	@echo "make lint              checks the source: format, lints, the patch series  (30 s)"
