@@ -3,7 +3,6 @@
 //! A call, how it is written down, and its outcome.
 
 use std::fmt;
-use std::mem::offset_of;
 
 use nix::errno::Errno;
 use raw::Pointer;
@@ -37,17 +36,20 @@ impl Handle {
     /// The function under test, opened a second time.
     pub const AGAIN: Self = Handle::Device(2);
     /// All files that a session can hold.
-    pub const ALL: [Self; Self::SLOTS] = [
-        Self::DEVICE,
-        Self::SIBLING,
-        Self::AGAIN,
-        Handle::Group(0),
-        Handle::Group(1),
-        Handle::Container,
-        Handle::Iommufd(0),
-        Handle::Iommufd(1),
-        Handle::Null,
-    ];
+    pub const ALL: [Self; Self::SLOTS] = {
+        use Handle::*;
+        [
+            Device(0),
+            Device(1),
+            Device(2),
+            Group(0),
+            Group(1),
+            Container,
+            Iommufd(0),
+            Iommufd(1),
+            Null,
+        ]
+    };
 
     /// Where the session keeps the file.
     pub fn slot(self) -> Option<usize> {
@@ -64,52 +66,41 @@ impl Handle {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Request(pub u32);
 
-/// Names the requests. For each: its number, and the least size of an argument that is accepted.
+/// Names requests by their numbers.
 macro_rules! requests {
-    ($($name:ident = $number:literal, $minimum:expr;)*) => {
+    ($($name:ident = $number:literal),*) => {
         impl Request {
             $(pub const $name: Self = Request($number);)*
-            const KNOWN: &[(Self, &str, usize)] =
-                &[$((Self::$name, stringify!($name), $minimum)),*];
+            const NAMES: &[(Self, &str)] = &[$((Self::$name, stringify!($name))),*];
         }
     };
 }
 
 requests! {
-    SET_IOMMU = 0x3b66, 0;
-    GROUP_GET_STATUS = 0x3b67, 8;
-    GROUP_SET_CONTAINER = 0x3b68, 4;
-    GROUP_UNSET_CONTAINER = 0x3b69, 0;
-    GROUP_GET_DEVICE_FD = 0x3b6a, 0;
-    GET_INFO = 0x3b6b, offset_of!(vfio::vfio_device_info, cap_offset);
-    GET_REGION_INFO = 0x3b6c, size_of::<vfio::vfio_region_info>();
-    GET_IRQ_INFO = 0x3b6d, size_of::<vfio::vfio_irq_info>();
-    SET_IRQS = 0x3b6e, size_of::<vfio::vfio_irq_set>();
-    RESET = 0x3b6f, 0;
-    HOT_RESET_INFO = 0x3b70, size_of::<vfio::vfio_pci_hot_reset_info>();
-    HOT_RESET = 0x3b71, size_of::<vfio::vfio_pci_hot_reset>();
-    IOEVENTFD = 0x3b74, offset_of!(vfio::vfio_device_ioeventfd, fd) + 4;
-    FEATURE = 0x3b75, size_of::<vfio::vfio_device_feature>();
-    BIND_IOMMUFD = 0x3b76, 16;
-    ATTACH_IOMMUFD_PT = 0x3b77, 12;
-    DETACH_IOMMUFD_PT = 0x3b78, 8;
-    IOAS_ALLOC = 0x3b81, 12;
+    SET_IOMMU = 0x3b66,
+    GROUP_GET_STATUS = 0x3b67,
+    GROUP_SET_CONTAINER = 0x3b68,
+    GROUP_UNSET_CONTAINER = 0x3b69,
+    GROUP_GET_DEVICE_FD = 0x3b6a,
+    GET_INFO = 0x3b6b,
+    GET_REGION_INFO = 0x3b6c,
+    GET_IRQ_INFO = 0x3b6d,
+    SET_IRQS = 0x3b6e,
+    RESET = 0x3b6f,
+    HOT_RESET_INFO = 0x3b70,
+    HOT_RESET = 0x3b71,
+    IOEVENTFD = 0x3b74,
+    FEATURE = 0x3b75,
+    BIND_IOMMUFD = 0x3b76,
+    ATTACH_IOMMUFD_PT = 0x3b77,
+    DETACH_IOMMUFD_PT = 0x3b78,
+    IOAS_ALLOC = 0x3b81
 }
 
 impl Request {
     /// All requests that a device might know, and a few more.
     pub fn of_device() -> impl Iterator<Item = Self> {
         (Self::GET_INFO.0..0x3b7c).map(Request)
-    }
-
-    fn known(self) -> Option<&'static (Self, &'static str, usize)> {
-        Self::KNOWN.iter().find(|(known, ..)| *known == self)
-    }
-
-    /// The least size of its argument that is accepted.
-    pub fn minimum(self) -> u32 {
-        // CAST: A few bytes.
-        self.known().map_or(8, |(.., minimum)| *minimum as u32)
     }
 }
 
@@ -136,15 +127,11 @@ pub struct Block {
 
 impl Block {
     pub fn words(words: &[u32]) -> Self {
-        words.iter().fold(Block::default(), |block, word| block.raw(&word.to_ne_bytes()))
+        words.iter().fold(Block::default(), |block, word| block.word(*word))
     }
 
     pub fn word(self, word: u32) -> Self {
         self.raw(&word.to_ne_bytes())
-    }
-
-    pub fn long(self, long: u64) -> Self {
-        self.raw(&long.to_ne_bytes())
     }
 
     pub fn raw(mut self, bytes: &[u8]) -> Self {
@@ -314,8 +301,8 @@ impl From<nix::Result<usize>> for Outcome {
 
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.known() {
-            Some((_, name, _)) => f.write_str(name),
+        match Self::NAMES.iter().find(|(known, _)| known == self) {
+            Some((_, name)) => f.write_str(name),
             None => write!(f, "{:#x}", self.0),
         }
     }

@@ -7,11 +7,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::meant::{matches, List};
+use crate::meant::List;
 use crate::session::Entry;
-
-/// How much of a text is printed.
-const SHOWN: usize = 400;
 
 /// The recordings of the same script.
 #[derive(Debug, Default)]
@@ -22,26 +19,20 @@ pub struct Runs {
     pub again: Option<Vec<Entry>>,
 }
 
-#[derive(Debug)]
-pub struct Difference {
-    call: String,
-    c: String,
-    other: String,
-}
-
 #[derive(Debug, Default)]
 pub struct Comparison {
     pub compared: usize,
     /// Calls that succeeded on vfio-pci.
-    pub succeeded: usize,
+    succeeded: usize,
+    meant: usize,
     /// Outcomes that differ on vfio-pci itself.
-    pub varying: Vec<Difference>,
-    pub meant: usize,
-    pub different: Vec<Difference>,
+    pub varying: Vec<String>,
+    pub different: Vec<String>,
 }
 
 impl Runs {
-    pub fn compare(&self, meant: &List) -> Comparison {
+    /// Compares the recordings of a script.
+    pub fn compare(&self, script: &str, meant: &List) -> Comparison {
         let mut comparison = Comparison::default();
         let runs = [&self.c, &self.ours, self.again.as_ref().unwrap_or(&self.c)];
         // Facts go by their names: a driver may have one more. Calls go by their order.
@@ -49,66 +40,36 @@ impl Runs {
             runs.iter().flat_map(|run| run.iter().filter_map(|(call, _)| call.as_fact())).collect();
         for name in names {
             let fact = runs.map(|run| run.iter().find(|(call, _)| call.as_fact() == Some(name)));
-            comparison.add(fact, meant);
+            comparison.add(fact, script, meant);
         }
         let mut calls = runs.map(|run| run.iter().filter(|(call, _)| call.as_fact().is_none()));
         loop {
             let call = calls.each_mut().map(Iterator::next);
             if call.iter().all(Option::is_none) {
-                break;
+                return comparison;
             }
-            comparison.add(call, meant);
+            comparison.add(call, script, meant);
         }
-        comparison
     }
 }
 
-impl Difference {
-    fn new(c: Option<&Entry>, other: Option<&Entry>) -> Self {
-        let call =
-            |of: Option<&Entry>| of.map_or("no call".into(), |(call, _)| format!("{call:?}"));
-        let answer = |of: Option<&Entry>| of.map_or("no call".into(), |(_, is)| format!("{is:?}"));
-        // Calls depend on earlier outcomes: the other run may have made another one.
-        let same_call = c.map(|(call, _)| call) == other.map(|(call, _)| call);
-        let other_answer = match same_call {
-            true => answer(other),
-            false => format!("{} => {}", call(other), answer(other)),
-        };
-        Difference { call: call(c.or(other)), c: answer(c), other: other_answer }
-    }
-}
-
-/// The beginning of a text.
-fn short(text: &str) -> String {
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{} ...", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Difference { call, c, other } = self;
-        // Where long texts begin to differ.
-        let same = c.bytes().zip(other.bytes()).take_while(|(c, other)| c == other).count();
-        writeln!(f, "{}\n  vfio-pci: {}\n  other:    {}", short(call), short(c), short(other))?;
-        write!(f, "  the same up to character {same}")
-    }
+/// Describes a difference.
+fn describe(script: &str, c: Option<&Entry>, other: Option<&Entry>) -> String {
+    let call = |of: Option<&Entry>| of.map_or("no call".into(), |(call, _)| format!("{call:?}"));
+    let answer = |of: Option<&Entry>| of.map_or("no call".into(), |(_, is)| format!("{is:?}"));
+    // Calls depend on earlier outcomes: the other run may have made another one.
+    let other_call = match c.map(|(call, _)| call) == other.map(|(call, _)| call) {
+        true => String::new(),
+        false => format!("{} => ", call(other)),
+    };
+    format!("{script} {}: {} {other_call}{}", call(c.or(other)), answer(c), answer(other))
 }
 
 impl Comparison {
-    /// Removes the differences whose text matches. Returns how many there were.
-    pub fn take(&mut self, pattern: &str) -> usize {
-        let before = self.different.len();
-        self.different
-            .retain(|of| !matches(pattern, &format!("{}: {} {}", of.call, of.c, of.other)));
-        before - self.different.len()
-    }
-
-    fn add(&mut self, entry: [Option<&Entry>; 3], meant: &List) {
+    fn add(&mut self, entry: [Option<&Entry>; 3], script: &str, meant: &List) {
         let [c, ours, again] = entry;
         if c != again {
-            self.varying.push(Difference::new(c, again));
+            self.varying.push(describe(script, c, again));
             return;
         }
         self.compared += 1;
@@ -116,26 +77,20 @@ impl Comparison {
         if c == ours {
             return;
         }
-        let difference = Difference::new(c, ours);
-        if meant.has(&difference.call, &difference.c, &difference.other) {
-            self.meant += 1;
-        } else {
-            self.different.push(difference);
+        let difference = describe(script, c, ours);
+        match meant.has(&difference) {
+            true => self.meant += 1,
+            false => self.different.push(difference),
         }
     }
 }
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} outcomes compared, {} of success, {} varying, {} meant, {} different",
-            self.compared,
-            self.succeeded,
-            self.varying.len(),
-            self.meant,
-            self.different.len()
-        )
+        let Comparison { compared, succeeded, meant, varying, different } = self;
+        let (varying, different) = (varying.len(), different.len());
+        write!(f, "{compared} outcomes compared, {succeeded} of success, ")?;
+        write!(f, "{varying} varying, {meant} meant, {different} different")
     }
 }
 
@@ -144,34 +99,29 @@ mod tests {
     use super::*;
     use crate::call::{Call, Outcome, Returned};
 
-    fn run(values: &[i64]) -> Vec<Entry> {
-        let entry = |value: &i64| (Call::Signals, Outcome::new(Returned::Value(*value)));
-        values.iter().map(entry).collect()
+    fn entry(call: Call, text: &str) -> Entry {
+        (call, Outcome::new(Returned::Text(text.to_owned())))
     }
 
     #[test]
     fn differences_and_variations() {
-        let runs =
-            Runs { c: run(&[1, 2, 3]), ours: run(&[1, 0, 0, 4]), again: Some(run(&[1, 2, 4])) };
-        let comparison = runs.compare(&List::default());
-        assert_eq!(comparison.compared, 3);
-        assert_eq!(comparison.varying.len(), 1);
-        assert_eq!(comparison.different.len(), 2);
-        assert_eq!(comparison.different[1].c, "no call");
+        let run = |texts: &[&str]| texts.iter().map(|text| entry(Call::Log, text)).collect();
+        let (c, ours) = (run(&["a", "b", "c"]), run(&["a", "x", "x", "d"]));
+        let runs = Runs { c, ours, again: Some(run(&["a", "b", "d"])) };
+        let comparison = runs.compare("fixed", &List::default());
+        assert_eq!((comparison.compared, comparison.varying.len()), (3, 1));
+        let last = "fixed Log: no call Log => Text(\"d\")";
+        assert_eq!(comparison.different, ["fixed Log: Text(\"b\") Text(\"x\")", last]);
     }
 
     #[test]
     fn one_more_fact() {
-        let fact = |name: &str| {
-            (Call::Fact(name.to_owned()), Outcome::new(Returned::Text("is".to_owned())))
+        let run = |names: &[&str]| {
+            names.iter().map(|name| entry(Call::Fact((*name).to_owned()), "is")).collect()
         };
-        let runs = Runs {
-            c: vec![fact("a"), fact("c")],
-            ours: vec![fact("a"), fact("b"), fact("c")],
-            again: None,
-        };
-        let comparison = runs.compare(&List::default());
-        assert_eq!(comparison.different.len(), 1);
-        assert_eq!(comparison.different[0].call, "Fact(\"b\")");
+        let runs = Runs { c: run(&["a", "c"]), ours: run(&["a", "b", "c"]), again: None };
+        let different = runs.compare("drivers", &List::default()).different;
+        assert_eq!(different.len(), 1);
+        assert!(different[0].starts_with("drivers Fact(\"b\"): no call "));
     }
 }

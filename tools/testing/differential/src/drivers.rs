@@ -18,7 +18,7 @@ use lab::sriov::VirtualFunctions;
 use lab::sysfs::driver_path;
 use lab::topology::{Device, Topology};
 
-use crate::call::{Block, Call, Handle, Of, Request, To};
+use crate::call::{Call, Handle, Of, Request, To};
 use crate::places::{self, Place};
 use crate::session::{Entry, Mode, Session};
 
@@ -77,7 +77,7 @@ fn shown(driver: &Driver, place: &Place) -> Result<Vec<Entry>> {
 
 /// The files of the bound functions.
 pub fn files_of_functions(session: &mut Session<'_>) -> Result<()> {
-    for (number, function) in session.functions().iter().enumerate() {
+    for (number, function) in session.functions.iter().enumerate() {
         for (name, kind) in files(&function.path())? {
             session.fact(format!("file {name} of function {number}"), kind);
         }
@@ -113,7 +113,7 @@ fn identities(session: &mut Session<'_>) -> Result<()> {
         session.call(Call::State(0));
     };
     let set = |name: &'static str, value: &str| Call::Set(Of::Driver, name, value.into());
-    let edu = session.functions()[0].clone();
+    let edu = session.functions[0].clone();
 
     log(session, Call::Reload("no_such_parameter=1"));
     log(session, Call::Reload("disable_vga=maybe"));
@@ -157,7 +157,7 @@ fn options(session: &mut Session<'_>) -> Result<()> {
         session.call(Call::Bind(0, To::Driver));
         session.call(Call::State(0));
         session.open(Handle::DEVICE);
-        session.call(Call::device(Request::GET_IRQ_INFO, Block::words(&[16, 0, 0])));
+        session.ask(Handle::DEVICE, Request::GET_IRQ_INFO, &[16, 0, 0]);
         session.call(Call::CloseAll);
         session.call(Call::State(0));
     }
@@ -177,7 +177,7 @@ fn virtual_functions(session: &mut Session<'_>) -> Result<()> {
         session.call(Call::Set(Of::Function(0), name, value.to_owned()));
         look(session);
     };
-    let pf = session.functions()[0].clone();
+    let pf = session.functions[0].clone();
 
     session.call(Call::Bind(0, To::Driver));
     set(session, "1");

@@ -17,8 +17,8 @@ mod script;
 mod session;
 mod smoke;
 
-use std::fs;
-use std::io::{self, BufWriter, Write};
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -30,14 +30,14 @@ use lab::report::Report;
 use lab::sriov::VirtualFunctions;
 use lab::topology::Topology;
 
-use crate::compare::{Comparison, Difference, Runs};
-use crate::meant::List;
+use crate::compare::Runs;
+use crate::meant::{List, Meant};
 use crate::places::Place;
 use crate::record::{Functions, Recorded, Recorder};
-use crate::session::{Entry, Mode};
+use crate::session::Mode;
 
-/// How many differences are printed of each script.
-const SHOWN: usize = 10;
+/// How many differences are reported of each script, and how much of each.
+const SHOWN: (usize, usize) = (10, 600);
 
 /// Compares the answers of vfio-pci and vfio_pci_rs.
 #[derive(Parser)]
@@ -57,11 +57,11 @@ struct Arguments {
     /// The first seed.
     #[arg(long, default_value = "1")]
     first_seed: u64,
-    /// Leave out most orders in which files can be closed.
+    /// Leave out half of the orders in which files can be closed.
     #[arg(long)]
     brief: bool,
-    /// Expect a defect, by which calls differ whose text matches: both the fixed script and random
-    /// calls must find it, and nothing else. Can be repeated.
+    /// Expect a defect: fixed scripts and random calls must both differ as the pattern says (see
+    /// meant.toml). Can be repeated; nothing else may differ.
     #[arg(long, value_name = "PATTERN")]
     finds: Vec<String>,
     /// The driver that is compared with vfio-pci.
@@ -72,14 +72,10 @@ struct Arguments {
     results: PathBuf,
 }
 
-/// Judges recordings, and counts.
+/// Judges recordings.
 struct Judge {
     meant: List,
-    results: PathBuf,
-    compared: usize,
-    finds: Vec<String>,
-    /// How often the fixed scripts and random calls have found each defect.
-    found: Vec<[usize; 2]>,
+    transcripts: PathBuf,
     report: Report,
 }
 
@@ -91,55 +87,58 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<ExitCode> {
-    let topology = Topology::read(&arguments.results)?;
-    let is_chosen =
-        |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|o| o == name);
+    let Arguments { mode, only, seeds, calls, first_seed, brief, finds, driver, results } =
+        arguments;
+    let topology = Topology::read(&results)?;
+    let is_chosen = |name: &str| only.is_empty() || only.iter().any(|only| only == name);
     let places: Vec<&Place> = places::ALL.iter().filter(|place| is_chosen(place.name)).collect();
     // Both ways to open a device depend on modules.
-    let c = Driver::new("vfio-pci");
+    let (c, ours) = (Driver::new("vfio-pci"), Driver::new(&driver));
     c.load(&[])?;
-    let recorder = Recorder {
-        c,
-        ours: Driver::new(&arguments.driver),
-        modes: modes(&arguments.mode)?,
-        brief: arguments.brief,
-        seeds: arguments.first_seed..arguments.first_seed + arguments.seeds,
-        calls: arguments.calls,
-    };
-    let with_drivers = is_chosen("drivers");
-    ensure!(with_drivers || !places.is_empty(), "no place is called {:?}", arguments.only);
+    ensure!(mode.iter().all(|mode| mode.exists()), "this kernel cannot open a device so");
+    let modes = if mode.is_empty() { vec![Mode::Group, Mode::Cdev] } else { mode.clone() };
+    let modes = modes.into_iter().filter(|mode| mode.exists()).collect();
+    let recorder = Recorder { c, ours, modes, brief, seeds: first_seed..first_seed + seeds, calls };
 
-    let mut tests = vec!["drivers".to_owned(); usize::from(with_drivers)];
+    let mut tests = vec!["drivers".to_owned(); usize::from(is_chosen("drivers"))];
     for place in &places {
         for mode in &recorder.modes {
-            tests.push(format!("{} {} fixed", place.name, mode.name()));
-            if !recorder.seeds.is_empty() {
-                tests.push(format!("{} {} random", place.name, mode.name()));
-            }
+            tests.push(name(place, *mode, "fixed"));
+            tests.extend((seeds > 0).then(|| name(place, *mode, "random")));
         }
     }
+    ensure!(!tests.is_empty(), "no place is called {only:?}");
     tests.push("meant differences".to_owned());
-    tests.extend((!arguments.finds.is_empty()).then(|| "defects".to_owned()));
-    let mut judge = Judge {
-        meant: List::read()?,
-        results: arguments.results.clone(),
-        compared: 0,
-        found: vec![[0; 2]; arguments.finds.len()],
-        finds: arguments.finds,
-        report: Report::create(&arguments.results, "differential", &tests)?,
-    };
+    let report = Report::create(&results, "differential", &tests)?;
+    let transcripts = results.join("transcripts");
+    let mut judge = Judge { meant: List::read()?, transcripts, report };
+    // A part of the test may be without the differences that are meant.
+    let is_part = !only.is_empty() || !mode.is_empty();
+    judge.meant.meant.iter_mut().for_each(|meant| meant.optional = is_part);
+    for (pattern, script) in finds.iter().flat_map(|of| [(of, "fixed"), (of, "random")]) {
+        let (name, reason) = (format!("{script} calls"), format!("find the defect {pattern}"));
+        let differs = format!("{script} {pattern}");
+        judge.meant.meant.push(Meant { name, reason, differs, ..Meant::default() });
+    }
 
     for module in ["pci_stub", helper::MODULE] {
         driver::modprobe(module, &[])?;
     }
-    if with_drivers {
-        judge.drivers(&recorder, &topology);
+    if is_chosen("drivers") {
+        let runs = recorder.compare(|driver| drivers::run(driver, &topology));
+        let runs = runs.map(|(c, ours, again)| vec![("drivers".into(), Runs { c, ours, again })]);
+        judge.test("drivers", "drivers", runs);
     }
-    record(&recorder, &topology, &places, &mut judge)?;
-    judge.meant(arguments.only.is_empty() && arguments.mode.is_empty());
-    judge.defects();
-    println!("# {} outcomes were compared", judge.compared);
+    if !places.is_empty() {
+        record(&recorder, &topology, &places, &mut judge)?;
+    }
+    judge.meant();
     Ok(judge.report.exit_code())
+}
+
+/// The name of a test.
+fn name(place: &Place, mode: Mode, script: &str) -> String {
+    format!("{} {mode:?} {script}", place.name).to_lowercase()
 }
 
 /// Records and judges the places.
@@ -149,31 +148,18 @@ fn record(
     places: &[&'static Place],
     judge: &mut Judge,
 ) -> Result<()> {
-    if places.is_empty() {
-        return Ok(());
-    }
     recorder.c.load(&[])?;
     recorder.ours.load(&[])?;
     let pf = topology.device(places::PF)?;
-    let vfs = match places.iter().any(|place| place.name == places::VF) {
-        true => Some(VirtualFunctions::enable(&pf, 1)?),
-        false => None,
+    let vfs = VirtualFunctions::enable(&pf, 1)?;
+    let device = |role: &&str| match vfs.devices().into_iter().find(|vf| vf.role() == *role) {
+        Some(vf) => Ok(vf),
+        None => topology.device(role),
     };
-    let mut functions: Vec<Functions> = Vec::new();
-    for place in places {
-        let virtual_function = vfs.as_ref().filter(|_| place.name == places::VF);
-        functions.push((
-            place,
-            match virtual_function {
-                Some(vfs) => vfs.devices(),
-                None => place
-                    .roles
-                    .iter()
-                    .map(|role| topology.device(role))
-                    .collect::<Result<_, _>>()?,
-            },
-        ));
-    }
+    let functions = |place: &&'static Place| -> Result<Functions> {
+        Ok((*place, place.roles.iter().map(device).collect::<Result<_, _>>()?))
+    };
+    let functions: Vec<Functions> = places.iter().map(functions).collect::<Result<_>>()?;
     recorder.record(&functions, |recorded| judge.place(recorded, recorder));
     drop(vfs);
     recorder.ours.unload()?;
@@ -181,82 +167,35 @@ fn record(
     Ok(())
 }
 
-/// The ways to open devices: as on the command line, or all that the kernel has.
-fn modes(asked: &[Mode]) -> Result<Vec<Mode>> {
-    for mode in asked {
-        ensure!(mode.exists(), "this kernel cannot open a device by its {}", mode.name());
-    }
-    let mut modes = if asked.is_empty() { vec![Mode::Group, Mode::Cdev] } else { asked.to_vec() };
-    modes.retain(|mode| mode.exists());
-    Ok(modes)
-}
-
 impl Judge {
-    fn drivers(&mut self, recorder: &Recorder, topology: &Topology) {
-        let one = |driver| drivers::run(driver, topology);
-        let runs = one(&recorder.c).and_then(|c| {
-            let mut runs = Runs { c, ours: one(&recorder.ours)?, again: None };
-            if runs.c != runs.ours {
-                runs.again = Some(one(&recorder.c)?);
-            }
-            Ok(runs)
-        });
-        self.test("drivers", runs.map(|runs| vec![("script".to_owned(), runs)]));
-    }
-
-    fn place(&mut self, recorded: Recorded, recorder: &Recorder) {
-        let name = format!("{} {}", recorded.place.name, recorded.mode.name());
-        let mut runs = match recorded.runs {
+    fn place(&mut self, (place, mode, runs): Recorded, recorder: &Recorder) {
+        let mut runs = match runs {
             Ok(runs) => runs.into_iter(),
-            Err(error) => return self.test(&format!("{name} fixed"), Err(error)),
+            Err(error) => return self.test(&name(place, mode, "fixed"), "fixed", Err(error)),
         };
         let fixed = runs.next().map(|runs| ("script".to_owned(), runs));
-        self.test(&format!("{name} fixed"), Ok(fixed.into_iter().collect()));
+        self.test(&name(place, mode, "fixed"), "fixed", Ok(fixed.into_iter().collect()));
         let seeds = recorder.seeds.clone().map(|seed| format!("seed {seed}"));
         if !recorder.seeds.is_empty() {
-            self.test(&format!("{name} random"), Ok(seeds.zip(runs).collect()));
+            self.test(&name(place, mode, "random"), "random", Ok(seeds.zip(runs).collect()));
         }
     }
 
-    /// Reports whether the outcomes of some scripts are the same on both drivers.
-    fn test(&mut self, name: &str, runs: Result<Vec<(String, Runs)>>) {
-        let Judge { meant, results, compared, finds, found, report } = self;
-        let kind = usize::from(name.ends_with("random"));
-        report.run(name, false, |t| {
-            for (script, runs) in runs? {
-                let mut comparison = runs.compare(meant);
-                for (pattern, found) in finds.iter().zip(found.iter_mut()) {
-                    found[kind] += comparison.take(pattern);
-                }
-                *compared += comparison.compared;
-                t.note(format!("{script}: {comparison}"));
-                let Comparison { compared, varying, different, .. } = comparison;
-                t.check(format!("{script}: the same outcomes"), different.is_empty(), || {
-                    shown(&different)
-                });
+    /// Reports whether the outcomes of some recordings are the same on both drivers.
+    fn test(&mut self, test: &str, script: &str, recordings: Result<Vec<(String, Runs)>>) {
+        let Judge { meant, transcripts, report } = self;
+        report.run(test, false, |t| {
+            for (name, runs) in recordings? {
+                let comparison = runs.compare(script, meant);
+                t.note(format!("{name}: {comparison}"));
+                let (varying, different) = (&comparison.varying, &comparison.different);
+                let same = different.is_empty();
+                t.check(format!("{name}: the same outcomes"), same, || shown(different));
                 // Without outcomes to compare, nothing differs.
-                let varies = !varying.is_empty() || compared == 0;
-                t.check(format!("{script}: nothing varies on vfio-pci"), !varies, || {
-                    shown(&varying)
-                });
-                if varies || !different.is_empty() {
-                    write_down(&results.join("transcripts"), &format!("{name} {script}"), &runs)?;
-                }
-            }
-            Ok(())
-        });
-    }
-
-    /// Reports whether the expected defects were found.
-    fn defects(&mut self) {
-        let Judge { finds, found, report, .. } = self;
-        if finds.is_empty() {
-            return;
-        }
-        report.run("defects", false, |t| {
-            for (pattern, [fixed, random]) in finds.iter().zip(found) {
-                for (who, count) in [("a fixed script", fixed), ("random calls", random)] {
-                    t.check(format!("found by {who}: {pattern}"), *count > 0, || "no call differs");
+                let stable = varying.is_empty() && comparison.compared > 0;
+                t.check(format!("{name}: vfio-pci does not vary"), stable, || shown(varying));
+                if runs.again.is_some() || !stable {
+                    write_down(transcripts, &format!("{test} {name}").replace(' ', "-"), &runs)?;
                 }
             }
             Ok(())
@@ -264,16 +203,15 @@ impl Judge {
     }
 
     /// Reports whether the differences that are meant are found.
-    fn meant(&mut self, all: bool) {
+    fn meant(&mut self) {
         let Judge { meant, report, .. } = self;
         report.run("meant differences", false, |t| {
             t.check("the list was read", true, || "");
-            for (meant, times) in meant.found() {
+            for meant in &meant.meant {
                 let what = format!("{}: {}", meant.name, meant.reason);
-                match (&meant.conditional, times) {
-                    (Some(why), 0) => t.skip(what, why),
-                    (None, 0) if !all => t.skip(what, "not everything was compared"),
-                    _ => t.check(what, times > 0, || "the drivers no longer differ by it"),
+                match meant.found.get() {
+                    0 if meant.optional => t.skip(what, "not everything was compared"),
+                    found => t.check(what, found > 0, || "nothing differs by it"),
                 }
             }
             Ok(())
@@ -282,28 +220,24 @@ impl Judge {
 }
 
 fn write_down(directory: &Path, name: &str, runs: &Runs) -> Result<()> {
-    fs::create_dir_all(directory)?;
+    fs::create_dir_all(directory).context("making a directory for transcripts")?;
     let again = runs.again.iter().map(|again| (again, "c-again"));
     for (entries, extension) in [(&runs.c, "c"), (&runs.ours, "ours")].into_iter().chain(again) {
-        let path = directory.join(format!("{}.{extension}", name.replace(' ', "-")));
-        write_entries(&path, entries).with_context(|| path.display().to_string())?;
+        let path = directory.join(format!("{name}.{extension}"));
+        let mut file = BufWriter::new(File::create(&path).with_context(|| format!("{path:?}"))?);
+        for (call, outcome) in entries {
+            writeln!(file, "{call:?}\t{outcome:?}")?;
+        }
+        file.flush()?;
     }
     Ok(())
 }
 
-fn write_entries(path: &Path, entries: &[Entry]) -> io::Result<()> {
-    let mut file = BufWriter::new(fs::File::create(path)?);
-    for (call, outcome) in entries {
-        writeln!(file, "{call:?}\t{outcome:?}")?;
+fn shown(differences: &[String]) -> String {
+    let short = |text: &String| text.chars().take(SHOWN.1).collect();
+    let mut lines: Vec<String> = differences.iter().take(SHOWN.0).map(short).collect();
+    if differences.len() > SHOWN.0 {
+        lines.push(format!("and {} more", differences.len() - SHOWN.0));
     }
-    file.flush()
-}
-
-fn shown(differences: &[Difference]) -> String {
-    let mut text: Vec<String> =
-        differences.iter().take(SHOWN).map(|difference| difference.to_string()).collect();
-    if differences.len() > SHOWN {
-        text.push(format!("and {} more", differences.len() - SHOWN));
-    }
-    text.join("\n")
+    lines.join("\n")
 }

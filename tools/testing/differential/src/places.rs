@@ -4,13 +4,21 @@
 //!
 //! Each place has a bus and IOMMU groups of its own, so that places do not disturb each other.
 
+use crate::call::At;
+
 /// Registers or memory that keep a value without side effects. A reset clears them, which makes
 /// them a marker: after a call they show whether the function was reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scratch {
-    pub region: u32,
-    pub offset: u64,
+    pub at: At,
     pub length: usize,
+}
+
+impl Scratch {
+    /// The page, and the offset in it.
+    pub fn page(self) -> (At, u64) {
+        (At { offset: self.at.offset & !0xfff, ..self.at }, self.at.offset & 0xfff)
+    }
 }
 
 #[derive(Debug)]
@@ -34,7 +42,7 @@ const fn place(
     offset: u64,
     length: usize,
 ) -> Place {
-    Place { name, roles, scratch: Scratch { region, offset, length } }
+    Place { name, roles, scratch: Scratch { at: At { region, offset }, length } }
 }
 
 /// All places, the slowest first.

@@ -12,7 +12,7 @@ use vfio_bindings::bindings::vfio;
 use crate::call::{At, Block, Bytes, Call, Handle, Of, Request, To};
 use crate::script;
 use crate::session::{self, Mode, Session, EVENTS};
-use crate::smoke::{self, Facts};
+use crate::smoke;
 
 /// The number of calls that a device in low power sleeps.
 const SLEEP: u32 = 6;
@@ -22,37 +22,37 @@ const SIZES: [u32; 12] = [0, 1, 8, 11, 12, 16, 19, 20, 24, 32, 4096, u32::MAX];
 
 struct Generator<'a, 's> {
     rng: Rng,
-    facts: &'a Facts,
     session: &'a mut Session<'s>,
     /// The number of calls until the device is woken.
     asleep: u32,
 }
 
 /// Opens the device, and makes at least `calls` calls.
-pub fn run(session: &mut Session<'_>, facts: &Facts, seed: u64, calls: usize) {
-    let mut generator = Generator { rng: Rng::with_seed(seed), facts, session, asleep: 0 };
+pub fn run(session: &mut Session<'_>, seed: u64, calls: usize) {
+    let mut generator = Generator { rng: Rng::with_seed(seed), session, asleep: 0 };
     generator.session.open(Handle::DEVICE);
-    while generator.session.recorded() < calls {
+    while generator.session.entries.len() < calls {
         generator.next();
     }
     session.call(Call::CloseAll);
-    for function in 0..session.functions().len() {
+    for function in 0..session.functions.len() {
         // CAST: At most 1.
         session.call(Call::Bind(function as u8, To::Driver));
     }
     session.open(Handle::DEVICE);
     smoke::enable_memory(session, true);
     smoke::write_scratch(session, Handle::DEVICE, 0);
-    smoke::restore_config(session, facts);
 }
+
+/// How often a call is made, and how.
+type Kind<G> = (u32, fn(&mut G));
 
 impl Generator<'_, '_> {
     /// The calls, and how often each is made: more often the ones that run the driver's code.
-    #[allow(clippy::type_complexity)]
-    const KINDS: [(u32, fn(&mut Self)); 19] = [
+    const KINDS: [Kind<Self>; 18] = [
         (60, Self::open),
         (35, Self::close),
-        (3, Self::close_all),
+        (3, |this| this.call(Call::CloseAll)),
         (30, Self::iommufd),
         (50, Self::hot_reset_info),
         (60, Self::hot_reset),
@@ -60,24 +60,15 @@ impl Generator<'_, '_> {
         (10, Self::set),
         (30, Self::state),
         (40, Self::scratch),
-        (25, Self::garbage),
+        (35, Self::garbage),
         (20, Self::config),
         (20, Self::repair),
-        (10, Self::info),
         (15, Self::interrupts),
         (10, Self::mapping),
         (10, Self::feature),
         (3, Self::low_power),
-        (3, Self::reset),
+        (3, |this| this.call(Call::pointer(Handle::DEVICE, Request::RESET, Pointer::Null))),
     ];
-
-    fn close_all(&mut self) {
-        self.call(Call::CloseAll);
-    }
-
-    fn reset(&mut self) {
-        self.call(Call::pointer(Handle::DEVICE, Request::RESET, Pointer::Null));
-    }
 
     fn next(&mut self) {
         if self.asleep > 0 {
@@ -122,16 +113,10 @@ impl Generator<'_, '_> {
         self.choose(&[Handle::Null, Handle::Closed, Handle::Minus, Handle::Event(0), any, any])
     }
 
-    fn words(&mut self) -> Vec<u32> {
-        let mut words: Vec<u32> = (0..8).map(|_| self.rng.u32(..)).collect();
-        words[0] = self.choose(&SIZES);
-        words
-    }
-
     fn open(&mut self) {
         let device =
             if self.session.is_open(Handle::DEVICE) { self.device() } else { Handle::DEVICE };
-        match (self.rng.u32(0..6), self.session.mode()) {
+        match (self.rng.u32(0..6), self.session.mode) {
             (0, _) => {
                 let file = self.choose(&Handle::ALL);
                 self.call(Call::Open(file));
@@ -152,10 +137,10 @@ impl Generator<'_, '_> {
     fn iommufd(&mut self) {
         let device = self.device();
         let number = self.choose(&[0, 0, 1]);
-        let ioas = self.session.ioas(usize::from(number));
+        let ioas = self.session.ioas[usize::from(number)];
         let ioas = if self.one_in(8) { self.rng.u32(..) } else { ioas };
         let flags = if self.one_in(6) { self.rng.u32(0..4) } else { 0 };
-        match (self.rng.u32(0..4), self.session.mode()) {
+        match (self.rng.u32(0..4), self.session.mode) {
             (0, Mode::Cdev) => self.session.allocate(number),
             (0, Mode::Group) => {
                 let group = self.session.group(device.function());
@@ -244,39 +229,35 @@ impl Generator<'_, '_> {
         let mut block = match request {
             // A random count cannot be 0, which would be right.
             Request::HOT_RESET => Block::words(&[self.choose(&SIZES), 1, 1, 0]),
-            _ => Block::words(&self.words()),
+            _ => {
+                let argsz = self.choose(&SIZES);
+                // Among the requests are those for information of this index.
+                Block::words(&[argsz, self.rng.u32(..), self.rng.u32(0..11), self.rng.u32(..)])
+            }
         };
         block.flush = self.one_in(4);
         self.call(Call::block(device, request, block));
     }
 
+    /// Writes to the header only, whose registers a reset restores.
     fn config(&mut self) {
         let on = self.device();
-        let size = self.facts.config.len().max(64) as u64;
         let length = self.choose(&[1, 2, 4, 4, 8]);
-        let end = self.choose(&[0x40, 0x100, size]);
-        let offset = self.rng.u64(0..end) & !(u64::from(length) - 1);
-        let bytes = Bytes((0..length).map(|_| self.rng.u8(..)).collect());
-        let write = self.one_in(3);
-        let at = At::config(offset);
-        self.call(if write { Call::Write(on, at, bytes) } else { Call::Read(on, at, length) });
+        let (write, align) = (self.one_in(3), !(u64::from(length) - 1));
+        if write {
+            let bytes = Bytes((0..length).map(|_| self.rng.u8(..)).collect());
+            let at = At::config(self.rng.u64(0..0x40) & align);
+            self.call(Call::Write(on, at, bytes));
+        } else {
+            let at = At::config(self.rng.u64(0..0x108) & align);
+            self.call(Call::Read(on, at, length));
+        }
     }
 
     /// Enables the memory that an earlier call may have disabled.
     fn repair(&mut self) {
         let on = self.device();
-        if let Some(control) = self.facts.pm_control {
-            self.call(Call::Write(on, At::config(control), Bytes(vec![0])));
-        }
         self.call(Call::Write(on, At::config(4), Bytes(vec![3, 0])));
-    }
-
-    fn info(&mut self) {
-        let request =
-            self.choose(&[Request::GET_INFO, Request::GET_REGION_INFO, Request::GET_IRQ_INFO]);
-        let argsz = self.choose(&SIZES);
-        let block = Block::words(&[argsz, 0, self.rng.u32(0..11)]);
-        self.call(Call::device(request, block));
     }
 
     fn interrupts(&mut self) {
@@ -302,19 +283,17 @@ impl Generator<'_, '_> {
     }
 
     fn mapping(&mut self) {
-        let scratch = self.session.place().scratch;
-        let at = At { region: scratch.region, offset: scratch.offset & !0xfff };
-        let offset = scratch.offset & 0xfff;
+        let scratch = self.session.place.scratch;
+        let (page, offset) = scratch.page();
         let event = Handle::Event(self.rng.u8(0..EVENTS));
         match self.rng.u32(0..6) {
-            0 => self.call(Call::Map(at, 4096, true)),
+            0 => self.call(Call::Map(page, 4096, true)),
             1 => self.call(Call::Unmap),
             2 => self.call(Call::Load(offset, 4)),
             3 => self.call(Call::Store(offset, Bytes(vec![0x5a; 4]))),
             _ => {
-                let at = At { offset: scratch.offset, ..at };
                 let file = self.choose(&[event, event, Handle::Minus, Handle::Closed]);
-                let block = smoke::ioeventfd(at, 4, 0x1234, file);
+                let block = smoke::ioeventfd(scratch.at, 4, 0x1234, file);
                 self.call(Call::device(Request::IOEVENTFD, block));
             }
         }
@@ -343,7 +322,7 @@ mod tests {
         let driver = Driver::new("no driver");
         let mut session =
             Session::new(&driver, &places::ALL[0], &[], Mode::Group).expect("a session");
-        run(&mut session, &Facts::default(), seed, 3000);
+        run(&mut session, seed, 3000);
         session.finish().into_iter().map(|(call, _)| format!("{call:?}")).collect()
     }
 

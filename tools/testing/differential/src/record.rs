@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Recording the same scripts on one driver after the other, at all places side by side: most of
+//! Recording the same scripts on one driver after the other, at all places side by side: much of
 //! the time is spent waiting for resets.
 
 use std::ops::Range;
@@ -17,7 +17,6 @@ use crate::places::Place;
 use crate::random;
 use crate::script;
 use crate::session::{Entry, Mode, Session};
-use crate::smoke::Facts;
 
 #[derive(Debug)]
 pub struct Recorder {
@@ -33,14 +32,8 @@ pub struct Recorder {
 /// The functions of a place.
 pub type Functions = (&'static Place, Vec<Device>);
 
-/// The recordings of a place, opened in one way.
-#[derive(Debug)]
-pub struct Recorded {
-    pub place: &'static Place,
-    pub mode: Mode,
-    /// The fixed script, then a sequence for each seed.
-    pub runs: Result<Vec<Runs>>,
-}
+/// The recordings of a place: the fixed script, then a sequence for each seed.
+pub type Recorded = (&'static Place, Mode, Result<Vec<Runs>>);
 
 impl Recorder {
     /// Records at `places`. Passes each recording to `each`, which is called in this thread.
@@ -52,8 +45,7 @@ impl Recorder {
                 scope.spawn(move || {
                     for mode in &self.modes {
                         let runs = self.place(place, functions, *mode);
-                        let sent = sender.send(Recorded { place, mode: *mode, runs });
-                        sent.expect("the receiver lives longer");
+                        sender.send((*place, *mode, runs)).expect("the receiver lives longer");
                     }
                 });
             }
@@ -62,16 +54,21 @@ impl Recorder {
         })
     }
 
+    /// Makes recordings on both drivers, and on vfio-pci once more if they differ.
+    pub fn compare<T: PartialEq>(
+        &self,
+        mut record: impl FnMut(&Driver) -> Result<T>,
+    ) -> Result<(T, T, Option<T>)> {
+        let (c, ours) = (record(&self.c)?, record(&self.ours)?);
+        let again = (c != ours).then(|| record(&self.c)).transpose()?;
+        Ok((c, ours, again))
+    }
+
     fn place(&self, place: &'static Place, functions: &[Device], mode: Mode) -> Result<Vec<Runs>> {
         self.prepare(place, functions, mode)?;
-        let mut facts = None;
-        let mut one = |driver| self.driver(driver, place, functions, mode, &mut facts);
-        let (c, ours) = (one(&self.c)?, one(&self.ours)?);
-        let mut again = match c == ours {
-            true => Vec::new(),
-            false => one(&self.c)?,
-        }
-        .into_iter();
+        let record = |driver: &Driver| self.driver(driver, place, functions, mode);
+        let (c, ours, again) = self.compare(record)?;
+        let mut again = again.into_iter().flatten();
         let runs = c.into_iter().zip(ours);
         Ok(runs.map(|(c, ours)| Runs { c, ours, again: again.next() }).collect())
     }
@@ -81,32 +78,29 @@ impl Recorder {
     fn prepare(&self, place: &'static Place, functions: &[Device], mode: Mode) -> Result<()> {
         functions.iter().try_for_each(|function| function.bind(self.c.name()))?;
         let mut session = Session::new(&self.c, place, functions, mode)?;
-        for device in [Handle::DEVICE, Handle::SIBLING] {
-            session.open(device);
-        }
+        session.open(Handle::DEVICE);
+        session.open(Handle::SIBLING);
         script::right_hot_reset(&mut session);
         session.finish();
         Ok(())
     }
 
-    /// Records all scripts on one driver. `facts` are the first driver's, for the same calls.
+    /// Records all scripts on one driver.
     fn driver(
         &self,
         driver: &Driver,
         place: &'static Place,
         functions: &[Device],
         mode: Mode,
-        facts: &mut Option<Facts>,
     ) -> Result<Vec<Vec<Entry>>> {
         functions.iter().try_for_each(|function| function.bind(driver.name()))?;
         let session = || Session::new(driver, place, functions, mode);
         let mut fixed = session()?;
-        let own = script::run(&mut fixed, self.brief)?;
+        script::run(&mut fixed, self.brief)?;
         let mut recordings = vec![fixed.finish()];
-        let facts = facts.get_or_insert(own);
         for seed in self.seeds.clone() {
             let mut random = session()?;
-            random::run(&mut random, facts, seed, self.calls);
+            random::run(&mut random, seed, self.calls);
             recordings.push(random.finish());
         }
         functions.iter().try_for_each(|function| function.release())?;

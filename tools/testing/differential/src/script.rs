@@ -2,13 +2,13 @@
 
 //! The fixed script of a place: everything that runs the driver's own code, right and wrong.
 
-use anyhow::{ensure, Result};
+use anyhow::Result;
 use raw::Pointer;
 
 use crate::call::{At, Block, Bytes, Call, Handle, Of, Request, To};
 use crate::drivers;
 use crate::session::{self, Mode, Session};
-use crate::smoke::{self, Facts};
+use crate::smoke;
 
 const BAD: [Pointer; 3] = [Pointer::Null, Pointer::Guard, Pointer::Kernel];
 
@@ -16,28 +16,25 @@ const BAD: [Pointer; 3] = [Pointer::Null, Pointer::Guard, Pointer::Kernel];
 const SIZES: [u32; 10] = [0, 11, 12, 19, 20, 27, 28, 36, 4096, u32::MAX];
 
 /// Runs the script on bound, closed functions. `brief` leaves out most orders of closing.
-pub fn run(session: &mut Session<'_>, brief: bool) -> Result<Facts> {
+pub fn run(session: &mut Session<'_>, brief: bool) -> Result<()> {
     drivers::files_of_functions(session)?;
-    match session.mode() {
+    match session.mode {
         Mode::Group => open_by_group(session),
         Mode::Cdev => open_by_character_device(session),
     }
-    let facts = smoke::run(session);
-    ensure!(!facts.config.is_empty(), "the function could not be opened");
+    smoke::run(session)?;
     arguments(session);
     hot_reset_arguments(session);
     siblings(session);
     closing(session, brief);
     binding(session);
-    session.open(Handle::DEVICE);
-    smoke::restore_config(session, &facts);
-    Ok(facts)
+    Ok(())
 }
 
 /// The state of the functions after a call: in sysfs, and in their markers.
 fn look(session: &mut Session<'_>) {
     for (number, device) in [Handle::DEVICE, Handle::SIBLING].into_iter().enumerate() {
-        if number < session.functions().len() {
+        if number < session.functions.len() {
             // CAST: At most 1.
             session.call(Call::State(number as u8));
         }
@@ -69,7 +66,7 @@ fn open_by_group(session: &mut Session<'_>) {
     }
     session.enter_container(group);
     let name =
-        |session: &Session<'_>, rest: &str| format!("{}{rest}\0", session.functions()[0].bdf());
+        |session: &Session<'_>, rest: &str| format!("{}{rest}\0", session.functions[0].bdf());
     for name in [
         "\0".to_owned(),
         "0000:00:00.0\0".to_owned(),
@@ -86,7 +83,7 @@ fn open_by_group(session: &mut Session<'_>) {
     session.get_device(0);
     session.get_device(0);
     session.call(Call::pointer(group, Request::GROUP_UNSET_CONTAINER, Pointer::Null));
-    session.call(Call::block(group, Request::GROUP_GET_STATUS, Block::words(&[8, 0])));
+    session.ask(group, Request::GROUP_GET_STATUS, &[8, 0]);
     session.call(Call::Close(Handle::AGAIN));
 }
 
@@ -96,7 +93,7 @@ fn open_by_character_device(session: &mut Session<'_>) {
     session.call(Call::Open(Handle::Iommufd(1)));
     session.call(Call::Open(Handle::DEVICE));
     for request in Request::of_device().filter(|request| *request != Request::BIND_IOMMUFD) {
-        session.call(Call::device(request, Block::words(&[64, 0, 0, 0])));
+        session.ask(Handle::DEVICE, request, &[64, 0, 0, 0]);
     }
     session.call(Call::Read(Handle::DEVICE, At::config(0), 4));
 
@@ -113,7 +110,7 @@ fn open_by_character_device(session: &mut Session<'_>) {
         session.call(Call::pointer(Handle::DEVICE, Request::BIND_IOMMUFD, pointer));
     }
     // A token that cannot be read, and no room for the ID: the device is bound and unbound again.
-    let token = Block::words(&[24, 1]).file(Handle::Iommufd(0)).word(0).long(0);
+    let token = Block::words(&[24, 1]).file(Handle::Iommufd(0)).word(0).raw(&[0; 8]);
     session.call(Call::device(Request::BIND_IOMMUFD, token));
     let short = Block::words(&[16, 0]).file(Handle::Iommufd(0)).flush();
     session.call(Call::device(Request::BIND_IOMMUFD, short));
@@ -137,11 +134,11 @@ fn attachments(session: &mut Session<'_>) {
         session.call(Call::device(Request::DETACH_IOMMUFD_PT, Block::words(words)));
     };
     session.allocate(0);
-    let ioas = session.ioas(0);
+    let ioas = session.ioas[0];
     attach(session, &[12, 0, ioas]);
     // Another address space in place of the first.
     session.allocate(0);
-    let other = session.ioas(0);
+    let other = session.ioas[0];
     attach(session, &[12, 0, other]);
     for id in [0, other + 100, u32::MAX] {
         attach(session, &[12, 0, id]);
@@ -168,15 +165,15 @@ fn arguments(session: &mut Session<'_>) {
     let is_kept =
         |request: &Request| ![Request::RESET, Request::DETACH_IOMMUFD_PT].contains(request);
     for request in Request::of_device().filter(is_kept) {
-        let count = u32::from(request == Request::HOT_RESET && session.mode() == Mode::Cdev);
-        for words in [[0, 0], [request.minimum() - 1, 0], [request.minimum(), u32::MAX]] {
+        let count = u32::from(request == Request::HOT_RESET && session.mode == Mode::Cdev);
+        for words in [[0, 0], [7, 0], [64, u32::MAX]] {
             let block = Block::words(&words).word(count).raw(&[0; 32]);
             session.call(Call::device(request, block));
         }
         for pointer in BAD {
             session.call(Call::pointer(Handle::DEVICE, request, pointer));
         }
-        session.call(Call::block(Handle::Null, request, Block::words(&[64, 0, 0, 0])));
+        session.ask(Handle::Null, request, &[64, 0, 0, 0]);
     }
 }
 
@@ -187,8 +184,7 @@ fn hot_reset(session: &mut Session<'_>, argsz: u32, flags: u32, count: u32, file
 }
 
 fn info(session: &mut Session<'_>, argsz: u32) {
-    let block = Block::words(&[argsz, u32::MAX]);
-    session.call(Call::device(Request::HOT_RESET_INFO, block));
+    session.ask(Handle::DEVICE, Request::HOT_RESET_INFO, &[argsz, u32::MAX]);
 }
 
 fn hot_reset_arguments(session: &mut Session<'_>) {
@@ -200,7 +196,7 @@ fn hot_reset_arguments(session: &mut Session<'_>) {
             session.call(Call::device(Request::HOT_RESET_INFO, block));
         }
     }
-    let files: &[Handle] = match session.mode() {
+    let files: &[Handle] = match session.mode {
         Mode::Group => &[Handle::Group(0)],
         Mode::Cdev => &[],
     };
@@ -227,7 +223,7 @@ fn hot_reset_arguments(session: &mut Session<'_>) {
 
 /// A correct hot reset by the owner of everything that is open.
 pub fn right_hot_reset(session: &mut Session<'_>) {
-    match (session.mode(), session.group(1)) {
+    match (session.mode, session.group(1)) {
         (Mode::Cdev, _) => hot_reset(session, 12, 0, 0, &[]),
         (Mode::Group, Handle::Group(1)) if session.is_open(Handle::Group(1)) => {
             hot_reset(session, 20, 0, 2, &[Handle::Group(1), Handle::Group(0)]);
@@ -245,26 +241,22 @@ fn siblings(session: &mut Session<'_>) {
         look(session);
     };
     check(session);
-    if session.functions().len() < 2 {
+    if session.functions.len() < 2 {
         return;
     }
     session.open(Handle::SIBLING);
     check(session);
     // Not all of the groups.
-    if session.mode() == Mode::Group {
+    if session.mode == Mode::Group {
         hot_reset(session, 16, 0, 1, &[session.group(1)]);
     }
     session.call(Call::Close(Handle::SIBLING));
     check(session);
-    if session.mode() == Mode::Cdev {
+    if session.mode == Mode::Cdev {
         // Another user has the sibling, by a context of its own.
         session.open_cdev(Handle::SIBLING, 1);
         check(session);
-        session.call(Call::block(
-            Handle::SIBLING,
-            Request::DETACH_IOMMUFD_PT,
-            Block::words(&[8, 0]),
-        ));
+        session.ask(Handle::SIBLING, Request::DETACH_IOMMUFD_PT, &[8, 0]);
         check(session);
         session.call(Call::Close(Handle::SIBLING));
         session.call(Call::Close(Handle::Iommufd(1)));
@@ -277,7 +269,7 @@ fn siblings(session: &mut Session<'_>) {
 
 /// Files are closed in every order; a mapping and a second file keep the device open.
 fn closing(session: &mut Session<'_>, brief: bool) {
-    let files = match session.mode() {
+    let files = match session.mode {
         Mode::Group => [Handle::DEVICE, Handle::Group(0), Handle::Container],
         Mode::Cdev => [Handle::DEVICE, Handle::Iommufd(0), Handle::AGAIN],
     };
@@ -287,13 +279,10 @@ fn closing(session: &mut Session<'_>, brief: bool) {
         look(session);
         session.open(Handle::DEVICE);
         mark(session);
-        let scratch = session.place().scratch;
+        let (page, offset) = session.place.scratch.page();
         match number {
-            0 => {
-                let at = At { region: scratch.region, offset: scratch.offset & !0xfff };
-                session.call(Call::Map(at, 4096, true));
-            }
-            1 if session.mode() == Mode::Group => session.get_device(0),
+            0 => _ = session.call(Call::Map(page, 4096, true)),
+            1 if session.mode == Mode::Group => session.get_device(0),
             // Not bound, it does not count as a user.
             1 => _ = session.call(Call::Open(Handle::AGAIN)),
             _ => {}
@@ -306,7 +295,7 @@ fn closing(session: &mut Session<'_>, brief: bool) {
             session.call(Call::Close(files[file]));
             look(session);
         }
-        session.call(Call::Load(scratch.offset & 0xfff, 4));
+        session.call(Call::Load(offset, 4));
         session.call(Call::Unmap);
         look(session);
         // The last user of the place, or one with a sibling that is still open.
@@ -320,7 +309,7 @@ fn binding(session: &mut Session<'_>) {
     let set = |session: &mut Session<'_>, of: Of, name: &'static str, value: &str| {
         session.call(Call::Set(of, name, value.to_owned()));
     };
-    let address = session.functions()[0].bdf().to_string();
+    let address = session.functions[0].bdf().to_string();
     for open in [true, false] {
         session.call(Call::CloseAll);
         if open {

@@ -18,7 +18,7 @@ const PCI_BUS: &str = "/sys/bus/pci";
 const STATUS: usize = 0x06;
 const STATUS_CAPABILITIES: u8 = 0x10;
 const CAPABILITY_LIST: usize = 0x34;
-const CAPABILITY_PM: u8 = 0x01;
+pub const CAPABILITY_PM: u8 = 0x01;
 
 /// The full address of a PCI function, such as `0000:01:00.0`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
@@ -88,16 +88,11 @@ impl Bdf {
         self.link("iommu_group")
     }
 
-    /// Returns the power state, such as `D3hot`, that the kernel believes the function to be in.
-    pub fn power_state(&self) -> Result<String> {
-        self.read("power_state")
-    }
-
-    /// Waits until the power state is `state`, as long as runtime PM may take. Returns the last
-    /// state.
+    /// Waits until the kernel believes the function to be in a power state, such as `D3hot`, as
+    /// long as runtime PM may take. Returns the last state.
     pub fn wait_power_state(&self, state: &str) -> Result<String> {
         let is = |now: &Result<String>| now.as_ref().is_ok_and(|now| now == state);
-        wait::until(wait::SETTLE, || self.power_state(), is)
+        wait::until(wait::SETTLE, || self.read("power_state"), is)
     }
 
     /// Returns the power state in which a vfio-pci driver leaves an unused function. A function
@@ -106,7 +101,7 @@ impl Bdf {
     pub fn idle_power_state(&self) -> Result<&'static str> {
         let path = self.path().join("config");
         let config = fs::read(&path).with_context(|| path.display().to_string())?;
-        let managed = capabilities(&config).contains(&CAPABILITY_PM);
+        let managed = capability(&config, CAPABILITY_PM).is_some();
         Ok(if managed { "D3hot" } else { "D0" })
     }
 
@@ -199,20 +194,14 @@ pub fn write_attribute(path: &Path, value: &str) -> Result<()> {
         .with_context(|| format!("writing '{}' to {}", value.trim_end(), path.display()))
 }
 
-/// Returns the IDs of the capabilities in configuration space.
-fn capabilities(config: &[u8]) -> Vec<u8> {
+/// Returns the place of the capability `id` in configuration space.
+pub fn capability(config: &[u8], id: u8) -> Option<u8> {
     let byte = |at: usize| config.get(at).copied().unwrap_or(0);
-    let mut found = Vec::new();
-    if byte(STATUS) & STATUS_CAPABILITIES == 0 {
-        return found;
-    }
-    let mut at = usize::from(byte(CAPABILITY_LIST) & !3);
+    let next = |at: usize| Some(byte(at) & !3).filter(|next| *next != 0);
+    let first = next(CAPABILITY_LIST).filter(|_| byte(STATUS) & STATUS_CAPABILITIES != 0);
+    let list = std::iter::successors(first, |at| next(usize::from(*at) + 1));
     // A capability has four bytes or more. A list longer than the space is circular.
-    while at != 0 && found.len() < 64 {
-        found.push(byte(at));
-        at = usize::from(byte(at + 1) & !3);
-    }
-    found
+    list.take(64).find(|at| byte(usize::from(*at)) == id)
 }
 
 #[cfg(test)]
@@ -223,11 +212,12 @@ mod tests {
     fn capability_list() {
         let mut config = vec![0; 256];
         config[CAPABILITY_LIST] = 0x40;
-        assert!(capabilities(&config).is_empty());
-        config[STATUS] = STATUS_CAPABILITIES;
         config[0x40..0x42].copy_from_slice(&[0x10, 0x80]);
-        config[0x80..0x82].copy_from_slice(&[CAPABILITY_PM, 0]);
-        assert_eq!(capabilities(&config), [0x10, CAPABILITY_PM]);
+        config[0x80..0x82].copy_from_slice(&[CAPABILITY_PM, 0x40]);
+        assert_eq!(capability(&config, CAPABILITY_PM), None);
+        config[STATUS] = STATUS_CAPABILITIES;
+        assert_eq!(capability(&config, CAPABILITY_PM), Some(0x80));
+        assert_eq!(capability(&config, 0x11), None);
     }
 
     #[test]
