@@ -53,7 +53,7 @@ ENTERING = (
     "vfio_pci_device_init_perf_test vfio_iommufd_setup_test"
 )
 ALL = " ".join(KERNELS)
-OURS = "vfio_pci_rs_test device_test hot_reset_test sriov_test"
+OURS = "vfio_pci_rs_test parallel_test device_test hot_reset_test sriov_test"
 # On the debug kernel, the less memory there is, the less the checkers scan.
 DEBUG = {"kernel": "debug", "memory": "1G", "limit": 3600}
 # In one guest, whose boot takes as long as either: scenarios, and allocations that fail.
@@ -72,7 +72,10 @@ SUITES = (
         "debug", 600, command=DEBUGGED.format(only="--rounds 2", every="--every 20"),
         long=DEBUGGED.format(only="", every=""), **DEBUG,
     ),
-    selftests("debug-selftests", 500, "vfio_pci_rs_test", long=OURS, rounds=2, **DEBUG),
+    selftests(
+        "debug-selftests", 500, "vfio_pci_rs_test parallel_test",
+        long=OURS, rounds=2, **DEBUG,
+    ),
     # A lock inversion and a leak, which the debug kernel has to report.
     selftests(
         "defects-reported", 400, "vfio_pci_rs_test.last_release",

@@ -1,16 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -25,8 +20,7 @@
 #define POLL_MS		20
 
 #define OURS		"vfio_pci_rs"
-#define DEBUGFS		"/sys/kernel/debug"
-#define DOMAINS		DEBUGFS "/" OURS "/reset_domains"
+#define DOMAINS		"/sys/kernel/debug/" OURS "/reset_domains"
 #define TRACEFS		"/sys/kernel/tracing"
 #define TRACER		TRACEFS "/instances/" OURS
 #define FILTER		TRACER "/set_ftrace_filter"
@@ -85,6 +79,14 @@ int read_word(const char *path, char word[32])
 		word[0] = '\0';
 	fclose(file);
 	return 0;
+}
+
+int load_module(const char *name)
+{
+	char command[64];
+
+	snprintf(command, sizeof(command), "modprobe -q %s", name);
+	return system(command);
 }
 
 int read_host_config(const char *bdf, int where, void *config, size_t size)
@@ -255,7 +257,7 @@ int read_domain(const char *bdf, struct domain *found)
 		if (sscanf(line, " %31s %15s %15s", function, state, dirt) != 3)
 			continue;
 		domain.members++;
-		domain.idle += !strcmp(state, "idle");
+		domain.busy += !!strcmp(state, "idle");
 		domain.dirty += !strcmp(dirt, "dirty");
 		if (!strcmp(function, bdf)) {
 			memcpy(domain.state, state, sizeof(state));
@@ -269,11 +271,7 @@ int read_domain(const char *bdf, struct domain *found)
 
 void tracer_start(void)
 {
-	if (!exists(DEBUGFS "/tracing"))
-		mount("debugfs", DEBUGFS, "debugfs", 0, NULL);
-	if (!exists(TRACEFS "/instances"))
-		mount("tracefs", TRACEFS, "tracefs", 0, NULL);
-	VFIO_ASSERT_TRUE(!mkdir(TRACER, 0700) || errno == EEXIST, "the kernel needs tracefs");
+	VFIO_ASSERT_TRUE(!mkdir(TRACER, 0700) || errno == EEXIST, TRACEFS " must be mounted");
 	/* Each write adds one. With none of them, everything would be traced. */
 	VFIO_ASSERT_EQ(write_file(FILTER, "pcie_flr"), 0);
 	VFIO_ASSERT_EQ(write_file(FILTER, "pci_bridge_secondary_bus_reset"), 0);
@@ -334,221 +332,6 @@ int log_lines(int log, const char *part, const char *other)
 		lines += strstr(record, part) && strstr(record, other);
 	}
 	return lines;
-}
-
-void user_init(struct user *user, const char *iommu_mode)
-{
-	*user = (struct user){ .iommu = iommu_init(iommu_mode) };
-}
-
-void user_exit(struct user *user)
-{
-	while (user->groups)
-		close(user->group[--user->groups].fd);
-	iommu_cleanup(user->iommu);
-}
-
-bool uses_cdev(const struct user *user)
-{
-	return !user->iommu->mode->container_path;
-}
-
-int open_group(struct user *user, const char *bdf)
-{
-	struct vfio_pci_device device = { .iommu = user->iommu };
-	int i, id = sysfs_iommu_group_get(bdf);
-
-	for (i = 0; i < user->groups; i++) {
-		if (user->group[i].id == id)
-			return user->group[i].fd;
-	}
-	vfio_pci_group_setup(&device, bdf);
-	vfio_container_set_iommu(&device);
-	user->group[user->groups].id = id;
-	user->group[user->groups++].fd = device.group_fd;
-	return device.group_fd;
-}
-
-int try_open(struct user *user, const char *bdf, const char *token)
-{
-	struct vfio_pci_device device = {};
-	int ret;
-
-	if (!uses_cdev(user)) {
-		device.group_fd = open_group(user, bdf);
-		__vfio_pci_group_get_device_fd(&device, bdf, token);
-		return device.fd < 0 ? -errno : device.fd;
-	}
-	/* A function that is being unbound has no cdev any more. */
-	if (!exists(path(PCI_DEVICES "%s/vfio-dev", bdf)))
-		return -ENODEV;
-	vfio_pci_cdev_open(&device, bdf);
-	ret = __vfio_device_bind_iommufd(device.fd, user->iommu->iommufd, token);
-	if (ret)
-		close(device.fd);
-	return ret ?: device.fd;
-}
-
-int open_with_token(struct user *user, const char *bdf, const char *token)
-{
-	int fd = try_open(user, bdf, token);
-
-	VFIO_ASSERT_GE(fd, 0, "opening %s", bdf);
-	return fd;
-}
-
-void get_region(int fd, int index, struct vfio_region_info *info)
-{
-	*info = (struct vfio_region_info){ .argsz = sizeof(*info), .index = index };
-	ioctl_assert(fd, VFIO_DEVICE_GET_REGION_INFO, info);
-}
-
-struct vfio_pci_device *open_device(struct user *user, const char *bdf)
-{
-	struct vfio_pci_device *device = vfio_pci_device_alloc(bdf, user->iommu);
-	int i;
-
-	device->fd = open_function(user, bdf);
-	memset(device->msi_eventfds, 0xff, sizeof(device->msi_eventfds));
-	get_region(device->fd, VFIO_PCI_CONFIG_REGION_INDEX, &device->config_space);
-	vfio_pci_cmd_set(device, PCI_COMMAND_MEMORY);
-	for (i = 0; i < PCI_STD_NUM_BARS; i++) {
-		struct vfio_pci_bar *bar = &device->bars[i];
-
-		get_region(device->fd, i, &bar->info);
-		if (!(bar->info.flags & VFIO_REGION_INFO_FLAG_MMAP))
-			continue;
-		bar->vaddr = mmap(NULL, bar->info.size, PROT_READ | PROT_WRITE, MAP_SHARED,
-				  device->fd, bar->info.offset);
-		VFIO_ASSERT_NE(bar->vaddr, MAP_FAILED);
-		/* A child would keep the function open. */
-		madvise(bar->vaddr, bar->info.size, MADV_DONTFORK);
-	}
-	return device;
-}
-
-struct vfio_pci_bar *largest_bar(struct vfio_pci_device *device)
-{
-	struct vfio_pci_bar *largest = device->bars;
-	int i;
-
-	for (i = 1; i < PCI_STD_NUM_BARS; i++) {
-		if (device->bars[i].vaddr && device->bars[i].info.size > largest->info.size)
-			largest = &device->bars[i];
-	}
-	return largest;
-}
-
-int find_capability(struct vfio_pci_device *device, unsigned int id)
-{
-	unsigned int header, where = vfio_pci_config_readw(device, PCI_CAPABILITY_LIST) & 0xfc;
-	int left;
-
-	for (left = 48; left && where; left--) {
-		header = vfio_pci_config_readw(device, where);
-		if ((header & 0xff) == id)
-			return where;
-		where = header >> 8 & 0xfc;
-	}
-	return 0;
-}
-
-void set_power_state(struct vfio_pci_device *device, u16 state)
-{
-	int where = find_capability(device, PCI_CAP_ID_PM) + PCI_PM_CTRL;
-	u16 control = vfio_pci_config_readw(device, where);
-
-	vfio_pci_config_writew(device, where, (control & ~PCI_PM_CTRL_STATE_MASK) | state);
-}
-
-bool is_unmapped(struct vfio_pci_device *device)
-{
-	int fd = memfd_create("vfio_pci_rs", MFD_CLOEXEC);
-	bool faults = write(fd, largest_bar(device)->vaddr, 1) < 0 && errno == EFAULT;
-
-	close(fd);
-	return faults;
-}
-
-int low_power(struct vfio_pci_device *device, unsigned int feature, int eventfd)
-{
-	struct {
-		struct vfio_device_feature header;
-		struct vfio_device_low_power_entry_with_wakeup entry;
-	} request = {
-		.header = {
-			.argsz = sizeof(request),
-			.flags = VFIO_DEVICE_FEATURE_SET | feature,
-		},
-		.entry = {
-			.wakeup_eventfd = eventfd,
-		},
-	};
-
-	return ioctl(device->fd, VFIO_DEVICE_FEATURE, &request) ? -errno : 0;
-}
-
-int set_irq(int fd, unsigned int index, unsigned int flags, int eventfd)
-{
-	struct {
-		struct vfio_irq_set header;
-		int eventfd;
-	} irq = {
-		.header = {
-			.argsz = sizeof(irq),
-			.flags = flags,
-			.index = index,
-			.count = 1,
-		},
-		.eventfd = eventfd,
-	};
-
-	return ioctl(fd, VFIO_DEVICE_SET_IRQS, &irq) ? -errno : 0;
-}
-
-int enable_irq(int fd, unsigned int index)
-{
-	int event = eventfd(0, EFD_CLOEXEC);
-
-	VFIO_ASSERT_EQ(set_irq(fd, index, VFIO_IRQ_SET_DATA_EVENTFD |
-			       VFIO_IRQ_SET_ACTION_TRIGGER, event), 0);
-	return event;
-}
-
-bool is_signalled(int eventfd, int timeout_ms)
-{
-	struct pollfd event = {
-		.fd = eventfd,
-		.events = POLLIN,
-	};
-
-	return poll(&event, 1, timeout_ms) == 1;
-}
-
-int reset_with(int fd, const int *groups, int count)
-{
-	struct {
-		struct vfio_pci_hot_reset header;
-		int groups[MAX_FUNCTIONS + 1];
-	} request = {
-		.header = {
-			.argsz = sizeof(request),
-			.count = count,
-		},
-	};
-
-	if (count)
-		memcpy(request.groups, groups, count * sizeof(*groups));
-	return ioctl(fd, VFIO_DEVICE_PCI_HOT_RESET, &request) ? -errno : 0;
-}
-
-int hot_reset(struct user *user, int fd)
-{
-	int groups[MAX_FUNCTIONS], i;
-
-	for (i = 0; i < user->groups; i++)
-		groups[i] = user->group[i].fd;
-	return reset_with(fd, groups, user->groups);
 }
 
 pid_t begin(int (*action)(const char *bdf), const char *bdf)

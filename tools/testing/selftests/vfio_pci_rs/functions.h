@@ -9,6 +9,7 @@
 #ifndef VFIO_PCI_RS_FUNCTIONS_H
 #define VFIO_PCI_RS_FUNCTIONS_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
@@ -49,14 +50,29 @@ struct user {
 	} group[MAX_FUNCTIONS];
 };
 
+struct info {
+	struct vfio_pci_hot_reset_info header;
+	struct vfio_pci_dependent_device devices[MAX_FUNCTIONS + 1];
+};
+
 /* A reset domain of vfio_pci_rs, and the state of the function looked up. */
 struct domain {
 	long resets;
 	long failed;
 	int members;
 	int dirty;
-	int idle;
+	int busy;
 	char state[16];
+};
+
+/* A function that a thread opens and closes until it is stopped. */
+struct sibling {
+	struct user *user;
+	const char *bdf;
+	pthread_t thread;
+	bool stop;
+	int opened;
+	int error;
 };
 
 /* Calls of the kernel's reset functions. */
@@ -81,6 +97,9 @@ const char *path(const char *format, ...) __printf(1, 2);
 bool exists(const char *path);
 int write_file(const char *path, const char *value);
 int read_word(const char *path, char word[32]);
+
+/* Returns 0 if the module is there. */
+int load_module(const char *name);
 
 /* Reads config space on the host's side. Returns the number of bytes. */
 int read_host_config(const char *bdf, int where, void *config, size_t size);
@@ -162,9 +181,15 @@ int set_irq(int fd, unsigned int index, unsigned int flags, int eventfd);
 int enable_irq(int fd, unsigned int index);
 bool is_signalled(int eventfd, int timeout_ms);
 
-/* Hot reset with some groups, or with all of the user's. */
-int reset_with(int fd, const int *groups, int count);
+/* Returns the functions that a hot reset would affect. */
+int get_info(int fd, struct info *info);
+
+/* Hot reset with all groups of the user. */
 int hot_reset(struct user *user, int fd);
+
+void sibling_start(struct sibling *sibling, struct user *user, const char *bdf);
+int sibling_opened(struct sibling *sibling);
+int sibling_stop(struct sibling *sibling);
 
 /* Starts an action that may block, in a child without any open files. */
 pid_t begin(int (*action)(const char *bdf), const char *bdf);
@@ -179,7 +204,16 @@ bool succeeds(pid_t pid);
 	EXPECT_EQ(0, __resets.slot);				\
 } while (0)
 
-/* The next two hold for vfio_pci_rs only. */
+/* The next three hold for vfio_pci_rs only. */
+#define EXPECT_DOMAIN(_bdf, _member, _expected) do {		\
+	struct domain __domain;					\
+								\
+	if (is_ours()) {					\
+		ASSERT_EQ(0, read_domain(_bdf, &__domain));	\
+		EXPECT_EQ(_expected, __domain._member);		\
+	}							\
+} while (0)
+
 #define EXPECT_STATE(_state, _bdf) do {				\
 	struct domain __domain;					\
 								\
@@ -195,11 +229,19 @@ bool succeeds(pid_t pid);
 								\
 	if (is_ours()) {					\
 		ASSERT_EQ(0, read_domain(_bdf, &__domain));	\
-		EXPECT_EQ(__domain.members, __domain.idle);	\
+		EXPECT_EQ(0, __domain.busy);			\
 		EXPECT_EQ(_dirty, __domain.dirty);		\
 		EXPECT_EQ(_resets, __domain.resets);		\
 		EXPECT_EQ(0, __domain.failed);			\
 	}							\
+} while (0)
+
+/* Nothing is left of the users, nor of the functions. */
+#define END(_functions) do {					\
+	tracer_stop();						\
+	EXPECT_GE(0, references());				\
+	EXPECT_EQ(0, unbind_functions(_functions));		\
+	EXPECT_FALSE(shows_domains());				\
 } while (0)
 
 #endif

@@ -18,23 +18,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "functions.h"
 #include "kselftest_harness.h"
-
-struct info {
-	struct vfio_pci_hot_reset_info header;
-	struct vfio_pci_dependent_device devices[MAX_FUNCTIONS + 1];
-};
-
-static int get_info(int fd, struct info *info)
-{
-	memset(info, 0xa5, sizeof(*info));
-	info->header.argsz = sizeof(*info);
-	return ioctl(fd, VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, info) ? -errno : 0;
-}
 
 static struct vfio_pci_dependent_device *entry_of(struct info *info, const char *bdf)
 {
@@ -211,7 +198,6 @@ TEST_F_TIMEOUT(hot_reset, owner_of_all, LIMIT)
 	struct vfio_pci_device **devices = self->devices;
 	int i, count = self->functions.count;
 	unsigned int id[MAX_FUNCTIONS];
-	struct domain domain;
 
 	open_all(&self->user, &self->functions, devices);
 	for (i = 0; i < count; i++) {
@@ -229,10 +215,7 @@ TEST_F_TIMEOUT(hot_reset, owner_of_all, LIMIT)
 		/* Faults in again. With memory disabled, it raises SIGBUS. */
 		read_bar(devices[i]);
 	}
-	if (is_ours()) {
-		ASSERT_EQ(0, read_domain(devices[0]->bdf, &domain));
-		EXPECT_EQ(2, domain.resets);
-	}
+	EXPECT_DOMAIN(devices[0]->bdf, resets, 2);
 }
 
 struct reader {
@@ -279,7 +262,6 @@ TEST_F_TIMEOUT(hot_reset, bars_are_away_meanwhile, LIMIT)
 /* Functions that are not open are reset too, and are then clean and in D3hot. */
 TEST_F_TIMEOUT(hot_reset, unused_siblings, LIMIT)
 {
-	struct domain domain;
 	int i;
 
 	/* The function is dirty now, unless its own reset cleans it. */
@@ -287,35 +269,11 @@ TEST_F_TIMEOUT(hot_reset, unused_siblings, LIMIT)
 	take_resets();
 	ASSERT_EQ(0, hot_reset(&self->user, self->fd));
 	EXPECT_RESETS(0, 1);
-	if (is_ours()) {
-		ASSERT_EQ(0, read_domain(self->functions.bdf[0], &domain));
-		EXPECT_EQ(1, domain.resets);
-		EXPECT_EQ(0, domain.dirty);
-		EXPECT_EQ(domain.members - 1, domain.idle);
-	}
+	EXPECT_DOMAIN(self->functions.bdf[0], resets, 1);
+	EXPECT_DOMAIN(self->functions.bdf[0], dirty, 0);
+	EXPECT_DOMAIN(self->functions.bdf[0], busy, 1);
 	for (i = 1; i < self->functions.count; i++)
 		EXPECT_TRUE(comes_to(self->functions.bdf[i], "D3hot"));
-}
-
-struct sibling {
-	struct user *user;
-	const char *bdf;
-	bool *stop;
-	int opened;
-	int error;
-};
-
-static void *open_and_close(void *argument)
-{
-	struct sibling *sibling = argument;
-	int fd;
-
-	while (!__atomic_load_n(sibling->stop, __ATOMIC_RELAXED) && !sibling->error) {
-		fd = try_open(sibling->user, sibling->bdf, NULL);
-		sibling->error = fd < 0 ? fd : close(fd);
-		sibling->opened++;
-	}
-	return NULL;
 }
 
 /* A hot reset waits for siblings in transit, and succeeds or changes nothing. */
@@ -323,37 +281,23 @@ TEST_F_TIMEOUT(hot_reset, while_siblings_open_and_close, 3600)
 {
 	int i, ret, done = 0, count = self->functions.count;
 	struct sibling siblings[MAX_FUNCTIONS];
-	pthread_t threads[MAX_FUNCTIONS];
-	struct domain domain;
-	bool stop = false;
 
-	for (i = 1; i < count; i++) {
-		siblings[i] = (struct sibling){
-			.user = &self->user,
-			.bdf = self->functions.bdf[i],
-			.stop = &stop,
-		};
-		ASSERT_EQ(0, pthread_create(&threads[i], NULL, open_and_close, &siblings[i]));
-	}
+	for (i = 1; i < count; i++)
+		sibling_start(&siblings[i], &self->user, self->functions.bdf[i]);
 	for (i = 0; i < rounds(20); i++) {
 		ret = hot_reset(&self->user, self->fd);
 		/* The memory of a sibling, or its device lock, may be in use. */
 		EXPECT_TRUE(!ret || ret == -EBUSY || ret == -EAGAIN);
 		done += !ret;
 	}
-	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
 	for (i = 1; i < count; i++) {
-		ASSERT_EQ(0, pthread_join(threads[i], NULL));
-		EXPECT_EQ(0, siblings[i].error);
-		EXPECT_LT(0, siblings[i].opened);
+		EXPECT_EQ(0, sibling_stop(&siblings[i]));
+		EXPECT_LT(0, sibling_opened(&siblings[i]));
 	}
 	TH_LOG("%d of %d hot resets done, the others refused", done, rounds(20));
 	EXPECT_LT(0, done);
-	if (is_ours()) {
-		ASSERT_EQ(0, read_domain(self->functions.bdf[0], &domain));
-		EXPECT_EQ(done, domain.resets);
-		EXPECT_EQ(count - 1, domain.idle);
-	}
+	EXPECT_DOMAIN(self->functions.bdf[0], resets, done);
+	EXPECT_DOMAIN(self->functions.bdf[0], busy, 1);
 }
 
 /* Functions that can have different users, and one that nothing resets. */

@@ -64,17 +64,6 @@ static int open_unprotected(struct user *user, const char *bdf)
 	return device.fd;
 }
 
-/* Returns how many functions a hot reset would affect. */
-static int hot_reset_count(int fd)
-{
-	struct {
-		struct vfio_pci_hot_reset_info header;
-		struct vfio_pci_dependent_device devices[MAX_FUNCTIONS];
-	} info = { .header.argsz = sizeof(info) };
-
-	return ioctl(fd, VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, &info) ? -errno : info.header.count;
-}
-
 /* The function is opened and released like any other, and the bus is reset. */
 TEST_F_TIMEOUT(noiommu, opened, LIMIT)
 {
@@ -96,10 +85,12 @@ TEST_F_TIMEOUT(noiommu, opened, LIMIT)
 TEST_F_TIMEOUT(noiommu, hot_reset_without_group, LIMIT)
 {
 	int fd = open_unprotected(&self->user, self->bdf);
+	struct info info;
 
-	EXPECT_EQ(self->functions.count, hot_reset_count(fd));
+	ASSERT_EQ(0, get_info(fd, &info));
+	EXPECT_EQ(self->functions.count, info.header.count);
 	ASSERT_EQ(0, unbind_function(self->functions.bdf[1]));
-	EXPECT_EQ(-EPERM, hot_reset_count(fd));
+	EXPECT_EQ(-EPERM, get_info(fd, &info));
 }
 
 /* Such a function is not bound without the mode. */

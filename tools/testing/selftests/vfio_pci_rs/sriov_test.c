@@ -109,14 +109,15 @@ FIXTURE_TEARDOWN_PARENT(sriov)
 {
 	if (is_bound(self->pf))
 		EXPECT_EQ(0, disable_vfs(self->pf));
+	EXPECT_GE(0, references());
 	EXPECT_EQ(0, unbind_functions(&self->pfs));
+	EXPECT_FALSE(shows_domains());
 	EXPECT_EQ(0, set_parameter("enable_sriov", false));
 }
 
 TEST_F_TIMEOUT(sriov, vfs_are_the_drivers, LIMIT)
 {
 	int i, pf, fd[MAX_FUNCTIONS];
-	struct domain domain;
 	char override[32];
 
 	pf = open_with_token(&self->user, self->pf, FIRST_TOKEN);
@@ -128,13 +129,12 @@ TEST_F_TIMEOUT(sriov, vfs_are_the_drivers, LIMIT)
 		EXPECT_STREQ(driver(), override);
 		fd[i] = open_with_token(&self->user, vf, FIRST_TOKEN);
 		EXPECT_STATE("open", vf);
-		if (is_ours()) {
-			ASSERT_EQ(0, read_domain(vf, &domain));
-			EXPECT_EQ(1, domain.members);
-		}
+		EXPECT_DOMAIN(vf, members, 1);
 	}
-	for (i = 0; i < self->vfs.count; i++)
+	for (i = 0; i < self->vfs.count; i++) {
 		ASSERT_EQ(0, close(fd[i]));
+		EXPECT_STATE("idle", self->vfs.bdf[i]);
+	}
 	ASSERT_EQ(0, close(pf));
 
 	EXPECT_TRUE(comes_to(self->pf, "D0"));

@@ -2,6 +2,7 @@
 /*
  * The life cycle of functions that are bound to a vfio-pci driver: their states,
  * their power states, and each reset from the first bind to the last release.
+ * parallel_test shows that of functions that are used at the same time.
  *
  * Environment variables name the functions, as addresses separated by spaces. The
  * functions must have no driver, and are left without one. A test whose functions
@@ -11,18 +12,15 @@
  *                       of their own
  *   VFIO_PCI_RS_FLR     functions of one bus with function level reset, of which the
  *                       last two have ATS and share an IOMMU group
- *   VFIO_PCI_RS_PAIR    the same, each in an IOMMU group of its own
  *   VFIO_PCI_RS_ROOT    a function of the root bus with function level reset
- *   VFIO_PCI_RS_PF      a physical function with seven VFs
  *   VFIO_PCI_RS_DRIVER  the driver under test: vfio_pci_rs (default) or vfio-pci
  *   VFIO_PCI_RS_ROUNDS  rounds of the tests that depend on timing, by default 20
  *
- * vfio-pci must pass as well, except that it may lose function resets when several
- * functions are released at once: those are counted and logged. The state of reset
- * domains in debugfs and log lines are checked for vfio_pci_rs only.
+ * vfio-pci must pass as well, except that it may lose function resets: those are
+ * counted and logged. The state of reset domains in debugfs and log lines are checked
+ * for vfio_pci_rs only. debugfs and tracefs must be mounted.
  */
 #include <errno.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -38,19 +36,9 @@
 
 #define REBINDS		10
 #define STUB		"pci-stub"
-#define PF_STUB		"pci-pf-stub"
-#define AUTOPROBE	PCI_DEVICES "%s/sriov_drivers_autoprobe"
 /* Takes a device lock, for as long as its parameter names the function. */
 #define HELPER		"vfio_pci_rs_test_helper"
 #define LOCK		"/sys/module/" HELPER "/parameters/lock"
-
-/* Nothing is left of the users, nor of the functions. */
-#define END(_functions) do {					\
-	tracer_stop();						\
-	EXPECT_GE(0, references());				\
-	EXPECT_EQ(0, unbind_functions(_functions));		\
-	EXPECT_FALSE(shows_domains());				\
-} while (0)
 
 static bool all_come_to(struct functions *functions, const char *state)
 {
@@ -61,74 +49,6 @@ static bool all_come_to(struct functions *functions, const char *state)
 			return false;
 	}
 	return true;
-}
-
-static int load_module(const char *name)
-{
-	char command[64];
-
-	snprintf(command, sizeof(command), "modprobe -q %s", name);
-	return system(command);
-}
-
-/* Threads that open and release one function each, all at the same time. */
-struct together {
-	/* One for each IOMMU group. */
-	struct user users[MAX_FUNCTIONS];
-	pthread_barrier_t barrier;
-	pthread_t threads[MAX_FUNCTIONS];
-	struct opener {
-		struct together *all;
-		struct user *user;
-		const char *bdf;
-		int error;
-	} openers[MAX_FUNCTIONS];
-	int rounds;
-};
-
-static void *open_and_close(void *argument)
-{
-	struct opener *opener = argument;
-	struct together *all = opener->all;
-	int round, fd;
-
-	for (round = 0; round < all->rounds; round++) {
-		pthread_barrier_wait(&all->barrier);
-		/* After an error, the others go on. */
-		fd = opener->error ?: try_open(opener->user, opener->bdf, NULL);
-		pthread_barrier_wait(&all->barrier);
-		/* The main thread counts the resets of the opens here. */
-		pthread_barrier_wait(&all->barrier);
-		opener->error = fd < 0 ? fd : close(fd);
-		pthread_barrier_wait(&all->barrier);
-	}
-	return NULL;
-}
-
-static void together_start(struct together *all, struct functions *functions,
-			   const char *iommu_mode, int rounds)
-{
-	int i, j;
-
-	all->rounds = rounds;
-	pthread_barrier_init(&all->barrier, NULL, functions->count + 1);
-	for (i = 0; i < functions->count; i++) {
-		const char *bdf = functions->bdf[i];
-		int group = sysfs_iommu_group_get(bdf);
-
-		for (j = 0; j < i; j++) {
-			if (sysfs_iommu_group_get(functions->bdf[j]) == group)
-				break;
-		}
-		if (j == i) {
-			user_init(&all->users[i], iommu_mode);
-			if (!uses_cdev(&all->users[i]))
-				open_group(&all->users[i], bdf);
-		}
-		all->openers[i] = (struct opener){ .all = all, .user = &all->users[j], .bdf = bdf };
-		VFIO_ASSERT_EQ(pthread_create(&all->threads[i], NULL, open_and_close,
-					      &all->openers[i]), 0);
-	}
 }
 
 /* Functions of one bus that only a reset of the bus can clean. */
@@ -194,14 +114,10 @@ static int leave_one_open(struct __test_metadata *_metadata, struct user *user,
 TEST_F_TIMEOUT(bus, last_release, LIMIT)
 {
 	int fd, log, round, last = self->functions.count - 1;
-	struct domain domain;
 
 	for (round = 1; round <= 2; round++) {
 		fd = leave_one_open(_metadata, &self->user, &self->functions, last + 1);
-		if (is_ours()) {
-			ASSERT_EQ(0, read_domain(self->functions.bdf[0], &domain));
-			EXPECT_EQ(last, domain.dirty);
-		}
+		EXPECT_DOMAIN(self->functions.bdf[0], dirty, last);
 		log = log_mark();
 		ASSERT_EQ(0, close(fd));
 		EXPECT_RESETS(0, 1);
@@ -420,23 +336,6 @@ TEST_F_TIMEOUT(flr, unbind_while_open, LIMIT)
 	}
 }
 
-struct sibling {
-	struct user *user;
-	const char *bdf;
-	bool done;
-};
-
-static void *come_and_go(void *argument)
-{
-	struct sibling *sibling = argument;
-	int i;
-
-	for (i = 0; i < 10; i++)
-		close(open_function(sibling->user, sibling->bdf));
-	__atomic_store_n(&sibling->done, true, __ATOMIC_RELEASE);
-	return NULL;
-}
-
 /*
  * While the IOMMU core blocks the ATS of a function that is reset, it attaches its
  * group to nothing else: -EBUSY. The user does not see the resets by the driver.
@@ -445,15 +344,14 @@ TEST_F_TIMEOUT(flr, attached_while_sibling_comes_and_goes, LIMIT)
 {
 	struct vfio_device_attach_iommufd_pt attach = { .argsz = sizeof(attach) };
 	struct vfio_device_detach_iommufd_pt detach = { .argsz = sizeof(detach) };
-	struct sibling sibling = { .user = &self->user, .bdf = self->functions.bdf[2] };
+	struct sibling sibling;
 	int fd, attached = 0;
-	pthread_t thread;
 
 	if (!uses_cdev(&self->user))
 		SKIP(return, "groups are attached once");
 	fd = open_function(&self->user, self->functions.bdf[1]);
-	ASSERT_EQ(0, pthread_create(&thread, NULL, come_and_go, &sibling));
-	while (!__atomic_load_n(&sibling.done, __ATOMIC_ACQUIRE)) {
+	sibling_start(&sibling, &self->user, self->functions.bdf[2]);
+	while (sibling_opened(&sibling) < 10) {
 		attach.pt_id = self->user.iommu->ioas_id;
 		EXPECT_EQ(0, ioctl(fd, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &attach));
 		EXPECT_EQ(0, ioctl(fd, VFIO_DEVICE_DETACH_IOMMUFD_PT, &detach));
@@ -461,119 +359,9 @@ TEST_F_TIMEOUT(flr, attached_while_sibling_comes_and_goes, LIMIT)
 		/* The sibling gets its turn. */
 		usleep(1000);
 	}
-	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(0, sibling_stop(&sibling));
 	EXPECT_LT(0, attached);
 	TH_LOG("attached %d times", attached);
-}
-
-/* Functions that are opened together and released together. */
-FIXTURE(parallel) {
-	struct functions functions, pf;
-};
-
-FIXTURE_VARIANT(parallel) {
-	const char *iommu_mode;
-	const char *functions;
-	/* The functions are VFs of the one that the variable names. */
-	bool vfs;
-	/* Resets of the bus after the last release. Without, each function is reset. */
-	int bus;
-};
-
-FIXTURE_VARIANT_ADD(parallel, bus_group) {
-	.iommu_mode = GROUP_MODE, .functions = "VFIO_PCI_RS_BUS", .bus = 1
-};
-
-FIXTURE_VARIANT_ADD(parallel, bus_cdev) {
-	.iommu_mode = CDEV_MODE, .functions = "VFIO_PCI_RS_BUS", .bus = 1
-};
-
-FIXTURE_VARIANT_ADD(parallel, flr_group) {
-	.iommu_mode = GROUP_MODE, .functions = "VFIO_PCI_RS_FLR"
-};
-
-FIXTURE_VARIANT_ADD(parallel, flr_cdev) {
-	.iommu_mode = CDEV_MODE, .functions = "VFIO_PCI_RS_FLR"
-};
-
-FIXTURE_VARIANT_ADD(parallel, pair_group) {
-	.iommu_mode = GROUP_MODE, .functions = "VFIO_PCI_RS_PAIR"
-};
-
-FIXTURE_VARIANT_ADD(parallel, pair_cdev) {
-	.iommu_mode = CDEV_MODE, .functions = "VFIO_PCI_RS_PAIR"
-};
-
-FIXTURE_VARIANT_ADD(parallel, vfs_group) {
-	.iommu_mode = GROUP_MODE, .functions = "VFIO_PCI_RS_PF", .vfs = true
-};
-
-FIXTURE_VARIANT_ADD(parallel, vfs_cdev) {
-	.iommu_mode = CDEV_MODE, .functions = "VFIO_PCI_RS_PF", .vfs = true
-};
-
-FIXTURE_SETUP(parallel)
-{
-	const char *missing = functions_find(&self->functions, variant->functions,
-					     variant->vfs ? 1 : 2, variant->iommu_mode);
-
-	if (missing)
-		SKIP(return, "%s", missing);
-	if (variant->vfs) {
-		self->pf = self->functions;
-		ASSERT_EQ(0, load_module(PF_STUB));
-		ASSERT_EQ(0, bind_function(self->pf.bdf[0], PF_STUB));
-		ASSERT_EQ(0, write_file(path(AUTOPROBE, self->pf.bdf[0]), "0"));
-		sysfs_sriov_numvfs_set(self->pf.bdf[0], MAX_FUNCTIONS - 1);
-		find_vfs(self->pf.bdf[0], &self->functions);
-	}
-	bind_functions(&self->functions);
-	tracer_start();
-}
-
-FIXTURE_TEARDOWN_PARENT(parallel)
-{
-	END(&self->functions);
-	if (variant->vfs) {
-		sysfs_sriov_numvfs_set(self->pf.bdf[0], 0);
-		EXPECT_EQ(0, write_file(path(AUTOPROBE, self->pf.bdf[0]), "1"));
-		EXPECT_EQ(0, unbind_functions(&self->pf));
-	}
-}
-
-/* Each open and each release resets its function, or the last release the bus. */
-TEST_F_TIMEOUT(parallel, resets, 3600)
-{
-	int i, round, lost = 0, count = self->functions.count, flr = variant->bus ? 0 : count;
-	struct resets opens, releases;
-	static struct together all;
-
-	together_start(&all, &self->functions, variant->iommu_mode, rounds(20));
-	for (round = 1; round <= rounds(20); round++) {
-		pthread_barrier_wait(&all.barrier);
-		pthread_barrier_wait(&all.barrier);
-		opens = take_resets();
-		pthread_barrier_wait(&all.barrier);
-		pthread_barrier_wait(&all.barrier);
-		releases = take_resets();
-		EXPECT_EQ(flr, opens.flr);
-		lost += flr - releases.flr;
-		if (is_ours() || variant->bus) {
-			EXPECT_EQ(0, opens.bus + opens.slot + releases.slot);
-			EXPECT_EQ(variant->bus, releases.bus);
-		}
-		EXPECT_IDLE_DOMAIN(self->functions.bdf[0], 0, variant->bus * round);
-	}
-	TH_LOG("%s loses %d of %d function resets", driver(), lost, flr * rounds(20));
-	if (is_ours())
-		EXPECT_EQ(0, lost);
-	for (i = 0; i < count; i++) {
-		ASSERT_EQ(0, pthread_join(all.threads[i], NULL));
-		EXPECT_EQ(0, all.openers[i].error);
-		/* QEMU's VFs have no power management. */
-		EXPECT_TRUE(comes_to(self->functions.bdf[i], variant->vfs ? "D0" : "D3hot"));
-		EXPECT_IDLE_DOMAIN(self->functions.bdf[i], 0, variant->bus * rounds(20));
-	}
 }
 
 /* One function of each kind, with and without the parameter disable_idle_d3. */
