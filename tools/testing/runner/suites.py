@@ -73,7 +73,7 @@ SUITES = (
         long=DEBUGGED.format(only="", every=""), **DEBUG,
     ),
     selftests(
-        "debug-selftests", 500, "vfio_pci_rs_test parallel_test",
+        "debug-selftests", 500, "vfio_pci_rs_test parallel_test sriov_test.vfs_are_the_drivers",
         long=OURS, rounds=2, **DEBUG,
     ),
     # A lock inversion and a leak, which the debug kernel has to report.

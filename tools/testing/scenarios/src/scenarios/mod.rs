@@ -11,7 +11,6 @@ use anyhow::Result;
 use lab::machine::Lab;
 use lab::report::{Report, Test};
 
-mod captured;
 mod drop_in;
 mod dynamic_ids;
 mod errors;
@@ -39,7 +38,6 @@ pub const ALL: &[Scenario] = &[
     compared("probe", probe::run),
     alone("failed_bus_reset", failed_reset::run),
     alone("domain_kinds", kinds::run),
-    compared("captured_vfs", captured::run),
     compared("qemu_hot_reset", hot_reset::run),
     alone("drop_in_name", drop_in::run),
     compared("dynamic_ids", dynamic_ids::run),
@@ -51,20 +49,17 @@ pub const ALL: &[Scenario] = &[
 ];
 
 const fn compared(name: &'static str, run: Run) -> Scenario {
-    let compared = true;
     Scenario {
         name,
-        compared,
+        compared: true,
         run,
     }
 }
 
 const fn alone(name: &'static str, run: Run) -> Scenario {
-    let compared = false;
     Scenario {
-        name,
-        compared,
-        run,
+        compared: false,
+        ..compared(name, run)
     }
 }
 
