@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The driver's reset domains in debugfs: `vfio_pci_rs/reset_domains`.
+//! The reset domains that vfio_pci_rs shows in debugfs.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure, Context, Result};
 
 use crate::sysfs::Bdf;
 
-pub const DEBUGFS: &str = "/sys/kernel/debug";
+/// The driver's directory, and its file.
+pub const DIRECTORY: &str = "/sys/kernel/debug/vfio_pci_rs";
+pub const FILE: &str = "/sys/kernel/debug/vfio_pci_rs/reset_domains";
 
 const STATES: [&str; 4] = ["idle", "opening", "open", "closing"];
 const KINDS: [&str; 3] = ["slot", "bus", "private"];
@@ -35,40 +36,14 @@ pub struct Member {
     pub dirty: bool,
 }
 
-/// Returns the driver's directory, whether it exists or not.
-pub fn directory(module: &str) -> PathBuf {
-    Path::new(DEBUGFS).join(module)
-}
-
-/// Mounts debugfs, unless it is mounted.
-pub fn mount() -> Result<()> {
-    let mounts = fs::read_to_string("/proc/mounts").context("/proc/mounts")?;
-    let mut places = mounts.lines().filter_map(|line| line.split(' ').nth(1));
-    if places.any(|place| place == DEBUGFS) {
-        return Ok(());
-    }
-    let (kind, none) = (Some("debugfs"), None::<&str>);
-    nix::mount::mount(kind, DEBUGFS, kind, nix::mount::MsFlags::empty(), none)
-        .context("mounting debugfs")
-}
-
 /// Returns the text of the file.
-pub fn text(module: &str) -> Result<String> {
-    let path = directory(module).join("reset_domains");
-    fs::read_to_string(&path).with_context(|| path.display().to_string())
+pub fn text() -> Result<String> {
+    fs::read_to_string(FILE).context(FILE)
 }
 
-/// Returns all reset domains of the driver.
-pub fn domains(module: &str) -> Result<Vec<Domain>> {
-    parse(&text(module)?)
-}
-
-/// Returns the domain of `function`, which may not be in more than one.
-pub fn domain_of(module: &str, function: &Bdf) -> Result<Option<Domain>> {
-    let mut found = domains(module)?;
-    found.retain(|domain| domain.member(function).is_some());
-    ensure!(found.len() <= 1, "{function} is in the domains {found:?}");
-    Ok(found.pop())
+/// Returns all reset domains.
+pub fn domains() -> Result<Vec<Domain>> {
+    parse(&text()?)
 }
 
 impl Domain {
@@ -114,11 +89,8 @@ fn parse(text: &str) -> Result<Vec<Domain>> {
             _ => bail!(invalid()),
         }
     }
-    let empty = domains.iter().find(|d| d.members.is_empty());
-    ensure!(
-        empty.is_none(),
-        "reset_domains has an empty domain {empty:?}"
-    );
+    let empty = domains.iter().any(|domain| domain.members.is_empty());
+    ensure!(!empty, "one of the domains is empty: {domains:?}");
     Ok(domains)
 }
 

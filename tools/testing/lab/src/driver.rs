@@ -8,7 +8,6 @@ use std::process::Command;
 
 use anyhow::{ensure, Context, Result};
 
-use crate::debugfs;
 use crate::sysfs::{driver_path, write_attribute};
 
 /// The driver that shows its reset domains.
@@ -110,10 +109,6 @@ impl Driver {
     /// Returns whether the driver is registered with the PCI bus.
     pub fn registered(&self) -> bool {
         driver_path(&self.name).exists()
-    }
-
-    pub fn has_debugfs(&self) -> bool {
-        debugfs::directory(&self.module()).exists()
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{ensure, Result};
 
 use crate::debugfs::{self, Domain};
 use crate::driver::{self, Driver};
@@ -45,13 +45,12 @@ pub struct Lab {
 pub struct Bound<'a>(Vec<&'a Device>);
 
 impl Lab {
-    /// Prepares the machine: mounts debugfs, starts the tracer, unbinds what an earlier program left.
+    /// Starts the tracer, and unbinds functions that an earlier program left bound.
     pub fn new(driver: &str, results: &Path, rounds: usize) -> Result<Self> {
-        debugfs::mount()?;
         let lab = Lab {
             driver: Driver::new(driver),
             topology: Topology::read(results)?,
-            tracer: Tracer::start()?,
+            tracer: Tracer::start(true)?,
             results: results.to_owned(),
             rounds,
         };
@@ -62,15 +61,6 @@ impl Lab {
     /// Binds `devices` to the driver under test.
     pub fn bind<'a>(&self, devices: impl IntoIterator<Item = &'a Device>) -> Result<Bound<'a>> {
         Bound::bind(self.driver.name(), devices)
-    }
-
-    /// Closes what is open. Returns the resets.
-    pub fn release<T>(&self, opened: T) -> Result<Calls> {
-        let ((), calls) = self.tracer.count(|| {
-            drop(opened);
-            Ok(())
-        })?;
-        Ok(calls)
     }
 
     /// Does `work`, and checks and observes its resets.
@@ -133,28 +123,27 @@ impl Lab {
         Ok(())
     }
 
-    /// Waits for the module's last reference, and checks that it is gone. The kernel closes the
-    /// files of a process after its parent learns of its end.
-    pub fn comes_to_be_unreferenced(&self, t: &mut Test<'_>) -> Result<()> {
+    /// Waits for the module's last reference to go. The kernel closes the files of a process after
+    /// its parent learns of its end.
+    pub fn wait_unreferenced(&self) -> Result<()> {
         let gone = |references: &Result<Option<u32>>| matches!(references, Ok(Some(0) | None));
-        wait::until(wait::SETTLE, || self.driver.references(), gone)?;
-        self.unreferenced(t)
+        wait::until(wait::SETTLE, || self.driver.references(), gone).map(drop)
     }
 
-    /// Returns whether the driver shows `function` in a reset domain.
-    pub fn listed(&self, function: &Bdf) -> Result<bool> {
-        if !self.driver.shows_domains() {
-            return Ok(false);
+    /// Returns the reset domains, if the driver shows them.
+    pub fn domains(&self) -> Result<Vec<Domain>> {
+        match self.driver.shows_domains() {
+            true => debugfs::domains(),
+            false => Ok(Vec::new()),
         }
-        Ok(debugfs::domain_of(&self.driver.module(), function)?.is_some())
     }
 
-    /// Returns whether the driver shows no reset domain.
-    pub fn no_domains(&self) -> Result<bool> {
-        if !self.driver.shows_domains() {
-            return Ok(true);
-        }
-        Ok(debugfs::domains(&self.driver.module())?.is_empty())
+    /// Returns the reset domain of `function`, which may not be in more than one.
+    pub fn domain_of(&self, function: &Bdf) -> Result<Option<Domain>> {
+        let mut found = self.domains()?;
+        found.retain(|domain| domain.member(function).is_some());
+        ensure!(found.len() <= 1, "{function} is in the domains {found:?}");
+        Ok(found.pop())
     }
 
     /// Checks the reset domain of `device`, if the driver shows its domains.
@@ -163,23 +152,14 @@ impl Lab {
         t: &mut Test<'_>,
         device: &Device,
         what: &str,
-        holds: impl FnOnce(&Domain) -> Result<(), String>,
+        holds: impl FnOnce(&Domain) -> bool,
     ) -> Result<()> {
-        if !self.driver.shows_domains() {
-            return Ok(());
+        if self.driver.shows_domains() {
+            let domain = self.domain_of(device)?;
+            let what = format!("reset domain of {device}: {what}");
+            let holds = domain.as_ref().is_some_and(holds);
+            t.check(what, holds, || format!("it is {domain:#?}"));
         }
-        let module = self.driver.module();
-        let domain = debugfs::domain_of(&module, device)?;
-        let result = domain.map_or_else(|| Err("it has none".to_owned()), |d| holds(&d));
-        let why = match result.as_ref() {
-            Ok(()) => String::new(),
-            Err(why) => format!("{why}, in:\n{}", debugfs::text(&module)?),
-        };
-        t.check(
-            format!("reset domain of {device}: {what}"),
-            result.is_ok(),
-            || why,
-        );
         Ok(())
     }
 
@@ -196,20 +176,8 @@ impl Lab {
         let what = format!("idle, {dirty} dirty, {resets} resets {when}");
         self.domain(t, device, &what, |domain| {
             let idle = domain.members.iter().all(|m| m.state == "idle");
-            match idle && (domain.dirty(), domain.resets) == (dirty, resets) {
-                true => Ok(()),
-                false => Err("it is not".to_owned()),
-            }
+            idle && (domain.dirty(), domain.resets) == (dirty, resets)
         })
-    }
-
-    /// Returns the number of resets of the domain of `device`, or 0 if the driver shows none.
-    pub fn domain_resets(&self, device: &Device) -> Result<u64> {
-        if !self.driver.shows_domains() {
-            return Ok(0);
-        }
-        let domain = debugfs::domain_of(&self.driver.module(), device)?;
-        Ok(domain.map_or(0, |domain| domain.resets))
     }
 
     /// Checks the state of one function in its domain.
@@ -221,11 +189,7 @@ impl Lab {
         expected: &str,
     ) -> Result<()> {
         self.domain(t, device, &format!("{expected} {when}"), |domain| {
-            let got = domain.member(device).map_or("absent", |m| &m.state);
-            match got == expected {
-                true => Ok(()),
-                false => Err(format!("expected {expected} got {got}")),
-            }
+            domain.member(device).is_some_and(|m| m.state == expected)
         })
     }
 

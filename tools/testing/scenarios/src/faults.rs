@@ -14,10 +14,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use anyhow::{bail, ensure, Context, Result};
-use lab::debugfs::DEBUGFS;
 use lab::sysfs::write_attribute;
 use nix::errno::Errno;
 
+const DEBUGFS: &str = "/sys/kernel/debug";
 const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
 const KALLSYMS: &str = "/proc/kallsyms";
 const KINDS: [&str; 2] = ["failslab", "fail_page_alloc"];
@@ -149,11 +149,9 @@ impl FailNth {
 fn confine(operation: &Operation<'_>) -> Result<()> {
     let symbols = fs::read_to_string(KALLSYMS).context(KALLSYMS)?;
     let spared = operation.spared.map(|spared| range(&symbols, spared));
+    let spared = spared.transpose()?.unwrap_or((0, 0));
     let required = range(&symbols, operation.within)?;
-    for (which, (start, end)) in [
-        ("require", required),
-        ("reject", spared.transpose()?.unwrap_or((0, 0))),
-    ] {
+    for (which, (start, end)) in [("require", required), ("reject", spared)] {
         for kind in KINDS {
             set(kind, &format!("{which}-start"), &format!("{start:#x}"))?;
             set(kind, &format!("{which}-end"), &format!("{end:#x}"))?;
@@ -185,9 +183,8 @@ fn set(kind: &str, setting: &str, value: &str) -> Result<()> {
 }
 
 fn log(verbosity: &str) -> Result<()> {
-    KINDS
-        .into_iter()
-        .try_for_each(|kind| set(kind, "verbose", verbosity))
+    let mut kinds = KINDS.into_iter();
+    kinds.try_for_each(|kind| set(kind, "verbose", verbosity))
 }
 
 impl Outcomes {
@@ -214,15 +211,9 @@ mod tests {
     #[test]
     fn addresses_of_a_function() {
         let symbols = "0000a000 T first\n0000c000 T third\n0000b000 t second\t[module]\n";
-        assert_eq!(
-            range(symbols, "first").expect("it is there"),
-            (0xa000, 0xb000)
-        );
-        assert_eq!(
-            range(symbols, "second").expect("it is there"),
-            (0xb000, 0xc000)
-        );
-        assert!(range(symbols, "third").is_err());
-        assert!(range(symbols, "fourth").is_err());
+        let range = |function| range(symbols, function).ok();
+        assert_eq!(range("first"), Some((0xa000, 0xb000)));
+        assert_eq!(range("second"), Some((0xb000, 0xc000)));
+        assert_eq!((range("third"), range("fourth")), (None, None));
     }
 }

@@ -11,16 +11,17 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{anyhow, bail, ensure, Context, Result};
+use anyhow::{anyhow, ensure, Context, Result};
 use lab::topology::Device;
+use lab::wait;
 use serde_json::{json, Value};
 
 const PROGRAM: &str = "qemu-system-x86_64";
 /// The limit for QEMU to start, and for its firmware to set up devices, under two emulations.
 const LIMIT: Duration = Duration::from_secs(180);
-const POLL: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(100);
 
 const ARGUMENTS: &str = "-machine q35,accel=tcg -m 64M -nodefaults -display none \
     -trace vfio_pci_hot_reset*";
@@ -33,10 +34,13 @@ const RESULT: &str = "vfio_pci_hot_reset_result ";
 /// A running QEMU. Dropping it kills it.
 #[derive(Debug)]
 pub struct Qemu {
-    child: Child,
-    qmp: Option<Qmp>,
+    process: Process,
+    qmp: Qmp,
     trace: PathBuf,
 }
+
+#[derive(Debug)]
+struct Process(Child);
 
 #[derive(Debug)]
 struct Qmp {
@@ -91,55 +95,39 @@ impl Qemu {
             .stderr(log_file)
             .spawn()
             .context(PROGRAM)?;
-        let mut qemu = Qemu {
-            child,
-            qmp: None,
-            trace,
-        };
-        let connected = qemu.connect(&socket);
-        qemu.qmp = Some(connected.with_context(|| format!("see {}", log.display()))?);
+        let mut process = Process(child);
+        let qmp = process.connect(&socket);
+        let qmp = qmp.with_context(|| format!("see {}", log.display()))?;
         // The next QEMU needs the name.
         fs::remove_file(&socket)?;
-        Ok(qemu)
-    }
-
-    fn connect(&mut self, socket: &Path) -> Result<Qmp> {
-        let start = Instant::now();
-        loop {
-            if let Ok(stream) = UnixStream::connect(socket) {
-                return Qmp::greet(stream);
-            }
-            if let Some(status) = self.child.try_wait()? {
-                bail!("{PROGRAM} did not start: {status}");
-            }
-            ensure!(
-                start.elapsed() < LIMIT,
-                "{PROGRAM} does not open its QMP socket"
-            );
-            thread::sleep(POLL);
-        }
+        Ok(Qemu {
+            process,
+            qmp,
+            trace,
+        })
     }
 
     /// Waits until the firmware has set up BARs of every assigned function.
     pub fn wait_seen(&mut self, count: usize) -> Result<Vec<Seen>> {
-        let start = Instant::now();
-        loop {
-            let seen = self.seen()?;
-            if seen.len() == count && seen.iter().all(|function| function.bars > 0) {
-                return Ok(seen);
-            }
-            ensure!(
-                start.elapsed() < LIMIT,
-                "the firmware did not set up {count}: {seen:?}"
-            );
-            thread::sleep(POLL);
-        }
+        let ready = |seen: &[Seen]| seen.len() == count && seen.iter().all(|seen| seen.bars > 0);
+        let done = |seen: &Result<Vec<Seen>>| seen.as_ref().map_or(true, |seen| ready(seen));
+        let look = || {
+            // An answer takes time of the processor on which the firmware runs.
+            thread::sleep(PAUSE);
+            self.seen()
+        };
+        let seen = wait::until(LIMIT, look, done)?;
+        ensure!(
+            ready(&seen),
+            "the firmware did not set up {count}: {seen:?}"
+        );
+        Ok(seen)
     }
 
     /// Returns the assigned functions in the order of [`Qemu::start`].
     pub fn seen(&mut self) -> Result<Vec<Seen>> {
         let mut seen = Vec::new();
-        collect_seen(&self.qmp()?.execute("query-pci")?, &mut seen);
+        collect_seen(&self.qmp.execute("query-pci")?, &mut seen);
         seen.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(seen)
     }
@@ -147,24 +135,23 @@ impl Qemu {
     /// Resets the machine, as a reboot of its guest does, and stops its processor before the first
     /// instruction of the firmware.
     pub fn reset(&mut self) -> Result<()> {
-        let qmp = self.qmp()?;
-        qmp.execute("stop")?;
-        let before = qmp.resets;
-        qmp.execute("system_reset")?;
-        while qmp.resets == before {
-            qmp.receive()?;
+        self.qmp.execute("stop")?;
+        let before = self.qmp.resets;
+        self.qmp.execute("system_reset")?;
+        while self.qmp.resets == before {
+            self.qmp.receive()?;
         }
         Ok(())
     }
 
     /// Returns how often the machine was reset, by [`Qemu::reset`] or by its guest.
-    pub fn resets(&mut self) -> Result<usize> {
-        Ok(self.qmp()?.resets)
+    pub fn resets(&self) -> usize {
+        self.qmp.resets
     }
 
     /// Lets the processor run again after [`Qemu::reset`].
     pub fn resume(&mut self) -> Result<()> {
-        self.qmp()?.execute("cont").map(drop)
+        self.qmp.execute("cont").map(drop)
     }
 
     /// Returns all hot resets so far.
@@ -173,28 +160,29 @@ impl Qemu {
             .with_context(|| self.trace.display().to_string())
     }
 
-    /// Kills QEMU by SIGKILL.
-    pub fn kill(mut self) -> Result<ExitStatus> {
-        self.child.kill()?;
-        Ok(self.child.wait()?)
-    }
-
     /// Makes QEMU quit, and waits for its end.
     pub fn quit(mut self) -> Result<ExitStatus> {
-        self.qmp()?.execute("quit")?;
-        Ok(self.child.wait()?)
-    }
-
-    fn qmp(&mut self) -> Result<&mut Qmp> {
-        self.qmp.as_mut().context("there is no QMP connection")
+        self.qmp.execute("quit")?;
+        Ok(self.process.0.wait()?)
     }
 }
 
-impl Drop for Qemu {
+impl Process {
+    fn connect(&mut self, socket: &Path) -> Result<Qmp> {
+        let connect = || match self.0.try_wait() {
+            Ok(Some(status)) => Err(anyhow!("{PROGRAM} did not start: {status}")),
+            _ => Ok(UnixStream::connect(socket)),
+        };
+        let stream = wait::until(LIMIT, connect, |stream| !matches!(stream, Ok(Err(_))))?;
+        Qmp::greet(stream.context("connecting to QMP")?)
+    }
+}
+
+impl Drop for Process {
     fn drop(&mut self) {
         // Both fail if it has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -228,10 +216,8 @@ impl Qmp {
     /// Receives a reply or an event.
     fn receive(&mut self) -> Result<Value> {
         let mut line = String::new();
-        let length = self
-            .stream
-            .read_line(&mut line)
-            .context("reading from QMP")?;
+        let read = self.stream.read_line(&mut line);
+        let length = read.context("reading from QMP")?;
         ensure!(length > 0, "QEMU closed its QMP connection");
         let message: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
         self.resets += usize::from(message["event"] == "RESET");
@@ -307,14 +293,17 @@ vfio_pci_hot_reset_dep_devices \t0000:01:00.0 group 9
     #[test]
     fn hot_resets() {
         let found = parse_hot_resets(TRACE).expect("a valid trace");
-        let hot_reset = |multi, affected, result: Option<&str>| HotReset {
-            multi,
-            affected,
-            result: result.map(str::to_owned),
-        };
         let expected = [
-            hot_reset(true, 2, Some("Invalid argument")),
-            hot_reset(false, 1, None),
+            HotReset {
+                multi: true,
+                affected: 2,
+                result: Some("Invalid argument".to_owned()),
+            },
+            HotReset {
+                multi: false,
+                affected: 1,
+                result: None,
+            },
         ];
         assert_eq!(found, expected);
         assert!(parse_hot_resets("").expect("an empty trace").is_empty());
@@ -334,10 +323,8 @@ vfio_pci_hot_reset_dep_devices \t0000:01:00.0 group 9
         ]}]);
         let mut seen = Vec::new();
         collect_seen(&answer, &mut seen);
-        assert_eq!(
-            (seen.len(), seen[0].ids, seen[0].bars),
-            (2, (6900, 4165), 1)
-        );
+        assert_eq!((seen.len(), seen[0].ids), (2, (6900, 4165)));
+        assert_eq!(seen[0].bars, 1);
         assert_eq!((seen[1].id.as_str(), seen[1].bars), ("assigned0", 0));
     }
 }

@@ -13,8 +13,9 @@ use vfio_bindings::bindings::vfio::{
 use vfio_ioctls::VfioDevice;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::measure::{nanoseconds, timed, Sample};
+use super::measure::{nanoseconds, Sample};
 use super::{Bench, Competitor, C, OURS};
+use crate::together::timed;
 
 /// How often the drivers alternate in a round.
 const TURNS: usize = 5;
@@ -62,10 +63,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
         }
         println!("round {} of {}", round + 1, bench.rounds);
         for ((name, driver), time) in fastest {
-            let sample = Sample {
-                call_ns: Some(time),
-                ..Sample::default()
-            };
+            let sample = Sample::from([("call_ns", time)]);
             let samples = bench.report.cases.entry(case(name)).or_default();
             samples.entry(driver).or_default().push(sample);
         }
@@ -80,10 +78,8 @@ fn turn_of(bench: &Bench, competitor: &Competitor) -> Result<Vec<(&'static str, 
     let device = User::with_iommufd()?.device(&function)?;
     for index in [VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_BAR0_REGION_INDEX] {
         // Reads beyond a region would only be logged.
-        ensure!(
-            device.get_region_size(index) >= 4,
-            "{function} has no region {index}"
-        );
+        let size = device.get_region_size(index);
+        ensure!(size >= 4, "{function} has no region {index}");
     }
     let event = EventFd::new(0).context("making an event")?;
     let enabled = device.enable_irq(VFIO_PCI_MSI_IRQ_INDEX, vec![&event]);

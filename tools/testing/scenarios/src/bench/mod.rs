@@ -44,6 +44,7 @@ use lab::topology::{Device, Topology};
 use lab::vfio::User;
 use serde::Serialize;
 
+use crate::together::open;
 use measure::Sample;
 
 mod data_path;
@@ -270,7 +271,7 @@ impl Bench {
             let bound = Bound::bind(competitor.driver.name(), functions)?;
             let user = User::with_iommufd()?;
             let few = &functions[..functions.len().min(2)];
-            drop(measure::open(&user, few)?);
+            drop(open(&user, few)?);
             let samples = work(bench, &user)?;
             bound.release()?;
             Ok(samples)

@@ -11,10 +11,11 @@ use lab::sriov::VirtualFunctions;
 use lab::topology::Device;
 use lab::trace::{seconds, Counts, Tracer};
 
-use super::measure::{nanoseconds, open_and_close, timed, wait_asleep, Resets, Sample};
+use super::measure::{nanoseconds, open_and_close, resets, times, wait_asleep, Sample};
 use super::{Bench, C, GLOBAL, OURS};
+use crate::together::timed;
 
-const EVERYBODY: &[&str] = &[C, OURS, GLOBAL];
+const ALL: &[&str] = &[C, OURS, GLOBAL];
 const TWO: &[&str] = &[C, OURS];
 const NONE: Counts = Counts::NONE;
 const VFS: usize = 7;
@@ -23,54 +24,30 @@ const SELFTEST: &str = "vfio_pci_device_init_perf_test";
 /// Functions of one bus with FLR.
 pub(super) fn bus(bench: &mut Bench) -> Result<()> {
     let functions = bench.grid(1, 8)?;
-    with_flr(
-        bench,
-        EVERYBODY,
-        "bus",
-        &functions,
-        &[1, 2, 4, 8],
-        "functions of one bus",
-    )
+    let what = "functions of one bus";
+    with_flr(bench, ALL, "bus", &functions, &[1, 2, 4, 8], what)
 }
 
 /// Functions with FLR that share nothing.
 pub(super) fn buses(bench: &mut Bench) -> Result<()> {
     let functions = bench.grid(16, 1)?;
-    with_flr(
-        bench,
-        EVERYBODY,
-        "buses",
-        &functions,
-        &[8, 16],
-        "functions, each of its own bus",
-    )
+    let what = "functions, each of its own bus";
+    with_flr(bench, ALL, "buses", &functions, &[8, 16], what)
 }
 
 /// Many functions with FLR.
 pub(super) fn scale(bench: &mut Bench) -> Result<()> {
     let functions = bench.grid(8, 8)?;
     // The third driver would take most of the time.
-    with_flr(
-        bench,
-        TWO,
-        "scale",
-        &functions,
-        &[64],
-        "functions, 8 of each bus",
-    )
+    let what = "functions, 8 of each bus";
+    with_flr(bench, TWO, "scale", &functions, &[64], what)
 }
 
 pub(super) fn virtual_functions(bench: &mut Bench) -> Result<()> {
     let pf = bench.topology.device(PF)?;
     let enabled = VirtualFunctions::enable(&pf, VFS)?;
-    with_flr(
-        bench,
-        EVERYBODY,
-        "vfs",
-        &enabled.devices(),
-        &[VFS],
-        "VFs of one PF",
-    )
+    let what = "VFs of one PF";
+    with_flr(bench, ALL, "vfs", &enabled.devices(), &[VFS], what)
 }
 
 /// Functions that only a reset of their bus cleans. All are bound, and some are opened.
@@ -78,7 +55,7 @@ pub(super) fn dirty(bench: &mut Bench) -> Result<()> {
     let functions = bench.family("dirty", 8)?;
     let what = "functions without a reset of their own";
     let due = |_| [NONE, Counts::bus(1)];
-    measure(bench, EVERYBODY, "dirty", &functions, &[1, 8], what, due)
+    measure(bench, ALL, "dirty", &functions, &[1, 8], what, due)
 }
 
 fn with_flr(
@@ -110,7 +87,7 @@ fn measure(
     };
     let titles: Vec<_> = titles("open").chain(titles("close")).collect();
     bench.in_turns_on(drivers, functions, &titles, |_, user| {
-        let tracer = Tracer::start_counting()?;
+        let tracer = Tracer::start(false)?;
         let mut samples = Vec::new();
         for &n in numbers {
             let [open, close] = open_and_close(&tracer, user, &functions[..n], due(n))?;
@@ -130,17 +107,15 @@ pub(super) fn probe(bench: &mut Bench) -> Result<()> {
         let name = competitor.driver.name();
         Bound::bind(name, functions.last())?.release()?;
 
-        let tracer = Tracer::start_counting()?;
+        let tracer = Tracer::start(false)?;
         let (done, calls) = tracer.count(|| {
             let bind = |function| timed(|| Bound::bind(name, [function]));
             functions.iter().map(bind).collect::<Result<Vec<_>>>()
         })?;
         let wall = done.iter().map(|done| done.length()).sum();
-        let sample = Sample {
-            wall_ns: Some(nanoseconds(wall)),
-            resets: Some(Resets::new(calls.counts(), NONE)),
-            ..Sample::of(&done)
-        };
+        let mut sample = times(&done);
+        sample.insert("wall_ns", nanoseconds(wall));
+        sample.extend(resets(calls.counts(), NONE));
         done.into_iter().try_for_each(|done| done.value.release())?;
         Ok(vec![(case.clone(), sample)])
     })
@@ -152,14 +127,11 @@ pub(super) fn selftest(bench: &mut Bench) -> Result<()> {
     let case = |n: usize| format!("selftest_{n}");
     let numbers = [1, 8];
     let titles = numbers.map(|n| (case(n), format!("{SELFTEST} on {n} functions of one bus")));
-    bench.in_turns_on(EVERYBODY, &functions, &titles, |bench, _| {
+    bench.in_turns_on(ALL, &functions, &titles, |bench, _| {
         let initialise = |n: usize| {
-            for function in &functions[..n] {
-                wait_asleep(function)?;
-            }
-            let addresses = functions[..n]
-                .iter()
-                .map(|function| function.bdf().to_string());
+            let functions = &functions[..n];
+            functions.iter().try_for_each(wait_asleep)?;
+            let addresses = functions.iter().map(|function| function.bdf().to_string());
             let mut command = Command::new(bench.selftests.join(SELFTEST));
             let text = driver::run(command.args(["-v", "iommufd"]).args(addresses))?;
             let sample = parse(&text).with_context(|| format!("there is no time in: {text}"))?;
@@ -185,11 +157,8 @@ fn parse(text: &str) -> Option<Sample> {
         }
         seconds(value.trim().strip_suffix('s')?).map(nanoseconds)
     };
-    Some(Sample {
-        wall_ns: Some(time("Wall time")?),
-        longest_ns: Some(time("Max init time")?),
-        ..Sample::default()
-    })
+    let (wall, longest) = (time("Wall time")?, time("Max init time")?);
+    Some(Sample::from([("wall_ns", wall), ("longest_ns", longest)]))
 }
 
 #[cfg(test)]
@@ -209,10 +178,8 @@ Avg init time (per device): 0.227590594s
 
     #[test]
     fn times_of_the_selftest() {
-        let sample = parse(OUTPUT).expect("two times");
-        assert_eq!(sample.wall_ns, Some(249_182_975));
-        assert_eq!(sample.longest_ns, Some(246_131_057));
-        assert_eq!(sample.resets, None);
+        let times = [("wall_ns", 249_182_975), ("longest_ns", 246_131_057)];
+        assert_eq!(parse(OUTPUT), Some(times.into()));
     }
 
     #[test]

@@ -7,9 +7,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{ensure, Result};
+use anyhow::Result;
 use clap::Parser;
-use guest::bench::{Bench, Part, ALL};
+use guest::bench::{Bench, ALL};
+use guest::choose;
 use lab::topology::Topology;
 
 /// Measure the time to open and close functions, driver by driver.
@@ -40,16 +41,9 @@ fn main() -> Result<()> {
         only,
         results,
     } = Arguments::parse();
-    for name in &only {
-        let known: Vec<&str> = ALL.iter().map(|part| part.name).collect();
-        ensure!(
-            known.contains(&name.as_str()),
-            "there is no '{name}' among {known:?}"
-        );
-    }
+    let chosen = choose(ALL, &only, |part| part.name)?;
     let mut bench = Bench::new(Topology::read(&results)?, &sets, selftests, rounds.get())?;
-    let chosen = |part: &&Part| only.is_empty() || only.iter().any(|name| name == part.name);
-    for part in ALL.iter().filter(chosen) {
+    for part in chosen {
         let start = Instant::now();
         println!("{}", part.name);
         part.run(&mut bench)?;

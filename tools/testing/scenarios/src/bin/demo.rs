@@ -15,7 +15,6 @@ use lab::debugfs;
 use lab::machine::Lab;
 use lab::report::{Report, Test};
 use lab::topology::Device;
-use lab::wait;
 
 /// Show a vfio-pci driver's main job: bind, open from QEMU, close, reset, D3hot.
 #[derive(Parser)]
@@ -56,10 +55,8 @@ impl Demo<'_, '_> {
         self.lab.tracer.mark()?;
         let bound = self.lab.bind(&devices)?;
         for device in &devices {
-            self.step(format!(
-                "{device} bound to {} by driver_override",
-                driver.name()
-            ));
+            let name = driver.name();
+            self.step(format!("{device} bound to {name} by driver_override"));
         }
         self.with_qemu(&devices)?;
         bound.release()?;
@@ -86,10 +83,9 @@ impl Demo<'_, '_> {
         let mut same = 0;
         for (device, seen) in devices.iter().zip(&seen) {
             let (vendor, id) = (format!("{:04x}", seen.ids.0), format!("{:04x}", seen.ids.1));
-            self.t.note(format!(
-                "        {device}: {vendor}:{id}, {} BARs",
-                seen.bars
-            ));
+            let bars = seen.bars;
+            self.t
+                .note(format!("        {device}: {vendor}:{id}, {bars} BARs"));
             same += usize::from(device.id()? == (vendor, id));
         }
         let what = "functions that it sees under their own IDs";
@@ -99,20 +95,15 @@ impl Demo<'_, '_> {
 
         let calls = lab.tracer.calls()?;
         let what = "bus resets by the driver before the last close";
-        self.expect(
-            "resets_before_release",
-            what,
-            0,
-            calls.by_driver().bus_or_slot(),
-        );
+        let by_driver = calls.by_driver().bus_or_slot();
+        self.expect("resets_before_release", what, 0, by_driver);
 
         // QEMU may reset the bus itself, with VFIO_DEVICE_PCI_HOT_RESET.
         let by_qemu_before = calls.asked_by_user().bus_or_slot();
         lab.tracer.mark()?;
         let status = qemu.quit()?;
         self.step(format!("QEMU has quit ({status})"));
-        let gone = |references: &Result<Option<u32>>| matches!(references, Ok(Some(0)));
-        wait::until(wait::SETTLE, || lab.driver.references(), gone)?;
+        lab.wait_unreferenced()?;
         self.power(devices, "after", "D3hot")?;
 
         let calls = lab.tracer.calls()?;
@@ -120,22 +111,14 @@ impl Demo<'_, '_> {
         self.t.observe("resets_asked_by_qemu", by_qemu);
         self.step(format!("bus resets that QEMU requested: {by_qemu}"));
         let at_close = calls.at_release().bus_or_slot();
-        self.expect(
-            "resets_at_release",
-            "bus resets at the last close",
-            1,
-            at_close,
-        );
+        let what = "bus resets at the last close";
+        self.expect("resets_at_release", what, 1, at_close);
         let elsewhere = calls.by_driver().bus_or_slot() - at_close;
         let what = "bus resets by the driver at any other time";
         self.expect("resets_elsewhere", what, 0, elsewhere);
         if let Some(domain) = self.show_domains()? {
-            self.expect(
-                "dirty_after",
-                "functions that still need a reset",
-                0,
-                domain.dirty(),
-            );
+            let what = "functions that still need a reset";
+            self.expect("dirty_after", what, 0, domain.dirty());
         }
         Ok(())
     }
@@ -158,12 +141,11 @@ impl Demo<'_, '_> {
         if !self.lab.driver.shows_domains() {
             return Ok(None);
         }
-        let module = self.lab.driver.module();
-        self.step(format!("/sys/kernel/debug/{module}/reset_domains:"));
-        for line in debugfs::text(&module)?.lines() {
+        self.step(format!("{}:", debugfs::FILE));
+        for line in debugfs::text()?.lines() {
             self.t.note(format!("        {line}"));
         }
-        let mut domains = debugfs::domains(&module)?.into_iter();
+        let mut domains = self.lab.domains()?.into_iter();
         Ok(Some(domains.next().context("there is no reset domain")?))
     }
 

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{bail, ensure, Context, Result};
@@ -48,26 +48,18 @@ const WALKS: [(&str, bool, Walk); 9] = [
         probe(lab, faults, &[])
     }),
     ("probe_second_of_bus", true, |lab, faults| {
-        probe(lab, faults, &["flr.1"])
+        probe(lab, faults, &[lab.topology.device("flr.1")?])
     }),
     ("open_group", true, |lab, faults| {
         open(lab, faults, User::new, "vfio_group_fops_unl_ioctl")
     }),
     ("open_cdev", true, |lab, faults| {
-        open(
-            lab,
-            faults,
-            User::with_iommufd,
-            "vfio_device_fops_unl_ioctl",
-        )
+        let within = "vfio_device_fops_unl_ioctl";
+        open(lab, faults, User::with_iommufd, within)
     }),
     ("close_flr", false, |lab, faults| {
-        close(
-            lab,
-            faults,
-            &[lab.topology.device("flr.0")?],
-            Counts::flr(1),
-        )
+        let functions = [lab.topology.device("flr.0")?];
+        close(lab, faults, &functions, Counts::flr(1))
     }),
     ("close_bus_reset", true, |lab, faults| {
         close(lab, faults, &lab.topology.family("bus", 2)?, Counts::bus(1))
@@ -137,10 +129,7 @@ fn module_exit(lab: &Lab, faults: &FailNth) -> Result<Outcomes> {
         prepare: &|| lab.driver.load(&[]),
         perform: &|| Ok(delete_module(&module, DeleteModuleFlags::O_NONBLOCK)?),
         undone: &|| {
-            ensure!(
-                lab.driver.registered(),
-                "the driver is not registered any more"
-            );
+            ensure!(lab.driver.registered(), "the driver is not registered");
             Ok(())
         },
         done: &|| gone(lab),
@@ -148,12 +137,10 @@ fn module_exit(lab: &Lab, faults: &FailNth) -> Result<Outcomes> {
 }
 
 /// Probes a function while `bound` functions of its bus are bound.
-fn probe(lab: &Lab, faults: &FailNth, bound: &[&str]) -> Result<Outcomes> {
+fn probe(lab: &Lab, faults: &FailNth, bound: &[Device]) -> Result<Outcomes> {
     let function = lab.topology.device("flr.0")?;
-    let bound = bound.iter().map(|role| lab.topology.device(role));
-    let bound: Vec<Device> = bound.collect::<Result<_>>()?;
-    let _bound = lab.bind(&bound)?;
-    let before = domains(lab)?;
+    let _bound = lab.bind(bound)?;
+    let before = lab.domains()?;
     let undone = || {
         ensure!(function.driver().is_none(), "the function has a driver");
         unchanged(&before, lab)
@@ -168,7 +155,8 @@ fn probe(lab: &Lab, faults: &FailNth, bound: &[&str]) -> Result<Outcomes> {
         perform: &|| function.attach(lab.driver.name()),
         undone: &undone,
         done: &|| {
-            ensure!(lab.listed(&function)?, "the function is in no reset domain");
+            let listed = lab.domain_of(&function)?.is_some();
+            ensure!(listed, "the function is in no reset domain");
             function.release()?;
             undone()
         },
@@ -179,7 +167,7 @@ fn probe(lab: &Lab, faults: &FailNth, bound: &[&str]) -> Result<Outcomes> {
 fn unbind(lab: &Lab, faults: &FailNth) -> Result<Outcomes> {
     let (function, other) = (lab.topology.device("flr.0")?, lab.topology.device("flr.1")?);
     let _bound = lab.bind([&other])?;
-    let before = domains(lab)?;
+    let before = lab.domains()?;
     faults.walk(&Operation {
         within: "pci_device_remove",
         spared: ACPI,
@@ -203,7 +191,7 @@ fn open(
 ) -> Result<Outcomes> {
     let function = lab.topology.device("flr.0")?;
     let _bound = lab.bind([&function])?;
-    let before = domains(lab)?;
+    let before = lab.domains()?;
     let ready: RefCell<Option<User>> = RefCell::default();
     let opened: RefCell<Option<Opened>> = RefCell::default();
     let undone = || {
@@ -226,9 +214,9 @@ fn open(
         },
         undone: &undone,
         done: &|| {
-            let domain = debugfs::domain_of(&lab.driver.module(), &function)?;
-            let open = domain
-                .is_some_and(|domain| domain.member(&function).is_some_and(|m| m.state == "open"));
+            let domain = lab.domain_of(&function)?;
+            let member = domain.as_ref().and_then(|domain| domain.member(&function));
+            let open = member.is_some_and(|member| member.state == "open");
             ensure!(open, "the function is not open");
             power(&function, "D0")?;
             opened.take();
@@ -250,7 +238,7 @@ fn close(lab: &Lab, faults: &FailNth, functions: &[Device], resets: Counts) -> R
         refusals: NO_MEMORY,
         prepare: &|| {
             let new = User::new()?;
-            before.replace(domains(lab)?);
+            before.replace(lab.domains()?);
             opened.replace(Some(new.open(function)?));
             user.replace(Some(new));
             lab.tracer.mark()
@@ -279,9 +267,12 @@ fn works(lab: &Lab) -> Result<()> {
     let function = lab.topology.device("flr.0")?;
     lab.driver.load(&[])?;
     let bound = lab.bind([&function])?;
-    let before = domains(lab)?;
+    let before = lab.domains()?;
     let (opened, at_open) = lab.tracer.count(|| User::new()?.open(&function))?;
-    let at_close = lab.release(opened)?;
+    let ((), at_close) = lab.tracer.count(|| {
+        drop(opened);
+        Ok(())
+    })?;
     for (calls, when) in [(at_open, "open"), (at_close, "close")] {
         let counts = calls.counts();
         ensure!(counts == Counts::flr(1), "resets at {when}: {counts}");
@@ -292,15 +283,11 @@ fn works(lab: &Lab) -> Result<()> {
 
 /// Checks that nothing is left of the module.
 fn gone(lab: &Lab) -> Result<()> {
-    ensure!(
-        lab.driver.references()?.is_none(),
-        "the module is still there"
-    );
+    let references = lab.driver.references()?;
+    ensure!(references.is_none(), "the module is still there");
     ensure!(!lab.driver.registered(), "the driver is still registered");
-    ensure!(
-        !lab.driver.has_debugfs(),
-        "its directory in debugfs is still there"
-    );
+    let directory = Path::new(debugfs::DIRECTORY).exists();
+    ensure!(!directory, "its directory in debugfs is still there");
     Ok(())
 }
 
@@ -310,15 +297,8 @@ fn power(function: &Device, expected: &str) -> Result<()> {
     Ok(())
 }
 
-fn domains(lab: &Lab) -> Result<Vec<Domain>> {
-    debugfs::domains(&lab.driver.module())
-}
-
 fn unchanged(before: &[Domain], lab: &Lab) -> Result<()> {
-    let after = domains(lab)?;
-    ensure!(
-        before == after,
-        "reset domains are {after:?} and not {before:?}"
-    );
+    let after = lab.domains()?;
+    ensure!(before == after, "{after:?} are the domains, not {before:?}");
     Ok(())
 }

@@ -6,9 +6,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{Context, Result};
 use clap::Parser;
-use guest::scenarios::{Scenario, ALL};
+use guest::choose;
+use guest::scenarios::ALL;
 use lab::machine::Lab;
 use lab::report::Report;
 
@@ -39,7 +40,7 @@ fn main() -> Result<ExitCode> {
             .for_each(|scenario| println!("{}", scenario.name));
         return Ok(ExitCode::SUCCESS);
     }
-    let chosen = choose(&arguments.only)?;
+    let chosen = choose(ALL, &arguments.only, |scenario| scenario.name)?;
     let results = arguments.results.context("needs --results")?;
     let lab = Lab::new(&arguments.driver, &results, arguments.rounds.get())?;
     let names: Vec<&str> = chosen.iter().map(|scenario| scenario.name).collect();
@@ -48,13 +49,4 @@ fn main() -> Result<ExitCode> {
         scenario.run(&lab, &mut report);
     }
     Ok(report.exit_code())
-}
-
-fn choose(only: &[String]) -> Result<Vec<&'static Scenario>> {
-    for name in only {
-        let known = ALL.iter().any(|scenario| scenario.name == name);
-        ensure!(known, "there is no scenario '{name}', see --list");
-    }
-    let chosen = |scenario: &&Scenario| only.is_empty() || only.iter().any(|n| n == scenario.name);
-    Ok(ALL.iter().filter(chosen).collect())
 }

@@ -3,8 +3,7 @@
 //! Errors that PCI Express reports of a function (AER). The kernel's `aer_inject` makes the
 //! interrupt handler of the root port find them.
 
-use std::fs::OpenOptions;
-use std::io::Write;
+use std::fs;
 
 use anyhow::{Context, Result};
 use lab::driver;
@@ -45,14 +44,8 @@ fn injected(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     let event = EventFd::new(EFD_NONBLOCK).context("making an event")?;
     let user = User::new()?;
     let opened = user.open(&device)?;
-    inject(
-        lab,
-        t,
-        &device,
-        "open, without an event",
-        COMPLETION_TIMEOUT,
-        0,
-    )?;
+    let what = "open, without an event";
+    inject(lab, t, &device, what, COMPLETION_TIMEOUT, 0)?;
     drop(opened);
 
     let opened = user.open_with_error_event(&device, &event)?;
@@ -87,25 +80,19 @@ fn inject(
     let mut mark = Mark::here()?;
     let when = format!("at an error: {what}");
     let lines = lab.counted(t, &when, Counts::bus(bus), || {
-        let injector = OpenOptions::new()
-            .write(true)
-            .open(format!("/dev/{INJECTOR}"));
-        injector
-            .and_then(|mut file| file.write_all(&message(function, error)))
+        fs::write(format!("/dev/{INJECTOR}"), message(function, error))
             .with_context(|| format!("injecting an error of {function}"))?;
+        let recovery = || mark.lines_with(&["device recovery"]);
         wait::until(
             wait::SETTLE,
-            || mark.lines_with(&["device recovery"]),
+            recovery,
             |lines| !matches!(lines, Ok(lines) if lines.is_empty()),
         )
     })?;
     let last = lines.last().map_or("", String::as_str);
     let outcome = last.rsplit(' ').next().unwrap_or("");
-    t.seen(
-        format!("the kernel's recovery: {what}"),
-        "successful",
-        outcome,
-    );
+    let recovery = format!("the kernel's recovery: {what}");
+    t.seen(recovery, "successful", outcome);
     Ok(())
 }
 
@@ -123,9 +110,6 @@ fn message(function: &Bdf, uncorrectable: u32) -> Vec<u8> {
 /// Checks how often `event` was signalled since the last call, if at all.
 fn signalled(t: &mut Test<'_>, event: &EventFd, when: &str, expected: Option<u64>) {
     let shown = |count: Option<u64>| count.map_or("never".to_owned(), |count| count.to_string());
-    t.seen(
-        format!("signalled {when}"),
-        shown(expected),
-        shown(event.read().ok()),
-    );
+    let got = shown(event.read().ok());
+    t.seen(format!("signalled {when}"), shown(expected), got);
 }

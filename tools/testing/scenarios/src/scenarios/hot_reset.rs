@@ -44,34 +44,29 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
         hot_resets.expect(lab, t, &qemu, &when, 1)?;
 
         // The firmware finds that it has run before, and resets the machine once more.
-        let before = qemu.resets()?;
+        let before = qemu.resets();
         lab.tracer.mark()?;
         qemu.resume()?;
         let again = qemu.wait_seen(FUNCTIONS)?;
-        let by_firmware = qemu.resets()? - before;
+        let by_firmware = qemu.resets() - before;
         let when = format!("in the firmware {when}");
         hot_resets.expect(lab, t, &qemu, &when, by_firmware)?;
-        t.seen(
-            format!("the firmware sees the same {when}"),
-            true,
-            again == seen,
-        );
+        let what = format!("the firmware sees the same {when}");
+        t.seen(what, true, again == seen);
     }
 
     lab.tracer.mark()?;
     let status = qemu.quit()?;
     t.check("QEMU quits", status.success(), || status);
-    lab.comes_to_be_unreferenced(t)?;
+    lab.wait_unreferenced()?;
+    lab.unreferenced(t)?;
     for device in &devices {
         lab.power(t, device, "after QEMU", "D3hot")?;
     }
     let calls = lab.tracer.calls()?;
     lab.resets(t, &calls, "after QEMU", Counts::bus(1));
-    t.eq(
-        "resets at the last close",
-        Counts::bus(1),
-        calls.at_release().counts(),
-    );
+    let at_release = calls.at_release().counts();
+    t.eq("resets at the last close", Counts::bus(1), at_release);
     lab.domain_idle(t, &devices[0], "after QEMU", 0, hot_resets.resets + 1)?;
     binding.release()?;
     lab.unreferenced(t)
@@ -105,30 +100,21 @@ impl HotResets<'_> {
         self.resets += expected as u64;
         t.observe(format!("hot resets of all {when}"), multi.len());
         let success = vec!["Success"; expected].join(", ");
-        t.eq(
-            format!("results of hot resets of all {when}"),
-            success,
-            results(&multi),
-        );
+        let what = format!("results of hot resets of all {when}");
+        t.eq(what, success, results(&multi));
         let count = self.devices.len();
         let affect_all = multi.iter().all(|reset| reset.affected == count);
         let what = format!("hot resets of all affect {count} functions {when}");
         t.check(what, affect_all, || format!("{multi:?}"));
         t.observe(format!("hot resets of one {when}"), one.len());
-        t.eq(
-            format!("results of hot resets of one {when}"),
-            String::new(),
-            results(&one),
-        );
+        let what = format!("results of hot resets of one {when}");
+        t.eq(what, String::new(), results(&one));
 
         let calls = lab.tracer.calls()?;
         lab.resets(t, &calls, when, Counts::bus(expected));
         let asked = calls.asked_by_user().counts();
-        t.eq(
-            format!("resets that QEMU requested {when}"),
-            Counts::bus(expected),
-            asked,
-        );
+        let what = format!("resets that QEMU requested {when}");
+        t.eq(what, Counts::bus(expected), asked);
         for device in self.devices {
             lab.power(t, device, when, "D0")?;
         }

@@ -49,42 +49,27 @@ fn shared_domain(
     let idle = idle_power_states(devices)?;
     let binding = lab.bind(devices)?;
     let first = &devices[0];
-    let name = if kind == "slot" {
-        first.slot()
-    } else {
-        first.bus()
+    let name = match kind {
+        "slot" => first.slot(),
+        _ => first.bus(),
     };
     let members = format!("{kind} {name} with {} members", devices.len());
     lab.domain(t, first, &members, |domain| {
         let all_in = devices.iter().all(|d| domain.member(d).is_some());
         let same = domain.kind == kind && domain.name == name;
-        match same && all_in && domain.members.len() == devices.len() {
-            true => Ok(()),
-            false => Err("it is another one".to_owned()),
-        }
+        same && all_in && domain.members.len() == devices.len()
     })?;
 
     let user = User::new()?;
     let mut mark = Mark::here()?;
     let mut opened = lab.counted(t, &format!("at the opens of the {what}"), NONE, || {
-        devices
-            .iter()
-            .map(|device| user.open(device))
-            .collect::<Result<Vec<Opened>>>()
+        let opens = devices.iter().map(|device| user.open(device));
+        opens.collect::<Result<Vec<Opened>>>()
     })?;
     let last = opened.pop();
-    lab.close(
-        t,
-        &format!("before the last close of the {what}"),
-        NONE,
-        opened,
-    )?;
-    lab.close(
-        t,
-        &format!("at the last close of the {what}"),
-        at_last_close,
-        last,
-    )?;
+    let last_close = format!("the last close of the {what}");
+    lab.close(t, &format!("before {last_close}"), NONE, opened)?;
+    lab.close(t, &format!("at {last_close}"), at_last_close, last)?;
     for (device, idle) in devices.iter().zip(idle) {
         lab.power(t, device, &format!("after the reset of the {what}"), idle)?;
     }
@@ -111,26 +96,21 @@ fn private_domains(
     for device in devices {
         lab.domain(t, device, &format!("private, alone ({what})"), |domain| {
             let own = domain.kind == "private" && domain.name == device.bdf().to_string();
-            match own && domain.members.len() == 1 {
-                true => Ok(()),
-                false => Err("it is another one".to_owned()),
-            }
+            own && domain.members.len() == 1
         })?;
     }
     let expected = Counts::flr(own_resets);
-    let users: Vec<User> = devices.iter().map(|_| User::new()).collect::<Result<_>>()?;
+    let user = User::new()?;
     let opened = lab.counted(t, &format!("at the opens ({what})"), expected, || {
-        let pairs = users.iter().zip(devices);
-        pairs
-            .map(|(user, device)| user.open(device))
-            .collect::<Result<Vec<Opened>>>()
+        let opens = devices.iter().map(|device| user.open(device));
+        opens.collect::<Result<Vec<Opened>>>()
     })?;
     lab.close(t, &format!("at the closes ({what})"), expected, opened)?;
     for (device, idle) in devices.iter().zip(idle) {
         lab.power(t, device, &format!("closed ({what})"), idle)?;
         lab.domain_idle(t, device, "closed", usize::from(own_resets == 0), 0)?;
     }
-    drop(users);
+    drop(user);
     binding.release()
 }
 

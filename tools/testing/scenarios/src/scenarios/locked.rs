@@ -78,11 +78,8 @@ fn beside_dirty(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     })?;
     let expected = Counts::bus(usize::from(owed_is_made));
     // Not observed: here the drivers differ.
-    t.eq(
-        "resets after the open that failed",
-        expected,
-        calls.counts(),
-    );
+    let what = "resets after the open that failed";
+    t.eq(what, expected, calls.counts());
     lab.power(t, locked, "after the open that failed", "D3hot")?;
     lab.domain_idle(t, dirty, "after the open that failed", 0, 1)?;
     last.release()?;
@@ -96,10 +93,7 @@ fn refused(lab: &Lab, t: &mut Test<'_>, device: &Device, when: &str) -> Result<(
     let result = lab.counted(t, &format!("at an open {when}"), NONE, || {
         Ok(user.open(device))
     })?;
-    t.seen(
-        format!("errno of an open {when}"),
-        "EAGAIN",
-        &errno(&result),
-    );
+    let what = format!("errno of an open {when}");
+    t.seen(what, "EAGAIN", &errno(&result));
     Ok(())
 }

@@ -3,19 +3,17 @@
 //! The driver's tracepoints, which also show that it opens and closes functions of one bus in
 //! parallel.
 
-use std::collections::BTreeMap;
-use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::Barrier;
-use std::thread;
 use std::time::Duration;
 
-use anyhow::{anyhow, Result};
+use anyhow::Result;
 use lab::machine::{Lab, PF};
 use lab::report::Test;
 use lab::sriov::VirtualFunctions;
 use lab::topology::Device;
 use lab::trace::{Event, Tracepoints};
 use lab::vfio::User;
+
+use crate::together::{close, open};
 
 const PREFIX: &str = "vfio_pci_rs_";
 const VFS: usize = 7;
@@ -41,11 +39,12 @@ fn in_sequence(lab: &Lab, t: &mut Test<'_>, tracepoints: &Tracepoints) -> Result
     let c = lab.topology.device("bus.c")?;
     let binding = lab.bind([&a, &b, &c])?;
     let user = User::new()?;
-    tracepoints.mark()?;
-    let (first, second) = (user.open(&a)?, user.open(&b)?);
-    drop(first);
-    drop(second);
-    let events = tracepoints.events()?;
+    let events = tracepoints.events(|| {
+        let (first, second) = (user.open(&a)?, user.open(&b)?);
+        drop(first);
+        drop(second);
+        Ok(())
+    })?;
 
     let shown: Vec<_> = events.iter().map(short).collect();
     let (a, b) = (a.bdf(), b.bdf());
@@ -65,11 +64,8 @@ fn in_sequence(lab: &Lab, t: &mut Test<'_>, tracepoints: &Tracepoints) -> Result
         format!("{b} reset_begin"),
         format!("{b} reset_end error=0"),
     ];
-    t.eq(
-        "events of two functions of one bus",
-        expected.join("\n"),
-        shown.join("\n"),
-    );
+    let what = "events of two functions of one bus";
+    t.eq(what, expected.join("\n"), shown.join("\n"));
     reset_duration(t, &events);
     binding.release()
 }
@@ -83,11 +79,10 @@ fn reset_duration(t: &mut Test<'_>, events: &[Event]) {
     let duration = Duration::from_nanos(end.field("duration_ns").parse().unwrap_or(0));
     // The tracer rounds times to microseconds.
     let fits = !duration.is_zero() && duration <= between + Duration::from_micros(1);
-    t.check(
-        "the duration of the reset",
-        fits && end.field("functions") == "3",
-        || format!("{duration:?}, {between:?} between the events: {end:?}"),
-    );
+    let right = fits && end.field("functions") == "3";
+    t.check("the duration of the reset", right, || {
+        format!("{duration:?}, {between:?} between the events: {end:?}")
+    });
 }
 
 /// Each function is in its own IOMMU group, so no lock of vfio serialises them.
@@ -99,13 +94,12 @@ fn in_parallel(
     devices: &[Device],
 ) -> Result<()> {
     let binding = lab.bind(devices)?;
+    let user = User::new()?;
     let purposes = ["open", "close"];
     let mut most = [0; 2];
     // Threads that start together may still not meet: a function reset takes only 100 ms.
     for _ in 0..lab.rounds.max(3) {
-        tracepoints.mark()?;
-        round(devices)?;
-        let events = tracepoints.events()?;
+        let events = tracepoints.events(|| close(open(&user, devices)?).map(drop))?;
         for (most, purpose) in most.iter_mut().zip(purposes) {
             *most = most_in_transit(&events, purpose).max(*most);
         }
@@ -114,54 +108,17 @@ fn in_parallel(
         }
     }
     for (most, purpose) in most.into_iter().zip(purposes) {
+        let all = devices.len();
         t.note(format!(
-            "{what}: at most {most} of {} at once ({purpose})",
-            devices.len()
+            "{what}: at most {most} of {all} at once ({purpose})"
         ));
         let what = format!("{what} do not wait for each other's resets ({purpose})");
         t.check(what, most >= 2, || {
             format!("never more than {most} in transit")
         });
     }
+    drop(user);
     binding.release()
-}
-
-/// Opens all devices together, one thread each, then closes all together.
-fn round(devices: &[Device]) -> Result<()> {
-    let users = users(devices)?;
-    let barrier = Barrier::new(devices.len());
-    let open_and_close = |(user, device): (&User, &Device)| {
-        barrier.wait();
-        // A panic must not end the thread before the barrier: the others would wait.
-        let opened = catch_unwind(AssertUnwindSafe(|| user.open(device)));
-        barrier.wait();
-        opened
-            .unwrap_or_else(|_| Err(anyhow!("an open panicked")))
-            .map(drop)
-    };
-    thread::scope(|scope| {
-        let open_and_close = &open_and_close;
-        let spawn = |pair| scope.spawn(move || open_and_close(pair));
-        let threads: Vec<_> = users.iter().zip(devices).map(spawn).collect();
-        let mut ended = threads.into_iter().map(|thread| thread.join());
-        ended.try_for_each(|result| result.unwrap_or_else(|_| Err(anyhow!("a close panicked"))))
-    })
-}
-
-/// Returns one user for each group, as a group can be open only once.
-fn users(devices: &[Device]) -> Result<Vec<User>> {
-    let mut by_group: BTreeMap<String, User> = BTreeMap::new();
-    let mut users = Vec::new();
-    for device in devices {
-        let group = device.iommu_group()?;
-        let user = match by_group.get(&group) {
-            Some(user) => user.clone(),
-            None => User::new()?,
-        };
-        by_group.insert(group, user.clone());
-        users.push(user);
-    }
-    Ok(users)
 }
 
 /// Returns an event without its times: "0000:01:00.0 claim open".
@@ -169,11 +126,10 @@ fn short(event: &Event) -> String {
     let name = event.name.trim_start_matches(PREFIX);
     let more = match name {
         "wait" | "claim" => format!(" {}", event.field("purpose")),
-        "settle" => format!(
-            " open={} dirty={}",
-            event.field("open"),
-            event.field("dirty")
-        ),
+        "settle" => {
+            let field = |name| event.field(name);
+            format!(" open={} dirty={}", field("open"), field("dirty"))
+        }
         "reset_end" => format!(" error={}", event.field("error")),
         _ => String::new(),
     };
