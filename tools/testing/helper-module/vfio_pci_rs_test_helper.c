@@ -62,18 +62,24 @@ static void release_lock(void)
 	held = NULL;
 }
 
-static int hold_lock_of(const char *address)
+/*
+ * While the module is being loaded, a later parameter may still be refused, and
+ * then the module goes away without its exit function having been called.
+ */
+static int lock_set(const char *val, const struct kernel_param *kp)
 {
 	struct task_struct *thread;
 	struct pci_dev *pdev;
 	int consumed;
 
+	if (THIS_MODULE->state != MODULE_STATE_LIVE)
+		return -EINVAL;
 	guard(mutex)(&held_mutex);
 	release_lock();
-	if (!*address || *address == '\n')
+	if (!*val || *val == '\n')
 		return 0;
 
-	pdev = get_device_at(address, &consumed);
+	pdev = get_device_at(val, &consumed);
 	if (!pdev)
 		return -ENODEV;
 	reinit_completion(&held_now);
@@ -89,28 +95,10 @@ static int hold_lock_of(const char *address)
 	return 0;
 }
 
-/*
- * While the module is being loaded, a later parameter may still be refused, and
- * then the module goes away without its exit function having been called.
- */
-static int lock_set(const char *val, const struct kernel_param *kp)
-{
-	if (THIS_MODULE->state != MODULE_STATE_LIVE)
-		return -EINVAL;
-	return hold_lock_of(val);
-}
-
-static int lock_get(char *buffer, const struct kernel_param *kp)
-{
-	guard(mutex)(&held_mutex);
-	return sysfs_emit(buffer, "%s\n", held ? pci_name(held) : "");
-}
-
 static const struct kernel_param_ops lock_ops = {
 	.set = lock_set,
-	.get = lock_get,
 };
-module_param_cb(lock, &lock_ops, NULL, 0600);
+module_param_cb(lock, &lock_ops, NULL, 0200);
 MODULE_PARM_DESC(lock, "PCI address of the device whose device_lock is held, empty for none");
 
 static int identity_set(const char *val, const struct kernel_param *kp)
