@@ -9,7 +9,6 @@
 
 use crate::{
     reflck::Membership,
-    reset,
     vfio::{
         ClosedDevice,
         ContextId,
@@ -48,14 +47,13 @@ pub(crate) fn close(device: EnabledDevice<'_, VfioPciRs>) -> DisabledDevice<'_, 
 
 /// Ends the close of a function that was quiesced.
 ///
-/// Resets the function if a reset is still owed and can be done. Resets its slot or bus if this was
-/// the last user there and anything is dirty.
+/// Resets its slot or bus if this was the last user there and anything is dirty.
 pub(crate) fn quiesced(device: &Quiesced<'_, VfioPciRs>) {
     let membership = device.data();
 
     // A failed open quiesces the function, too. Its claim is opening, and `open()` ends that.
     if let Some(closing) = membership.closing() {
-        closing.settle(reset::reset_function(membership.hardware(), device));
+        closing.settle(device.needs_reset());
     }
 }
 

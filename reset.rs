@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Resets: of one function that is closed or unbound, and of a whole slot or bus, at the last close
-//! or as a hot reset that the user asks for.
+//! Resets: of one function that is unbound, and of a whole slot or bus, at the last close or as a
+//! hot reset that the user asks for. vfio-pci-core resets a function that is opened or closed.
 //!
 //! `reflck.rs` decides when a domain may be reset. It calls [`Hardware::reset_unused`] and
 //! [`Hardware::reset_owned`] here with the reflck held. The [`Unused`] or [`Owned`] argument
@@ -27,11 +27,9 @@ use crate::{
         Context,
         ContextId,
         Dependent,
-        Driver,
         Fences,
         Function,
         Owner,
-        Quiesced,
         Resumed,
         TracedReset, //
     },
@@ -48,61 +46,16 @@ use kernel::{
     }, //
 };
 
-/// Resets a function at its close, if a reset is still owed and possible. Returns whether the
-/// function is dirty after that.
-///
-/// vfio-pci-core resets the function itself, but only if it can take the lock of the bridge above.
-/// It loses against siblings that are reset at the same time. That lock protects the bridge from
-/// reset methods that go through it. A function whose method does not is reset here under its
-/// device lock alone, as at open.
-///
-/// The device lock is only tried: unbinding the device holds it and waits for this close. A
-/// function that does not answer has failed its reset or is gone, so another attempt would only
-/// cost a minute.
-pub(crate) fn reset_function<T: Driver>(function: &Function, quiesced: &Quiesced<'_, T>) -> bool {
-    if !quiesced.needs_reset() {
-        return false;
-    }
-    if !quiesced.reset_works()
-        || !function.is_present()
-        || function.reset_uses_bridge()
-        || can_reset_alone(&quiesced.function())
-    {
-        return true;
-    }
-
-    match function.try_reset() {
-        Ok(()) => return false,
-        Err(EAGAIN) => {
-            if log_ratelimited() {
-                dev_info!(
-                    function.dev(),
-                    "function reset skipped: its lock is held elsewhere, it stays dirty\n"
-                );
-            }
-        }
-        Err(error) => dev_warn!(
-            function.dev(),
-            "function reset failed with error {}, it stays dirty\n",
-            error.to_errno()
-        ),
-    }
-
-    true
-}
-
 /// Resets a dirty function before it is unbound.
 ///
 /// So no state leaks to the next driver. The function is dirty if it was open at unbind: the close
-/// could not take the device lock then. If only a slot or bus reset can clean the function, or if
-/// it is gone, it stays dirty.
+/// could not take the device lock then. It stays dirty if it cannot be reset without its siblings,
+/// or does not answer.
 pub(crate) fn reset_unbound(pdev: &pci::Device<device::Core<'_>>, function: &Function) {
-    let result = if !function.is_present() {
-        Err(ENODEV)
-    } else if function.reset_uses_bridge() {
-        Err(ENOTTY)
-    } else {
-        Function::reset_locked(pdev)
+    // The reset of a function that does not answer would only cost a minute.
+    let result = match function.is_present() {
+        true => Function::reset(pdev),
+        false => Err(ENODEV),
     };
 
     match result {
@@ -113,17 +66,6 @@ pub(crate) fn reset_unbound(pdev: &pci::Device<device::Core<'_>>, function: &Fun
             error.to_errno()
         ),
     }
-}
-
-/// Returns whether there is a slot or bus reset that affects this function only.
-///
-/// If so, the reset of its domain follows the close. A reset of a PF affects its VFs, too, which
-/// can be on another bus.
-fn can_reset_alone(function: &BoundFunction<'_>) -> bool {
-    !function.reset_scope().is_private()
-        && !function.has_virtual_functions()
-        && function.count_affected() == 1
-        && function.can_reset_affected()
 }
 
 /// Fills in the device ID of each dependent in `context`, or whether the caller owns it.

@@ -135,6 +135,29 @@ int vfio_rs_driver_name(struct pci_dev *pdev, const struct device_driver *own,
 	return drv ? 1 : 0;
 }
 
+/*
+ * Resets a function in probe or remove, whose device lock is held.  The lock of
+ * the bridge above nests outside it, so it is only tried.
+ */
+int vfio_rs_reset_function(struct pci_dev *pdev)
+{
+	struct pci_dev *bridge = vfio_pci_core_reset_bridge(pdev);
+	int ret;
+
+	if (bridge && !pci_dev_trylock(bridge))
+		return -EAGAIN;
+
+	/* User space must not access the config space meanwhile. */
+	pci_cfg_access_lock(pdev);
+	ret = pci_reset_function_locked(pdev);
+	pci_cfg_access_unlock(pdev);
+
+	if (bridge)
+		pci_dev_unlock(bridge);
+
+	return ret;
+}
+
 /* Rate limit for messages that user space can trigger: 100 in 5 s. */
 bool vfio_rs_log_ratelimited(void)
 {

@@ -21,6 +21,7 @@ int vfio_rs_pm_runtime_resume(struct pci_dev *pdev);
 void vfio_rs_pm_runtime_put(struct pci_dev *pdev);
 int vfio_rs_driver_name(struct pci_dev *pdev, const struct device_driver *own,
 			char *buf, size_t len);
+int vfio_rs_reset_function(struct pci_dev *pdev);
 bool vfio_rs_log_ratelimited(void);
 int vfio_rs_iommu_group_id(struct pci_dev *pdev);
 

@@ -67,13 +67,6 @@ impl<T: Driver> Device<T> {
         // SAFETY: By the type invariants.
         unsafe { BoundFunction::new(self.pdev()) }
     }
-
-    /// Returns whether resetting the function alone worked at the last open. Called with
-    /// `dev_set->lock` held.
-    fn reset_works(&self) -> bool {
-        // SAFETY: Only open writes the field, under `dev_set->lock`, which is held.
-        unsafe { bindings::vfio_pci_core_device::reset_works_raw(self.core()) }
-    }
 }
 
 /// A device that its first user is opening.
@@ -125,7 +118,8 @@ impl<'a, T: Driver> EnabledDevice<'a, T> {
 
     /// Returns whether enabling the device has reset the function.
     pub(crate) fn was_reset(&self) -> bool {
-        self.0.reset_works()
+        // SAFETY: Only open writes the field, under `dev_set->lock`, which is held.
+        unsafe { bindings::vfio_pci_core_device::reset_works_raw(self.0.core()) }
     }
 
     /// Stops the function and restores the state from before it was enabled.
@@ -160,19 +154,13 @@ impl<'a, T: Driver> Quiesced<'a, T> {
         self.0.data()
     }
 
-    pub(crate) fn function(&self) -> BoundFunction<'a> {
-        self.0.function()
-    }
-
     /// Returns whether the function is still owed a reset since it was last open.
+    ///
+    /// If so, it cannot be reset alone, or its device lock or that of the bridge was held
+    /// elsewhere.
     pub(crate) fn needs_reset(&self) -> bool {
         // SAFETY: The field is only written under `dev_set->lock`, which is held.
         unsafe { (*self.0.core()).needs_reset }
-    }
-
-    /// Returns whether resetting the function alone worked when it was opened.
-    pub(crate) fn reset_works(&self) -> bool {
-        self.0.reset_works()
     }
 }
 

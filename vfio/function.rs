@@ -10,8 +10,8 @@ use super::{
         address,
         as_raw,
         has_virtual_functions,
-        iommu_group_id, //
-        is_on_root_bus,
+        iommu_group_id,
+        is_on_root_bus, //
     }, //
 };
 use crate::{
@@ -90,36 +90,14 @@ impl Function {
         unsafe { bindings::pci_device_is_present(self.as_raw()) }
     }
 
-    /// Resets this function alone, with its first method that works. Saves and restores its config
-    /// space.
+    /// Resets a function alone, in probe or remove, with its first method that works. Saves and
+    /// restores its config space.
     ///
-    /// Fails with [`EAGAIN`] if the device lock is held elsewhere. Does not take the lock of the
-    /// bridge, so the caller must exclude [`Function::reset_uses_bridge`], or siblings. May sleep,
-    /// about 100 ms.
-    pub(crate) fn try_reset(&self) -> Result {
-        // SAFETY: `self` holds a reference to the device.
-        to_result(unsafe { bindings::pci_try_reset_function(self.as_raw()) })
-    }
-
-    /// Resets a function in probe or remove like [`Function::try_reset`], with the device lock
-    /// held.
-    pub(crate) fn reset_locked(pdev: &pci::Device<device::Core<'_>>) -> Result {
+    /// Fails with [`ENOTTY`] if no method works, or [`EAGAIN`] if a method goes through the bridge
+    /// above and that is locked elsewhere. May sleep, about 100 ms.
+    pub(crate) fn reset(pdev: &pci::Device<device::Core<'_>>) -> Result {
         // SAFETY: The context of `pdev` proves that the device lock is held.
-        to_result(unsafe { bindings::pci_reset_function_locked(as_raw(pdev)) })
-    }
-
-    /// Returns whether the first reset method of the function goes through the bridge above it.
-    pub(crate) fn reset_uses_bridge(&self) -> bool {
-        /// Index of the first such method, `bus`, in `pci_reset_fn_methods` in
-        /// `drivers/pci/pci.c`. Only `cxl_bus` follows, which does so, too.
-        const FIRST: u8 = 6;
-        const _: () = assert!(bindings::PCI_NUM_RESET_METHODS == 8);
-
-        // SAFETY: `self` holds a reference to the device. The methods are single bytes that root
-        // can change at any time.
-        let first = unsafe { (&raw const (*self.as_raw()).reset_methods[0]).read_volatile() };
-
-        first >= FIRST && !is_on_root_bus(&self.pdev)
+        to_result(unsafe { bindings::vfio_rs_reset_function(as_raw(pdev)) })
     }
 }
 
@@ -145,10 +123,6 @@ impl<'a> BoundFunction<'a> {
 
     pub(super) fn pdev(&self) -> &'a pci::Device {
         self.0
-    }
-
-    pub(crate) fn has_virtual_functions(&self) -> bool {
-        has_virtual_functions(self.0)
     }
 
     /// Returns the slot of the function if it can be reset, else NULL.
