@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Puts PCI devices into states that tests of vfio-pci drivers need and that
- * cannot be had from user space. For test guests only.
+ * cannot be had from user space, and sees what user space cannot. For test
+ * guests only.
  *
  * lock=BDF
  *	takes the device_lock of that device and holds it, until an empty string
@@ -10,9 +11,13 @@
  * identity="BDF VENDOR DEVICE" (hexadecimal)
  *	gives a device that has no driver another vendor and device ID, which
  *	is what the denylist and id tables look at.
+ * unlocked
+ *	counts the secondary bus resets whose bridge was not locked. The kernel
+ *	warns of the first one only.
  */
 
 #include <linux/completion.h>
+#include <linux/ftrace.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
@@ -135,14 +140,40 @@ static const struct kernel_param_ops identity_ops = {
 module_param_cb(identity, &identity_ops, NULL, 0200);
 MODULE_PARM_DESC(identity, "\"BDF VENDOR DEVICE\": gives an unbound device other IDs");
 
+static unsigned int unlocked;
+module_param(unlocked, uint, 0400);
+MODULE_PARM_DESC(unlocked, "Number of secondary bus resets whose bridge was not locked");
+
+static void notrace count_unlocked(unsigned long ip, unsigned long parent_ip,
+				   struct ftrace_ops *op, struct ftrace_regs *fregs)
+{
+	struct pci_dev *bridge = (struct pci_dev *)ftrace_regs_get_argument(fregs, 0);
+
+	if (!bridge->block_cfg_access)
+		unlocked++;
+}
+
+static struct ftrace_ops bus_resets = {
+	.func = count_unlocked,
+	.flags = FTRACE_OPS_FL_RECURSION,
+};
+
 static int __init vfio_pci_rs_test_helper_init(void)
 {
-	return 0;
+	static unsigned char name[] = "pci_bridge_secondary_bus_reset";
+	int ret;
+
+	ret = ftrace_set_filter(&bus_resets, name, sizeof(name) - 1, 0);
+	if (ret)
+		return ret;
+	return register_ftrace_function(&bus_resets);
 }
 module_init(vfio_pci_rs_test_helper_init);
 
 static void __exit vfio_pci_rs_test_helper_exit(void)
 {
+	unregister_ftrace_function(&bus_resets);
+	ftrace_free_filter(&bus_resets);
 	guard(mutex)(&held_mutex);
 	release_lock();
 }

@@ -40,6 +40,11 @@ SOURCES += ["--include=*.rs", "--include=*.[chS]", "--include=Makefile", "--incl
 SOURCES += ["--include=*Kbuild", "--include=*_parameters"]
 
 
+# The parts with drivers/vfio/pci, and their patches; the sets of modules, and the part each needs.
+CORES = {"core": patches, "fixed": lambda: patches()[:1]}
+SETS = {"stock": None, "fixed": "fixed", "core": "core", "rs": "core"}
+
+
 def source():
     """Returns the source of Debian's kernel as it is packaged."""
 
@@ -213,12 +218,16 @@ def copy_of(paths):
     return lambda directory, run: run("", "cp", "-r", *paths, directory)
 
 
-def patched_core(directory, run):
-    """Copies the kernel's directory that the patches change, and the header, to `directory`."""
-    (directory / "include/linux").mkdir(parents=True)
-    shutil.copy(source() / "include/linux/vfio_pci_core.h", directory / "include/linux")
-    shutil.copytree(source() / "drivers/vfio/pci", directory / "drivers/vfio/pci")
-    apply(directory, patches(), run)
+def patched_core(files):
+    """Returns a function that copies the kernel's directory that patches change, and the header, with these."""
+
+    def stage(directory, run):
+        (directory / "include/linux").mkdir(parents=True)
+        shutil.copy(source() / "include/linux/vfio_pci_core.h", directory / "include/linux")
+        shutil.copytree(source() / "drivers/vfio/pci", directory / "drivers/vfio/pci")
+        apply(directory, files, run)
+
+    return stage
 
 
 def apply(directory, files, run):
@@ -274,12 +283,13 @@ class Parts:
         return self.add("helper", [HELPER], copy_of(HELPER.iterdir()),
                         what="build the tests' helper module")  # fmt: skip
 
-    def core(self):
-        """Builds drivers/vfio/pci with the patches."""
-        first = f"NOSTDINC_FLAGS=-nostdinc -I{WORK}/core/include"
-        what = "build drivers/vfio/pci with the patches"
-        return self.add("core", [*patches(), recipe(patched_core)], patched_core, first,
-                        module="drivers/vfio/pci", what=what)  # fmt: skip
+    def core(self, part="core"):
+        """Builds drivers/vfio/pci with the patches of a set."""
+        files = CORES[part]()
+        first = f"NOSTDINC_FLAGS=-nostdinc -I{WORK}/{part}/include"
+        inputs = [*files, recipe(patched_core)]
+        return self.add(part, inputs, patched_core(files), first, module="drivers/vfio/pci",
+                        what=f"build drivers/vfio/pci ({part})")  # fmt: skip
 
     def driver(self, defects=(), part="rs", variables=()):
         """Builds the driver, with `defects` in it. The parts before it must be the core."""
@@ -311,19 +321,21 @@ def modules(name, modset):
     """Returns lib/modules/VERSION with a set of modules for the kernel `name`; never changes later.
 
     A guest sees it if its parent is bound over /usr/lib/modules. Sets: `stock` is the kernel's own
-    modules, `core` has vfio-pci and its core with the patches, `rs` the driver too, and `rs+DEFECT`
-    the driver with defects/DEFECT.patch. All have the helper module of the tests.
+    modules, `fixed` has vfio-pci and its core with the first patch, `core` with all patches, `rs`
+    the driver too, and `rs+DEFECT` the driver with defects/DEFECT.patch. All have the helper
+    module of the tests.
     """
     base, *defects = modset.split("+")
-    is_set = base == "rs" or (base in ("stock", "core") and not defects)
+    is_set = base == "rs" or (base in SETS and not defects)
     if not is_set or (name == "builtin" and modset != "rs"):
-        sets = "the sets stock, core, rs and rs+DEFECT (builtin has rs)"
+        sets = f"the sets {', '.join(SETS)} and rs+DEFECT (builtin has rs)"
         raise Failure(f"the kernel {name} has {sets}, and not {modset}")
     if name == "builtin":
         [found] = (kernel(name) / "lib/modules").iterdir()
         return found
     inputs = [kernel(name).name, HELPER, recipe(lay_over, external, make, Parts)]
-    inputs += [*patches(), recipe(patched_core)] if base != "stock" else []
+    part = SETS[base]
+    inputs += [*CORES[part](), recipe(patched_core)] if part else []
     if base == "rs":
         inputs += [*driver_files(), *(TESTING / f"defects/{defect}.patch" for defect in defects)]
 
@@ -331,8 +343,8 @@ def modules(name, modset):
         with working(name, kernel(name) / "work"):
             parts = Parts(name, run)
             built = [parts.helper()]
-            if base != "stock":
-                built.append(parts.core())
+            if part:
+                built.append(parts.core(part))
             if base == "rs":
                 built.append(parts.driver(defects, modset))
             run("", "cp", "-al", parts.own / "lib", new)

@@ -24,7 +24,7 @@ class Table(unittest.TestCase):
                 self.assertTrue(shlex.split(form.command), guest.name)
             # A suite on C does not depend on the driver.
             if "vfio-pci" in guest.command:
-                self.assertIn(guest.modules, ("stock", "core"), guest.name)
+                self.assertIn(guest.modules, ("stock", "fixed", "core"), guest.name)
 
     def test_long_form(self):
         guest = kinds.Guest("g", command="{programs}/x --few", long="{programs}/x")

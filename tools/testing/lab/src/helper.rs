@@ -3,7 +3,9 @@
 //! The kernel module `vfio_pci_rs_test_helper`, which puts a device into states that user space
 //! cannot cause.
 
-use anyhow::Result;
+use std::fs;
+
+use anyhow::{Context, Result};
 
 use crate::driver;
 use crate::sysfs::{write_attribute, Bdf};
@@ -61,6 +63,20 @@ impl Drop for Identity {
             eprintln!("{function} did not get its own IDs back: {e:#}");
         }
     }
+}
+
+/// Returns the value of `work`, and how many secondary bus resets in it had not locked their bridge.
+pub fn count_unlocked<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, usize)> {
+    driver::modprobe(MODULE, &[])?;
+    let before = unlocked()?;
+    let value = work()?;
+    Ok((value, unlocked()? - before))
+}
+
+fn unlocked() -> Result<usize> {
+    let path = driver::parameter_path(MODULE, "unlocked");
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    Ok(text.trim_end().parse()?)
 }
 
 fn set(parameter: &str, value: &str) -> Result<()> {

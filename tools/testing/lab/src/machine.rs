@@ -28,6 +28,9 @@ pub const PORT: &str = "port";
 /// The role of the physical function.
 pub const PF: &str = "igb.pf";
 
+/// The role of another one, in a slot.
+pub const PF_IN_SLOT: &str = "lone.pf";
+
 #[derive(Debug)]
 pub struct Lab {
     /// The driver under test.
@@ -205,7 +208,10 @@ impl Lab {
                 function.release()?;
             }
         }
-        if let Ok(pf) = self.topology.device(PF) {
+        for pf in [PF, PF_IN_SLOT] {
+            let Ok(pf) = self.topology.device(pf) else {
+                continue;
+            };
             if pf.driver().as_deref() == Some(sriov::PF_STUB) || pf.read("sriov_numvfs")? != "0" {
                 VirtualFunctions::disable(&pf)?;
             }

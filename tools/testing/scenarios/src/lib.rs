@@ -13,17 +13,19 @@ pub mod together;
 
 use anyhow::{ensure, Result};
 
-/// Returns those of `all` whose names are in `only`, or all if it is empty.
+/// Returns those of `all` whose names are in `only`, or all if it is empty, without those in `skip`.
 pub fn choose<T>(
     all: &'static [T],
     only: &[String],
+    skip: &[String],
     name: impl Fn(&T) -> &'static str,
 ) -> Result<Vec<&'static T>> {
     let names: Vec<&str> = all.iter().map(&name).collect();
-    for only in only {
-        let known = names.contains(&only.as_str());
-        ensure!(known, "'{only}' is not among {names:?}");
+    for named in only.iter().chain(skip) {
+        let known = names.contains(&named.as_str());
+        ensure!(known, "'{named}' is not among {names:?}");
     }
-    let chosen = |one: &&T| only.is_empty() || only.iter().any(|only| only == name(one));
+    let among = |named: &[String], one: &T| named.iter().any(|named| named == name(one));
+    let chosen = |one: &&T| (only.is_empty() || among(only, one)) && !among(skip, one);
     Ok(all.iter().filter(chosen).collect())
 }

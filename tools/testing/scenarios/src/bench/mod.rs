@@ -48,7 +48,7 @@ use crate::together::open;
 use measure::Sample;
 
 mod data_path;
-mod measure;
+pub(crate) mod measure;
 mod opens;
 
 pub const C: &str = "vfio-pci";

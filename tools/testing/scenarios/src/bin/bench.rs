@@ -41,7 +41,7 @@ fn main() -> Result<()> {
         only,
         results,
     } = Arguments::parse();
-    let chosen = choose(ALL, &only, |part| part.name)?;
+    let chosen = choose(ALL, &only, &[], |part| part.name)?;
     let mut bench = Bench::new(Topology::read(&results)?, &sets, selftests, rounds.get())?;
     for part in chosen {
         let start = Instant::now();

@@ -25,6 +25,9 @@ struct Arguments {
     /// Run only these scenarios.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Run all but these.
+    #[arg(long, value_delimiter = ',', conflicts_with = "only")]
+    skip: Vec<String>,
     /// Repeat races this often.
     #[arg(long, default_value = "20")]
     rounds: NonZeroUsize,
@@ -40,7 +43,9 @@ fn main() -> Result<ExitCode> {
             .for_each(|scenario| println!("{}", scenario.name));
         return Ok(ExitCode::SUCCESS);
     }
-    let chosen = choose(ALL, &arguments.only, |scenario| scenario.name)?;
+    let chosen = choose(ALL, &arguments.only, &arguments.skip, |scenario| {
+        scenario.name
+    })?;
     let results = arguments.results.context("needs --results")?;
     let lab = Lab::new(&arguments.driver, &results, arguments.rounds.get())?;
     let names: Vec<&str> = chosen.iter().map(|scenario| scenario.name).collect();

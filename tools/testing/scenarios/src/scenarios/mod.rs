@@ -11,6 +11,7 @@ use anyhow::Result;
 use lab::machine::Lab;
 use lab::report::{Report, Test};
 
+mod bridge;
 mod drop_in;
 mod dynamic_ids;
 mod errors;
@@ -44,6 +45,9 @@ pub const ALL: &[Scenario] = &[
     compared("errors", errors::run),
     compared("kvm", kvm::run),
     compared("locked_at_open", locked::run),
+    compared("bridge_lock", bridge::locked),
+    alone("unbound_while_open", bridge::unbound_while_open),
+    alone("closed_together", bridge::closed_together),
     compared("vga", vga::run),
     alone("tracepoints", tracing::run),
 ];
