@@ -145,19 +145,19 @@ impl Hardware for Function {
     ///
     /// Brings all functions to D0 for the reset, and undoes that after it, in reverse order. Fails
     /// with [`EINVAL`] if there is no such reset or it would affect another function, [`EBUSY`] if
-    /// a function is being accessed, [`EAGAIN`] if a device lock is held elsewhere, [`ENOMEM`], or
-    /// the error of a resume.
+    /// a function is being accessed, [`EAGAIN`] if a device lock is held elsewhere, [`ENODEV`] if a
+    /// function was unplugged, [`ENOMEM`], or the error of a resume.
     fn reset_owned(&self, scope: &ResetScope, owned: &Owned<'_, Self>) -> Result {
         let function = BoundFunction::of_member(self, owned)?;
-        let obstacle = find_obstacle(&function, owned);
 
-        if let Some((address, obstacle)) = &obstacle {
+        if let Some((address, obstacle)) = find_obstacle(&function, owned) {
             dev_dbg!(
                 self.dev(),
                 "hot reset of {scope} refused: {address} {obstacle}\n"
             );
+            return Err(obstacle.error());
         }
-        if obstacle.is_some() || !function.can_reset_affected() {
+        if !function.can_reset_affected() {
             return Err(EINVAL);
         }
 
@@ -240,9 +240,10 @@ impl Failure for ResetFailure {
     fn is_transient(&self) -> bool {
         match self {
             Self::NoReset => false,
-            Self::Obstacle(_, obstacle) => {
-                matches!(obstacle, Obstacle::Stranger(BoundTo::Changing))
-            }
+            Self::Obstacle(_, obstacle) => matches!(
+                obstacle,
+                Obstacle::Stranger(BoundTo::Changing) | Obstacle::Unbinding { is_last: false }
+            ),
             // A lock is held elsewhere.
             Self::Failed(error) => *error == EAGAIN,
         }
@@ -271,6 +272,24 @@ pub(crate) enum Obstacle {
     Stranger(BoundTo),
     /// It is a member, and its virtual functions are not.
     VirtualFunctions,
+    /// Its device lock is held until it has left the domain. [`reset_unbound`] cleans it.
+    Unbinding {
+        /// Whether it is the only member.
+        is_last: bool,
+    },
+    /// There is nothing left to reset.
+    Unplugged,
+}
+
+impl Obstacle {
+    /// Returns the error of a hot reset.
+    fn error(&self) -> Error {
+        match self {
+            Self::Stranger(_) | Self::VirtualFunctions => EINVAL,
+            Self::Unbinding { .. } => EAGAIN,
+            Self::Unplugged => ENODEV,
+        }
+    }
 }
 
 impl fmt::Display for Obstacle {
@@ -278,6 +297,8 @@ impl fmt::Display for Obstacle {
         match self {
             Self::Stranger(bound_to) => bound_to.fmt(f),
             Self::VirtualFunctions => f.write_str("has virtual functions"),
+            Self::Unbinding { .. } => f.write_str("is being unbound"),
+            Self::Unplugged => f.write_str("was unplugged"),
         }
     }
 }
@@ -303,7 +324,19 @@ fn find_obstacle(
         ControlFlow::Break(())
     });
 
-    found
+    found.or_else(|| {
+        members.iter().find_map(|member| {
+            let obstacle = match (member.is_unplugged(), member.is_unbinding()) {
+                (true, _) => Obstacle::Unplugged,
+                (false, true) => Obstacle::Unbinding {
+                    is_last: members.len() == 1,
+                },
+                (false, false) => return None,
+            };
+
+            Some((member.address(), obstacle))
+        })
+    })
 }
 
 /// Resets the slot or bus of `function`, with all its functions in D0. Returns the duration of the

@@ -111,6 +111,10 @@ impl vfio::Driver for VfioPciRs {
         registry.join(BoundFunction::in_core(pdev).reset_scope(), function)
     }
 
+    fn begin_unbind(membership: &Self::Data) {
+        membership.hardware().begin_unbind();
+    }
+
     fn unbind(pdev: &pci::Device<device::Core<'_>>, membership: &Self::Data) {
         if membership.is_dirty() {
             reset::reset_unbound(pdev, membership.hardware());

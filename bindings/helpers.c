@@ -66,6 +66,11 @@ int vfio_rs_pci_num_vf(struct pci_dev *pdev)
 	return pci_num_vf(pdev);
 }
 
+bool vfio_rs_pci_is_unplugged(struct pci_dev *pdev)
+{
+	return READ_ONCE(pdev->error_state) == pci_channel_io_perm_failure;
+}
+
 void vfio_rs_pm_runtime_get(struct pci_dev *pdev)
 {
 	pm_runtime_get(&pdev->dev);

@@ -16,6 +16,7 @@ struct vfio_pci_core_device;
 bool vfio_rs_pci_is_root_bus(struct pci_dev *pdev);
 int vfio_rs_pci_domain_nr(struct pci_dev *pdev);
 int vfio_rs_pci_num_vf(struct pci_dev *pdev);
+bool vfio_rs_pci_is_unplugged(struct pci_dev *pdev);
 void vfio_rs_pm_runtime_get(struct pci_dev *pdev);
 int vfio_rs_pm_runtime_resume(struct pci_dev *pdev);
 void vfio_rs_pm_runtime_put(struct pci_dev *pdev);

@@ -65,6 +65,11 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
         shared: &Self::Shared,
     ) -> Result<Self::Data>;
 
+    /// Called before a device waits for its last user in order to be unbound.
+    ///
+    /// Called with the device lock of its function held, which stays held.
+    fn begin_unbind(data: &Self::Data);
+
     /// Releases a device that has no users any more, before its data is dropped.
     ///
     /// Called with the device lock of `pdev` held.

@@ -28,13 +28,20 @@ use kernel::{
     fmt,
     pci,
     prelude::*,
-    sync::aref::ARef, //
+    sync::{
+        aref::ARef,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        }, //
+    }, //
 };
 
 /// A PCI function that vfio-pci-core has a device of. Any thread can use it at any time.
 pub(crate) struct Function {
     pdev: ARef<pci::Device>,
     core: ARef<CoreDevice>,
+    is_unbinding: Atomic<bool>,
 }
 
 impl Function {
@@ -42,6 +49,7 @@ impl Function {
         Self {
             pdev: pdev.into(),
             core,
+            is_unbinding: Atomic::new(false),
         }
     }
 
@@ -80,6 +88,21 @@ impl Function {
         let id = iommu_group_id(&self.pdev);
 
         id.is_some() && iommu_group_id(&other.pdev) == id
+    }
+
+    /// Records that the function is being unbound, with its device lock held until it is.
+    pub(crate) fn begin_unbind(&self) {
+        self.is_unbinding.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_unbinding(&self) -> bool {
+        self.is_unbinding.load(Relaxed)
+    }
+
+    /// Returns whether the kernel knows that the function was unplugged.
+    pub(crate) fn is_unplugged(&self) -> bool {
+        // SAFETY: `self` holds a reference to the device.
+        unsafe { bindings::vfio_rs_pci_is_unplugged(self.as_raw()) }
     }
 
     /// Returns whether the function answers to an access to its config space.

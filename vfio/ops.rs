@@ -119,9 +119,11 @@ impl<T: Driver> Device<T> {
             (data.cast::<Self>(), ARef::from_raw(core))
         };
 
-        // SAFETY: The device is registered. No callback runs after this, so that the only
-        // reference to the device is the one for `unbind()`, which ends before `data` is dropped.
+        // SAFETY: The device is registered. No callback runs after it is unregistered, so that the
+        // only reference to the device is the one for `unbind()`, which ends before `data` is
+        // dropped.
         unsafe {
+            T::begin_unbind((*this).data());
             bindings::vfio_pci_core_unregister_device(core.as_raw());
             T::unbind(pdev, (*this).data());
             (*this).data.assume_init_drop();

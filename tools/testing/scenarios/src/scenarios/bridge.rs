@@ -173,6 +173,7 @@ fn unbound(lab: &Lab, t: &mut Test<'_>, pf: &Device, methods: &str, reset: Count
     let lines = mark.lines()?;
     for (part, expected) in [
         ("function reset done before it is unbound", 1),
+        ("is being unbound", 1),
         ("next attempt in", 0),
         (" failed with error", 0),
     ] {
