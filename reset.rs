@@ -244,8 +244,9 @@ impl Failure for ResetFailure {
                 obstacle,
                 Obstacle::Stranger(BoundTo::Changing) | Obstacle::Unbinding { is_last: false }
             ),
-            // A lock is held elsewhere.
-            Self::Failed(error) => *error == EAGAIN,
+            // A lock is held elsewhere; or a function cannot be resumed, because its runtime PM is
+            // disabled or its parent is suspended, as while the system sleeps.
+            Self::Failed(error) => [EAGAIN, EACCES, EBUSY].contains(error),
         }
     }
 }
