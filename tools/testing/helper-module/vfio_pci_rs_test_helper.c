@@ -11,6 +11,13 @@
  * identity="BDF VENDOR DEVICE" (hexadecimal)
  *	gives a device that has no driver another vendor and device ID, which
  *	is what the denylist and id tables look at.
+ * asleep=BDF
+ *	disables runtime PM of that device, as while the system sleeps, until an
+ *	empty string is written or the module is removed. If it is suspended, it
+ *	cannot be resumed: -EACCES.
+ * unplugged=BDF
+ *	marks that device as pciehp marks what was pulled out, until an empty
+ *	string is written or the module is removed.
  * unlocked
  *	counts the secondary bus resets whose bridge was not locked. The kernel
  *	warns of the first one only.
@@ -22,6 +29,7 @@
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/pci.h>
+#include <linux/pm_runtime.h>
 
 /* The device whose lock the kthread @holder holds; both NULL if there is none. */
 static struct pci_dev *held;
@@ -140,6 +148,66 @@ static const struct kernel_param_ops identity_ops = {
 module_param_cb(identity, &identity_ops, NULL, 0200);
 MODULE_PARM_DESC(identity, "\"BDF VENDOR DEVICE\": gives an unbound device other IDs");
 
+/* A state that one device at a time is put into; @mark does and undoes it. */
+struct mark {
+	void (*mark)(struct pci_dev *pdev, bool on);
+	struct pci_dev *pdev;
+};
+
+static void mark_asleep(struct pci_dev *pdev, bool on)
+{
+	if (on)
+		pm_runtime_disable(&pdev->dev);
+	else
+		pm_runtime_enable(&pdev->dev);
+}
+
+static void mark_unplugged(struct pci_dev *pdev, bool on)
+{
+	WRITE_ONCE(pdev->error_state,
+		   on ? pci_channel_io_perm_failure : pci_channel_io_normal);
+}
+
+static struct mark asleep = { .mark = mark_asleep };
+static struct mark unplugged = { .mark = mark_unplugged };
+
+static void unmark(struct mark *mark)
+{
+	lockdep_assert_held(&held_mutex);
+	if (!mark->pdev)
+		return;
+	mark->mark(mark->pdev, false);
+	pci_dev_put(mark->pdev);
+	mark->pdev = NULL;
+}
+
+static int mark_set(const char *val, const struct kernel_param *kp)
+{
+	struct mark *mark = kp->arg;
+	int consumed;
+
+	if (THIS_MODULE->state != MODULE_STATE_LIVE)
+		return -EINVAL;
+	guard(mutex)(&held_mutex);
+	unmark(mark);
+	if (!*val || *val == '\n')
+		return 0;
+
+	mark->pdev = get_device_at(val, &consumed);
+	if (!mark->pdev)
+		return -ENODEV;
+	mark->mark(mark->pdev, true);
+	return 0;
+}
+
+static const struct kernel_param_ops mark_ops = {
+	.set = mark_set,
+};
+module_param_cb(asleep, &mark_ops, &asleep, 0200);
+MODULE_PARM_DESC(asleep, "PCI address of the device whose runtime PM is disabled, empty for none");
+module_param_cb(unplugged, &mark_ops, &unplugged, 0200);
+MODULE_PARM_DESC(unplugged, "PCI address of the device that is marked as unplugged, empty for none");
+
 static unsigned int unlocked;
 module_param(unlocked, uint, 0400);
 MODULE_PARM_DESC(unlocked, "Number of secondary bus resets whose bridge was not locked");
@@ -175,6 +243,8 @@ static void __exit vfio_pci_rs_test_helper_exit(void)
 	unregister_ftrace_function(&bus_resets);
 	ftrace_free_filter(&bus_resets);
 	guard(mutex)(&held_mutex);
+	unmark(&asleep);
+	unmark(&unplugged);
 	release_lock();
 }
 module_exit(vfio_pci_rs_test_helper_exit);

@@ -16,6 +16,10 @@ pub const MODULE: &str = "vfio_pci_rs_test_helper";
 #[derive(Debug)]
 pub struct DeviceLock(());
 
+/// A state of a function, which ends when this is dropped.
+#[derive(Debug)]
+pub struct Marked(&'static str);
+
 /// A function that has the IDs of another one until this is dropped.
 #[derive(Debug)]
 pub struct Identity {
@@ -36,6 +40,32 @@ impl Drop for DeviceLock {
     fn drop(&mut self) {
         if let Err(e) = set("lock", "\n") {
             eprintln!("the device lock was not released: {e:#}");
+        }
+    }
+}
+
+impl Marked {
+    /// Disables the runtime PM of `function`, as while the system sleeps.
+    pub fn asleep(function: &Bdf) -> Result<Self> {
+        Self::mark("asleep", function)
+    }
+
+    /// Marks `function` as one that was pulled out, although it is there.
+    pub fn unplugged(function: &Bdf) -> Result<Self> {
+        Self::mark("unplugged", function)
+    }
+
+    fn mark(state: &'static str, function: &Bdf) -> Result<Self> {
+        driver::modprobe(MODULE, &[])?;
+        set(state, &function.to_string())?;
+        Ok(Marked(state))
+    }
+}
+
+impl Drop for Marked {
+    fn drop(&mut self) {
+        if let Err(e) = set(self.0, "\n") {
+            eprintln!("a function stays {}: {e:#}", self.0);
         }
     }
 }

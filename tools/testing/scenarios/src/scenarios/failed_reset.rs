@@ -6,7 +6,7 @@ use std::thread;
 
 use anyhow::Result;
 use lab::debugfs::Domain;
-use lab::helper::DeviceLock;
+use lab::helper::{DeviceLock, Marked};
 use lab::kmsg::Mark;
 use lab::machine::Lab;
 use lab::report::Test;
@@ -90,15 +90,48 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
         })?;
         bus.all_d3hot(lab, t, "after another attempt")?;
         lab.domain_idle(t, &bus.a, "after another attempt", 0, 2)?;
+        asleep(lab, t, &bus)?;
+        unplugged(lab, t, &bus)?;
     } else {
         t.skip("there is another attempt", "vfio-pci makes none");
     }
 
     // From here on, all is as if no reset had failed.
     bus.use_a_and_b(lab, t, "with C unlocked", BUS)?;
-    lab.domain_idle(t, &bus.a, "with C unlocked", 0, 3)?;
+    lab.domain_idle(t, &bus.a, "with C unlocked", 0, 5)?;
     binding.release()?;
     lab.unreferenced(t)
+}
+
+/// C cannot be resumed for the reset, as while the system sleeps. Another attempt is made.
+fn asleep(lab: &Lab, t: &mut Test<'_>, bus: &Bus) -> Result<()> {
+    let mut mark = Mark::here()?;
+    let asleep = Marked::asleep(&bus.c)?;
+    let user = User::new()?;
+    let opened = user.open(&bus.a)?;
+    lab.close(t, "when C cannot be resumed", NONE, opened)?;
+    let failed = format!("bus reset of bus {} failed with error -13", bus.a.bus());
+    one_line(t, &mut mark, &[&failed, "next attempt in 100 ms"])?;
+    lab.counted(t, "when C can be resumed again", BUS, || {
+        drop(asleep);
+        comes_clean(lab, &bus.a)
+    })?;
+    bus.all_d3hot(lab, t, "after C could not be resumed")?;
+    lab.domain_idle(t, &bus.a, "after C was resumed", 0, 3)
+}
+
+/// A function that was unplugged is not reset with its bus. The next close resets the others.
+fn unplugged(lab: &Lab, t: &mut Test<'_>, bus: &Bus) -> Result<()> {
+    let mut mark = Mark::here()?;
+    let user = User::new()?;
+    let opened = user.open(&bus.a)?;
+    let unplugged = Marked::unplugged(&bus.c)?;
+    lab.close(t, "with C unplugged", NONE, opened)?;
+    let line = format!("{} was unplugged", bus.c.bdf());
+    one_line(t, &mut mark, &["bus reset of", &line])?;
+    drop(unplugged);
+    let opened = user.open(&bus.a)?;
+    lab.close(t, "with C back", BUS, opened)
 }
 
 /// Waits until no member of the domain of `device` is dirty.
@@ -120,8 +153,14 @@ fn fail(lab: &Lab, t: &mut Test<'_>, bus: &Bus, when: &str, resets: u64) -> Resu
     let failed = format!("bus reset of bus {} failed", bus.a.bus());
     let parts = [&failed, "2 functions stay dirty, next attempt in 100 ms"];
     if lab.driver.shows_domains() {
-        let what = format!("log lines with '{}'", parts.join(", "));
-        t.eq(what, 1, mark.lines_with(&parts)?.len());
+        one_line(t, &mut mark, &parts)?;
     }
     Ok(lock)
+}
+
+/// Checks that one log line has all `parts`.
+fn one_line(t: &mut Test<'_>, mark: &mut Mark, parts: &[&str]) -> Result<()> {
+    let what = format!("log lines with '{}'", parts.join(", "));
+    t.eq(what, 1, mark.lines_with(parts)?.len());
+    Ok(())
 }
