@@ -93,22 +93,26 @@ impl vfio::Driver for VfioPciRs {
         Params::read().enable_sriov
     }
 
+    fn accept(pdev: &pci::Device<device::Core<'_>>) -> Result {
+        if is_denylisted(pdev) {
+            return Err(EINVAL);
+        }
+        if BoundFunction::in_core(pdev).is_bridge() {
+            dev_warn!(pdev, "bridges cannot be given to user space\n");
+            return Err(EINVAL);
+        }
+
+        Ok(())
+    }
+
     fn probe(
         pdev: &pci::Device<device::Core<'_>>,
         core: ARef<CoreDevice>,
         registry: &Self::Shared,
     ) -> Result<Self::Data> {
-        let function = Function::new(pdev, core);
+        let scope = BoundFunction::in_core(pdev).reset_scope();
 
-        if is_denylisted(pdev) {
-            return Err(EINVAL);
-        }
-        if function.is_bridge() {
-            dev_warn!(pdev, "bridges cannot be given to user space\n");
-            return Err(EINVAL);
-        }
-
-        registry.join(BoundFunction::in_core(pdev).reset_scope(), function)
+        registry.join(scope, Function::new(pdev, core))
     }
 
     fn begin_unbind(membership: &Self::Data) {

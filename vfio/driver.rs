@@ -56,7 +56,12 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// Returns whether root may enable the VFs of a bound PF.
     fn allows_sriov() -> bool;
 
-    /// Accepts or rejects `pdev`, and makes the data of its device.
+    /// Accepts or rejects `pdev`, before anything is allocated for it.
+    ///
+    /// Called with the device lock of `pdev` held.
+    fn accept(pdev: &pci::Device<device::Core<'_>>) -> Result;
+
+    /// Makes the data of the device of `pdev`.
     ///
     /// Called with the device lock of `pdev` held. User space can open the device right after this.
     fn probe(

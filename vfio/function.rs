@@ -74,14 +74,6 @@ impl Function {
         address(&self.pdev)
     }
 
-    /// Returns whether the function has a header of type 1 or 2.
-    pub(crate) fn is_bridge(&self) -> bool {
-        // SAFETY: `self` holds a reference to the device. `hdr_type` does not change.
-        let hdr_type = unsafe { (*self.as_raw()).hdr_type };
-
-        u32::from(hdr_type) != bindings::PCI_HEADER_TYPE_NORMAL
-    }
-
     /// Returns whether both functions are in the same IOMMU group. Functions without a group share
     /// none.
     pub(crate) fn shares_iommu_group(&self, other: &Self) -> bool {
@@ -146,6 +138,14 @@ impl<'a> BoundFunction<'a> {
 
     pub(super) fn pdev(&self) -> &'a pci::Device {
         self.0
+    }
+
+    /// Returns whether the function has a header of type 1 or 2.
+    pub(crate) fn is_bridge(&self) -> bool {
+        // SAFETY: The reference proves that the device is valid. `hdr_type` does not change.
+        let hdr_type = unsafe { (*as_raw(self.0)).hdr_type };
+
+        u32::from(hdr_type) != bindings::PCI_HEADER_TYPE_NORMAL
     }
 
     /// Returns the slot of the function if it can be reset, else NULL.

@@ -165,6 +165,7 @@ impl<T: Driver> VTable<T> {
         let pdev = unsafe { &*pdev.cast::<pci::Device<device::Core<'_>>>() };
 
         from_result(|| {
+            T::accept(pdev)?;
             Device::<T>::register(pdev, name, |core| T::probe(pdev, core, shared))?;
             Ok(0)
         })

@@ -12,6 +12,9 @@ use crate::sysfs::{write_attribute, Bdf};
 
 pub const MODULE: &str = "vfio_pci_rs_test_helper";
 
+/// A device of the denylist: PCI_DEVICE_ID_INTEL_QAT_C62X.
+pub const DENYLISTED: (&str, &str) = ("8086", "37c8");
+
 /// A device lock that the helper holds until this is dropped.
 #[derive(Debug)]
 pub struct DeviceLock(());

@@ -14,6 +14,7 @@ use clap::Parser;
 use guest::faults::{FailNth, Operation, Outcomes};
 use lab::debugfs::{self, Domain};
 use lab::driver;
+use lab::helper::{Identity, DENYLISTED};
 use lab::machine::Lab;
 use lab::report::Report;
 use lab::topology::Device;
@@ -42,8 +43,9 @@ struct Arguments {
 type Walk = fn(&Lab, &FailNth) -> Result<Outcomes>;
 
 /// The operations, and whether each allocates.
-const WALKS: [(&str, bool, Walk); 9] = [
+const WALKS: [(&str, bool, Walk); 10] = [
     ("module_init", true, module_init),
+    ("probe_denylisted", false, probe_denylisted),
     ("probe_first_of_bus", true, |lab, faults| {
         probe(lab, faults, &[])
     }),
@@ -160,6 +162,32 @@ fn probe(lab: &Lab, faults: &FailNth, bound: &[Device]) -> Result<Outcomes> {
             function.release()?;
             undone()
         },
+    })
+}
+
+/// Probes a function of the denylist, which the driver rejects before it allocates anything.
+fn probe_denylisted(lab: &Lab, faults: &FailNth) -> Result<Outcomes> {
+    let function = lab.topology.device("flr.0")?;
+    function.release()?;
+    let (vendor, device) = DENYLISTED;
+    let _identity = Identity::assume(&function, vendor, device)?;
+    let nothing = || Ok(());
+    faults.walk(&Operation {
+        within: "pci_device_probe",
+        spared: None,
+        refusals: &[],
+        prepare: &|| function.set_override(Some(lab.driver.name())),
+        perform: &|| {
+            let result = function.attach(lab.driver.name());
+            let errno = result.as_ref().err().and_then(lab::errno);
+            ensure!(
+                errno == Some(Errno::EINVAL),
+                "it was not rejected: {result:?}"
+            );
+            Ok(())
+        },
+        undone: &nothing,
+        done: &nothing,
     })
 }
 

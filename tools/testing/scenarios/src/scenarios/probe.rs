@@ -4,7 +4,7 @@
 
 use anyhow::{ensure, Result};
 use lab::driver;
-use lab::helper::Identity;
+use lab::helper::{Identity, DENYLISTED};
 use lab::kmsg::Mark;
 use lab::machine::{self, Lab, PF, PORT, PORT_DRIVER};
 use lab::report::Test;
@@ -14,8 +14,6 @@ use lab::trace::Counts;
 
 use super::errno;
 
-/// A device of the denylist: PCI_DEVICE_ID_INTEL_QAT_C62X.
-const DENYLISTED: (&str, &str) = ("8086", "37c8");
 const VFS: usize = 7;
 
 pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
