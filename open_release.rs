@@ -73,7 +73,7 @@ pub(crate) fn bind_iommufd(
 
 /// Unbinds a function from its iommufd context with `unbind`, after it was closed.
 ///
-/// If this leaves the domain unused, a reset may follow.
+/// The close has reset the domain if it was unused. Otherwise a reset may follow.
 pub(crate) fn unbind_iommufd(membership: &Membership<Function>, unbind: impl FnOnce()) {
     let unbinding = membership.unbind();
 

@@ -12,12 +12,12 @@
 //! - [`Membership::open`] and [`Membership::close`] put a member in transit. The guards that they
 //!   return record the result.
 //! - [`Membership::bind`], [`Membership::unbind`] and [`Membership::attach`] do the same for
-//!   iommufd. A member that is bound to an iommufd is in use. No member is attached while another
-//!   one of its IOMMU group is opening or closing.
+//!   iommufd. No member is attached while another one of its IOMMU group is opening or closing.
 //! - [`Membership::reset_owned`] resets the domain for a user who owns every member, once none is
 //!   in transit.
-//! - A member that becomes unused triggers a reset if the whole domain is unused and any member is
-//!   dirty. The reset is over before any member can be claimed again.
+//! - A member that is closed, or fails to open, triggers a reset if the whole domain is unused and
+//!   any member is dirty. The reset is over before any member can be claimed again. A member that
+//!   is bound but not open is unused, so that the reset precedes the unbind.
 //! - A reset that fails for a transient reason is retried later, unless a member is claimed first.
 //!
 //! The reflck makes no PCI calls. The driver implements [`Hardware`] in `reset.rs`.

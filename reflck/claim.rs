@@ -82,7 +82,7 @@ pub(crate) struct Rebinding<'a, H: Hardware> {
 
 impl<H: Hardware> Drop for Rebinding<'_, H> {
     fn drop(&mut self) {
-        self.membership.settle(|state| state.binding = self.after);
+        self.membership.settle_binding(self.after);
     }
 }
 

@@ -61,7 +61,7 @@ impl<H: Hardware> Domain<H> {
         )
     }
 
-    /// Changes the state of `member` with `change`, which takes it out of transit.
+    /// Changes the claim on `member` with `change`, which takes it out of transit.
     ///
     /// If the domain is now unused and any member is dirty, resets it. Takes the reflck and keeps
     /// it during the reset, so that no member can be claimed before.
@@ -71,7 +71,43 @@ impl<H: Hardware> Domain<H> {
         change: impl FnOnce(&mut State<H::Context>),
     ) {
         let mut members = self.members.lock();
-        let state = member.state.access_mut(&mut members);
+
+        self.end_transit(&mut members, member, change);
+        // A member that is still in use settles again later. A private domain has no reset but the
+        // function's own.
+        let is_used = member.state.access(&members).is_used();
+        if !is_used && !self.scope.is_private() && members.count_dirty() > 0 {
+            self.attempt_reset(&mut members, &member.hardware);
+        }
+    }
+
+    /// Changes the binding of `member` to `binding`, which takes it out of transit.
+    ///
+    /// The close before that has attempted the reset, while the function was attached. So only a
+    /// reset that is still owed is attempted, and only if the member is unbound: a bound one
+    /// settles again later. Takes the reflck and keeps it during the reset.
+    pub(super) fn settle_binding(
+        self: &DelayedWork<Self>,
+        member: &Member<H>,
+        binding: Binding<H::Context>,
+    ) {
+        let mut members = self.members.lock();
+
+        self.end_transit(&mut members, member, |state| state.binding = binding);
+        let is_due = members.owed && members.count_dirty() > 0;
+        // That a member in use defers the reset has been reported.
+        if binding == Binding::Unbound && is_due && members.first_used().is_none() {
+            self.attempt_reset(&mut members, &member.hardware);
+        }
+    }
+
+    fn end_transit(
+        &self,
+        members: &mut Members<H>,
+        member: &Member<H>,
+        change: impl FnOnce(&mut State<H::Context>),
+    ) {
+        let state = member.state.access_mut(members);
 
         change(state);
         member.hardware.notify(
@@ -82,22 +118,20 @@ impl<H: Hardware> Domain<H> {
                 dirty: state.dirty,
             },
         );
-        let is_used = state.is_used();
         self.settled.notify_all();
+    }
 
-        // A member that is still in use settles again later. A private domain has no reset but the
-        // function's own.
-        if is_used || self.scope.is_private() || members.count_dirty() == 0 {
-            return;
-        }
-
-        if let Some(ms) = self.reset_unused(&mut members, &member.hardware) {
+    /// Resets the domain if it is unused, and schedules a retry if one is due.
+    fn attempt_reset(self: &DelayedWork<Self>, members: &mut Members<H>, hardware: &H) {
+        if let Some(ms) = self.reset_unused(members, hardware) {
             self.schedule(ms);
         }
     }
 
     /// Resets the domain if it is unused. Returns the delay before a retry, if one is due.
     fn reset_unused(&self, members: &mut Members<H>, hardware: &H) -> Option<u32> {
+        let failed = core::mem::take(&mut members.failed);
+        members.owed = members.first_used().is_some();
         let unused = match Unused::new(members) {
             Ok(unused) => unused,
             Err(user) => {
@@ -109,12 +143,11 @@ impl<H: Hardware> Domain<H> {
 
         let Err(failure) = hardware.reset_unused(&self.scope, &unused) else {
             members.reset_done();
-            members.failed = 0;
             return None;
         };
 
         let retry_in = match failure.is_transient() {
-            true => RETRY_DELAYS_MS.get(members.failed as usize).copied(),
+            true => RETRY_DELAYS_MS.get(failed as usize).copied(),
             false => None,
         };
         hardware.notify(
@@ -126,7 +159,7 @@ impl<H: Hardware> Domain<H> {
             },
         );
         members.failed = match retry_in {
-            Some(_) => members.failed + 1,
+            Some(_) => failed + 1,
             None => 0,
         };
 

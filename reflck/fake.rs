@@ -116,6 +116,8 @@ struct Account {
     is_leaving: bool,
     /// A failed reset of its domain will be retried.
     is_retry_due: bool,
+    /// A reset of its domain was deferred, or its retry cancelled, and none was attempted since.
+    is_reset_owed: bool,
 }
 
 impl Account {
@@ -131,11 +133,12 @@ impl Account {
             is_due: false,
             is_leaving: false,
             is_retry_due: false,
+            is_reset_owed: false,
         }
     }
 
     fn is_used(&self) -> bool {
-        self.claim != Claim::Idle || self.is_bound || self.is_rebinding
+        self.claim != Claim::Idle || self.is_rebinding
     }
 
     fn is_opening_or_closing(&self) -> bool {
@@ -221,6 +224,7 @@ impl Books {
             let account = &mut self.accounts[function.number];
             account.is_dirty = false;
             account.is_retry_due = false;
+            account.is_reset_owed = false;
         }
 
         Ok(())
@@ -235,8 +239,9 @@ impl Books {
                 Purpose::HotReset => {
                     warn_on!(account.is_opening_or_closing() || account.is_rebinding);
                 }
-                // No retry comes now: the next one is that of the release.
-                _ => account.is_retry_due = false,
+                // The retry of the close before it is not cancelled.
+                Purpose::Unbind => (),
+                _ => account.is_reset_owed |= core::mem::take(&mut account.is_retry_due),
             }
         }
 
@@ -266,7 +271,8 @@ impl Books {
     /// Records that function `number` has left transit.
     fn settle(&mut self, scope: &ResetScope, number: usize, open: bool, bound: bool, dirty: bool) {
         let account = &mut self.accounts[number];
-        if account.is_rebinding {
+        let was_rebinding = account.is_rebinding;
+        if was_rebinding {
             warn_on!(open != (account.claim == Claim::Open));
             warn_on!(dirty != account.is_dirty);
             account.is_rebinding = false;
@@ -285,11 +291,18 @@ impl Books {
 
         account.is_owned = false;
 
-        let is_used = account.is_used();
-        let is_unused = !is_used && !scope.is_private();
+        let is_attempted = match was_rebinding {
+            // A close has attempted it before, or a member that is bound settles again.
+            true => {
+                !bound
+                    && self.domain(scope).any(|(_, a)| a.is_reset_owed)
+                    && self.domain(scope).all(|(_, a)| !a.is_used())
+            }
+            false => !account.is_used() && !scope.is_private(),
+        };
         let (least, most) = self.count_dirty(scope);
-        self.accounts[number].is_allowed = is_unused && most > 0;
-        self.accounts[number].is_due = is_unused && least > 0;
+        self.accounts[number].is_allowed = is_attempted && most > 0;
+        self.accounts[number].is_due = is_attempted && least > 0;
     }
 }
 
@@ -364,6 +377,9 @@ impl Hardware for Fake {
         warn_on!(!account.is_allowed && !account.is_retry_due);
         account.is_allowed = false;
         account.is_due = false;
+        for (_, account) in books.domain(scope) {
+            account.is_reset_owed = false;
+        }
         warn_on!(scope.is_private());
         warn_on!(unused.iter().any(|f| books.accounts[f.number].is_used()));
         warn_on!(unused.count_dirty() == 0);
@@ -424,10 +440,17 @@ impl Hardware for Fake {
             Event::Deferred { user } => {
                 let user = usize::from(user.devfn);
                 books.log(fmt!("{number} is deferred by {user}\n"));
-                warn_on!(user == number || !books.accounts[user].is_used());
-                warn_on!(!books.accounts[number].is_allowed);
-                books.accounts[number].is_allowed = false;
-                books.accounts[number].is_due = false;
+                let account = &mut books.accounts[number];
+                // Only a retry runs while its member is in use: iommufd unbinds that.
+                warn_on!(user == number && !account.is_rebinding);
+                warn_on!(!account.is_allowed && !account.is_retry_due);
+                account.is_allowed = false;
+                account.is_due = false;
+                warn_on!(!books.accounts[user].is_used());
+                for (_, account) in books.domain(scope) {
+                    account.is_retry_due = false;
+                    account.is_reset_owed = true;
+                }
             }
             Event::ResetFailed {
                 failure,

@@ -70,8 +70,11 @@ pub(super) struct State<C> {
 }
 
 impl<C: Copy + Eq> State<C> {
+    /// Returns whether a slot or bus reset must not run now.
+    ///
+    /// A function that is bound and idle has no user yet, or none any more.
     pub(super) fn is_used(&self) -> bool {
-        self.claim != Claim::Idle || self.binding != Binding::Unbound
+        self.claim != Claim::Idle || self.is_rebinding()
     }
 
     /// Returns whether the function is being enabled or quiesced, which includes its reset.
@@ -120,6 +123,9 @@ pub(super) struct Members<H: Hardware> {
     pub(super) resets: u64,
     /// Attempts that failed since, if a retry is due; else 0.
     pub(super) failed: u32,
+    /// A member in use deferred a reset, or a claim cancelled its retry, and none was attempted
+    /// since.
+    pub(super) owed: bool,
     /// Hot resets that wait for members in transit.
     pub(super) waiting: usize,
 }
@@ -130,6 +136,7 @@ impl<H: Hardware> Members<H> {
             list: KVec::new(),
             resets: 0,
             failed: 0,
+            owed: false,
             waiting: 0,
         }
     }

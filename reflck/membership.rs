@@ -63,7 +63,8 @@ impl<H: Hardware> Membership<H> {
     /// `change` fails with [`EBUSY`] and no side effect if the state does not allow it. Waits until
     /// `excludes` holds for no other member of its IOMMU group. A hot reset that waits goes first:
     /// it would starve if new transitions kept beginning. Cancels a retry, as the next close
-    /// attempts the reset again. Takes the reflck.
+    /// attempts the reset again. Only unbinding leaves the retry of the close before it alone.
+    /// Takes the reflck.
     fn begin_transit<R>(
         &self,
         purpose: Purpose,
@@ -78,8 +79,9 @@ impl<H: Hardware> Membership<H> {
         }
         let changed = change(self.member.state.access_mut(&mut members))?;
         wait.end();
-        if members.failed > 0 {
+        if members.failed > 0 && purpose != Purpose::Unbind {
             members.failed = 0;
+            members.owed = true;
             self.seat.cancel();
         }
 
@@ -133,7 +135,7 @@ impl<H: Hardware> Membership<H> {
         }
     }
 
-    /// Reserves an unbound member for `context`. It is in use from now on.
+    /// Reserves an unbound member for `context`.
     ///
     /// Waits for a reset of the domain. Fails with [`EBUSY`] if the member is bound. Takes the
     /// reflck.
@@ -254,11 +256,18 @@ impl<H: Hardware> Membership<H> {
         }
     }
 
-    /// Takes the member out of transit with `change`. See [`Domain::settle`].
+    /// Takes the claim on the member out of transit with `change`. See [`Domain::settle`].
     ///
     /// [`Domain::settle`]: super::domain::Domain::settle
     pub(super) fn settle(&self, change: impl FnOnce(&mut State<H::Context>)) {
         self.seat.settle(&self.member, change);
+    }
+
+    /// Takes the binding of the member out of transit. See [`Domain::settle_binding`].
+    ///
+    /// [`Domain::settle_binding`]: super::domain::Domain::settle_binding
+    pub(super) fn settle_binding(&self, binding: Binding<H::Context>) {
+        self.seat.settle_binding(&self.member, binding);
     }
 }
 
@@ -268,8 +277,9 @@ impl<H: Hardware> Drop for Membership<H> {
     fn drop(&mut self) {
         let mut members = self.seat.members.lock();
 
-        // vfio unregisters a device only after its last user has closed it.
-        kernel::warn_on!(self.member.state.access(&members).is_used());
+        // vfio unregisters a device only after its last user has closed and unbound it.
+        let state = self.member.state.access(&members);
+        kernel::warn_on!(state.is_used() || state.binding != Binding::Unbound);
         members
             .list
             .retain(|other| !Arc::ptr_eq(other, &self.member));

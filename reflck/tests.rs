@@ -612,16 +612,69 @@ mod suite {
     }
 
     #[test]
-    fn bound_member_is_in_use() -> Result {
+    fn bound_members_do_not_defer_the_reset() -> Result {
         let (machine, a, b) = with_owned()?;
 
+        // Before the unbind, as in vfio-pci.
         close(&a, true)?;
-        assert_eq!(machine.log()?, "");
-        drop(b.unbind()?);
-        assert_eq!(machine.log()?, "1 is deferred by 0\n");
-        drop(a.unbind()?);
         assert_eq!(machine.log()?, "0 resets 0 1, 1 dirty\n");
-        assert!(!a.is_dirty());
+        drop(a.unbind()?);
+        drop(b.unbind()?);
+        assert_eq!(machine.log()?, "");
+
+        Ok(())
+    }
+
+    #[test]
+    fn unbind_does_not_repeat_a_failed_reset() -> Result {
+        let (machine, a, b) = with_owned()?;
+        machine.fail_resets(1, EIO);
+
+        close(&a, true)?;
+        assert_eq!(machine.log()?, "0 resets 0 1, 1 dirty\n0 fails with -5\n");
+        drop(a.unbind()?);
+        drop(b.unbind()?);
+        assert_eq!(machine.log()?, "");
+
+        Ok(())
+    }
+
+    #[test]
+    fn unbind_makes_the_deferred_reset() -> Result {
+        let (machine, a, b) = with_owned()?;
+
+        let closing = a.close()?;
+        let unbinding = b.unbind()?;
+        closing.settle(true);
+        assert_eq!(machine.log()?, "0 is deferred by 1\n");
+        // It is reported once.
+        drop(a.unbind()?);
+        assert_eq!(machine.log()?, "");
+        drop(unbinding);
+        assert_eq!(machine.log()?, "1 resets 0 1, 1 dirty\n");
+
+        Ok(())
+    }
+
+    #[test]
+    fn bind_makes_the_deferred_reset_if_it_fails() -> Result {
+        for is_failing in [true, false] {
+            let (machine, a, b) = Machine::with_two()?;
+            open(&a)?;
+
+            let closing = a.close()?;
+            let binding = b.bind(ME)?;
+            closing.settle(true);
+            assert_eq!(machine.log()?, "0 is deferred by 1\n");
+            if is_failing {
+                drop(binding);
+            } else {
+                binding.bound(10);
+                assert_eq!(machine.log()?, "");
+                drop(b.unbind()?);
+            }
+            assert_eq!(machine.log()?, "1 resets 0 1, 1 dirty\n");
+        }
 
         Ok(())
     }
@@ -725,8 +778,8 @@ mod suite {
             machine.log()?,
             "0 waits to hot-reset\n0 is claimed to hot-reset\n0 resets its own 0\n\
              0 waits to close\n0 is claimed to close\n0 is not open, bound, dirty\n\
-             0 waits to unbind\n0 is claimed to unbind\n0 is not open, unbound, dirty\n\
-             0 resets 0, 1 dirty\n"
+             0 resets 0, 1 dirty\n\
+             0 waits to unbind\n0 is claimed to unbind\n0 is not open, unbound, clean\n"
         );
         drop(a.open()?);
         assert_eq!(

@@ -142,7 +142,9 @@ fn last_membership_frees_everything() {
 
 #[test]
 fn leaving_in_use_warns() {
-    let uses: [fn(&Membership<Fake>); 3] = [
+    let uses: [fn(&Membership<Fake>); 5] = [
+        |member| member.bind(1).unwrap().bound(10),
+        |member| forget(member.bind(1).unwrap()),
         |member| forget(member.open().unwrap()),
         |member| open(member).unwrap(),
         |member| {

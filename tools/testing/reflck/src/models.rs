@@ -424,6 +424,39 @@ model!(unbound_while_sibling_is_closed, 2, || {
     assert_eq!(pair(prepare, unbind, close_dirty), 1);
 });
 
+model!(both_closed_and_unbound, 2, || {
+    let prepare = |a: &Member, b: &Member| {
+        bind_and_open(a);
+        bind_and_open(b);
+    };
+    let close_and_unbind = |member: &Member| {
+        close_dirty(member);
+        unbind(member);
+    };
+    assert_eq!(pair(prepare, close_and_unbind, close_and_unbind), 1);
+});
+
+model!(bound_while_sibling_is_closed, 2, || {
+    let fail_to_bind = |a: &Member| {
+        let binding = a.bind(ME).unwrap();
+        pass(a);
+        drop(binding);
+    };
+    assert_eq!(pair(|_, b| open(b), fail_to_bind, close_dirty), 1);
+});
+
+model!(retried_while_unbound, 2, || {
+    let (machine, a, b) = two();
+    machine.fail_resets(1, EAGAIN);
+    bind_and_open(&a);
+    close_dirty(&a);
+
+    let work = retry();
+    unbind(&a);
+    done(work);
+    end(machine, [a, b]);
+});
+
 model!(retried_while_sibling_is_opened, 2, || {
     let (machine, a, b) = with_retry();
 

@@ -110,6 +110,40 @@ fn bind_cancels_the_retry() {
     assert_logged(&machine, "1 resets 0 1, 1 dirty\n");
 }
 
+/// Makes a machine as [`with_retry`]. iommufd unbinds function 0 after its close.
+fn with_retry_while_bound() -> (Machine, Membership<Fake>, Membership<Fake>) {
+    let (machine, a, b) = Machine::with_two().unwrap();
+    machine.fail_resets(1, EAGAIN);
+    a.bind(1).unwrap().bound(10);
+    open(&a).unwrap();
+    close(&a, true).unwrap();
+    machine.log().unwrap();
+
+    (machine, a, b)
+}
+
+#[test]
+fn unbind_keeps_the_retry() {
+    let (machine, a, _b) = with_retry_while_bound();
+
+    drop(a.unbind().unwrap());
+    assert_logged(&machine, "");
+    assert_eq!(run_next(), Some(100));
+    assert_logged(&machine, ATTEMPT);
+}
+
+#[test]
+fn unbind_makes_up_for_a_retry_that_ran_meanwhile() {
+    let (machine, a, _b) = with_retry_while_bound();
+
+    let unbinding = a.unbind().unwrap();
+    assert_eq!(run_next(), Some(100));
+    assert_logged(&machine, "0 is deferred by 0\n");
+    drop(unbinding);
+    assert_logged(&machine, ATTEMPT);
+    assert_eq!(run_next(), None);
+}
+
 #[test]
 fn refused_claims_keep_the_retry() {
     let (machine, _a, b) = with_retry(1);

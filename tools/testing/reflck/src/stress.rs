@@ -67,6 +67,24 @@ impl Dice {
     }
 }
 
+/// Uses the function once, at times through iommufd.
+fn bind_and_use(member: &Membership<Fake>, owner: &AtomicBool, dice: &mut Dice) {
+    if dice.roll(2) {
+        return use_once(member, owner, dice);
+    }
+
+    let binding = member.bind(1).unwrap();
+    dice.pause();
+    if dice.roll(4) {
+        return drop(binding);
+    }
+    binding.bound(10);
+    use_once(member, owner, dice);
+    let unbinding = member.unbind().unwrap();
+    dice.pause();
+    drop(unbinding);
+}
+
 /// Opens and closes the function, or fails to open it.
 fn use_once(member: &Membership<Fake>, owner: &AtomicBool, dice: &mut Dice) {
     let opening = member.open().unwrap();
@@ -114,7 +132,7 @@ fn use_one_bus(error: Option<Error>) {
                 let mut dice = Dice::of_thread(number);
                 let owner = AtomicBool::new(false);
                 for _ in 0..ROUNDS {
-                    use_once(member, &owner, &mut dice);
+                    bind_and_use(member, &owner, &mut dice);
                     play(&mut dice);
                 }
                 while run_next().is_some() {}
@@ -126,7 +144,7 @@ fn use_one_bus(error: Option<Error>) {
             for _ in 0..ROUNDS / 4 {
                 let guest = machine.join(BUS, members.len()).unwrap();
                 while dice.roll(2) {
-                    use_once(&guest, &owner, &mut dice);
+                    bind_and_use(&guest, &owner, &mut dice);
                 }
                 guest.hardware().leave();
                 drop(guest);
