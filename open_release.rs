@@ -82,15 +82,21 @@ pub(crate) fn unbind_iommufd(membership: &Membership<Function>, unbind: impl FnO
     unbind();
 }
 
-/// Attaches or detaches a function with `change`, which accesses it. Blocks a reset of the domain
-/// meanwhile.
-pub(crate) fn attach_iommufd<R>(
+/// Attaches a function with `attach`, which accesses it. Blocks a reset of the domain meanwhile.
+pub(crate) fn attach_iommufd(
     membership: &Membership<Function>,
-    change: impl FnOnce() -> R,
-) -> R {
-    let attaching = membership.attach();
+    attach: impl FnOnce() -> Result,
+) -> Result {
+    let _attaching = membership.attach()?;
 
-    // vfio core only attaches a device that is bound.
-    kernel::warn_on!(attaching.is_err());
-    change()
+    attach()
+}
+
+/// Detaches a function with `detach`, which accesses it. Blocks a reset of the domain meanwhile.
+pub(crate) fn detach_iommufd(membership: &Membership<Function>, detach: impl FnOnce()) {
+    let detaching = membership.detach();
+
+    // vfio core only detaches a device that is bound.
+    kernel::warn_on!(detaching.is_err());
+    detach();
 }

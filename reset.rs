@@ -73,7 +73,7 @@ pub(crate) fn hot_reset_info(
     membership: &Membership<Function>,
     context: &Context<'_>,
     dependents: &mut [Dependent],
-) {
+) -> Result {
     membership.for_each_binding(context.id(), |function, binding| {
         let address = function.address();
         let devid = match binding {
@@ -87,7 +87,7 @@ pub(crate) fn hot_reset_info(
                 dependent.set_devid(devid);
             }
         }
-    });
+    })
 }
 
 /// Resets the slot or bus if `owner` owns every function of it.

@@ -149,15 +149,19 @@ impl vfio::Driver for VfioPciRs {
         open_release::unbind_iommufd(membership, unbind)
     }
 
-    fn attach_iommufd<R>(membership: &Self::Data, change: impl FnOnce() -> R) -> R {
-        open_release::attach_iommufd(membership, change)
+    fn attach_iommufd(membership: &Self::Data, attach: impl FnOnce() -> Result) -> Result {
+        open_release::attach_iommufd(membership, attach)
+    }
+
+    fn detach_iommufd(membership: &Self::Data, detach: impl FnOnce()) {
+        open_release::detach_iommufd(membership, detach)
     }
 
     fn hot_reset_info(
         device: &OpenDevice<'_, Self>,
         context: &Context<'_>,
         dependents: &mut [Dependent],
-    ) {
+    ) -> Result {
         reset::hot_reset_info(device.data(), context, dependents)
     }
 

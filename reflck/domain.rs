@@ -14,6 +14,7 @@ use super::{
     Event,
     Failure,
     Hardware,
+    Purpose,
     ResetScope, //
 };
 use crate::bindings::work::{
@@ -27,7 +28,8 @@ use kernel::{
         new_mutex,
         Arc,
         CondVar,
-        Mutex, //
+        Mutex,
+        MutexGuard, //
     }, //
 };
 
@@ -44,7 +46,7 @@ pub(super) struct Domain<H: Hardware> {
     /// The reflck.
     #[pin]
     pub(super) members: Mutex<Members<H>>,
-    /// Notified when a member leaves transit.
+    /// Notified when a member leaves transit or joins, and when a hot reset ends.
     #[pin]
     pub(super) settled: CondVar,
 }
@@ -59,6 +61,26 @@ impl<H: Hardware> Domain<H> {
             })),
             GFP_KERNEL,
         )
+    }
+
+    /// Waits for a member to leave transit or to join, or for the end of a hot reset.
+    ///
+    /// Drops the reflck meanwhile. Fails with [`ERESTARTNOINTR`] if a signal ends the wait and the
+    /// purpose allows that. The system call is then restarted after the user's signal handler,
+    /// whatever the flags of that are. So a user who is killed can leave, and no other one sees an
+    /// error that vfio-pci does not return.
+    pub(super) fn wait(
+        &self,
+        members: &mut MutexGuard<'_, Members<H>>,
+        purpose: Purpose,
+    ) -> Result {
+        if !purpose.is_interruptible() {
+            self.settled.wait(members);
+        } else if self.settled.wait_interruptible(members) {
+            return Err(ERESTARTNOINTR);
+        }
+
+        Ok(())
     }
 
     /// Changes the claim on `member` with `change`, which takes it out of transit.

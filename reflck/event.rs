@@ -22,8 +22,10 @@ pub(crate) enum Purpose {
     Bind,
     /// iommufd unbinds the function.
     Unbind,
-    /// iommufd attaches or detaches the function.
+    /// iommufd attaches the function.
     Attach,
+    /// iommufd detaches the function.
+    Detach,
     /// A user resets a domain that it owns.
     HotReset,
 }
@@ -37,7 +39,17 @@ impl Purpose {
             Self::Bind => c"bind",
             Self::Unbind => c"unbind",
             Self::Attach => c"attach",
+            Self::Detach => c"detach",
             Self::HotReset => c"hot-reset",
+        }
+    }
+
+    /// Returns whether a signal ends the wait. An operation that gives the function back cannot
+    /// fail.
+    pub(super) fn is_interruptible(self) -> bool {
+        match self {
+            Self::Open | Self::Bind | Self::Attach | Self::HotReset => true,
+            Self::Close | Self::Unbind | Self::Detach => false,
         }
     }
 }
@@ -46,7 +58,7 @@ impl Purpose {
 pub(crate) enum Event<'a, H: Hardware> {
     /// The operation is about to wait for the reflck, and maybe for other members.
     ///
-    /// No [`Event::Claim`] follows if the operation is refused.
+    /// No [`Event::Claim`] follows if the operation is refused, or a signal ends the wait.
     Wait(Purpose),
     /// The wait ended after this time. The member is now in transit, or, for a hot reset, the
     /// domain is quiescent.

@@ -257,7 +257,7 @@ impl Books {
                 warn_on!(account.claim != Claim::Open || is_group_rebinding);
                 account.claim = Claim::Closing;
             }
-            Purpose::Bind | Purpose::Unbind | Purpose::Attach => {
+            Purpose::Bind | Purpose::Unbind | Purpose::Attach | Purpose::Detach => {
                 warn_on!(account.is_rebinding);
                 warn_on!(account.is_bound == (purpose == Purpose::Bind));
                 warn_on!(purpose == Purpose::Attach && is_group_resetting);

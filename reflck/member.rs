@@ -4,7 +4,8 @@
 
 use super::{
     Address,
-    Hardware, //
+    Hardware,
+    Purpose, //
 };
 use core::ops::Deref;
 use kernel::{
@@ -78,11 +79,11 @@ impl<C: Copy + Eq> State<C> {
     }
 
     /// Returns whether the function is being enabled or quiesced, which includes its reset.
-    pub(super) fn is_opening_or_closing(&self) -> bool {
+    fn is_opening_or_closing(&self) -> bool {
         matches!(self.claim, Claim::Opening | Claim::Closing)
     }
 
-    pub(super) fn is_rebinding(&self) -> bool {
+    fn is_rebinding(&self) -> bool {
         matches!(self.binding, Binding::Changing(_))
     }
 
@@ -175,14 +176,22 @@ impl<H: Hardware> Members<H> {
             .any(|member| member.state.access(self).is_in_transit())
     }
 
-    /// Returns whether `is` holds for another member in the IOMMU group of `member`.
-    pub(super) fn any_in_iommu_group(
-        &self,
-        member: &Member<H>,
-        is: fn(&State<H::Context>) -> bool,
-    ) -> bool {
+    /// Returns whether a member in transit excludes that `member` goes in transit for `purpose`.
+    ///
+    /// The IOMMU core refuses to attach a group while it resets a function in it that has ATS. So
+    /// no member is enabled or quiesced while iommufd has another one of its group, and none is
+    /// attached while another one is enabled or quiesced. Binding does not attach the group yet,
+    /// and the IOMMU core allows to detach it at any time.
+    pub(super) fn excludes(&self, member: &Member<H>, purpose: Purpose) -> bool {
         self.list.iter().any(|other| {
-            is(other.state.access(self))
+            let state = other.state.access(self);
+            let is_excluding = match purpose {
+                Purpose::Open | Purpose::Close => state.is_rebinding(),
+                Purpose::Attach => state.is_opening_or_closing(),
+                Purpose::Bind | Purpose::Unbind | Purpose::Detach | Purpose::HotReset => false,
+            };
+
+            is_excluding
                 && !core::ptr::eq(&**other, member)
                 && other.hardware.shares_iommu_group(&member.hardware)
         })

@@ -60,22 +60,23 @@ impl<H: Hardware> Membership<H> {
 
     /// Puts the member in transit with `change`.
     ///
-    /// `change` fails with [`EBUSY`] and no side effect if the state does not allow it. Waits until
-    /// `excludes` holds for no other member of its IOMMU group. A hot reset that waits goes first:
-    /// it would starve if new transitions kept beginning. Cancels a retry, as the next close
-    /// attempts the reset again. Only unbinding leaves the retry of the close before it alone.
-    /// Takes the reflck.
+    /// `change` fails with [`EBUSY`] and no side effect if the state does not allow it. Waits for
+    /// the members that the purpose excludes. A hot reset that waits goes first: it would starve if
+    /// new transitions kept beginning. Fails like [`Domain::wait`]. Cancels a retry, as the next
+    /// close attempts the reset again. Only unbinding leaves the retry of the close before it
+    /// alone. Takes the reflck.
+    ///
+    /// [`Domain::wait`]: super::domain::Domain::wait
     fn begin_transit<R>(
         &self,
         purpose: Purpose,
-        excludes: fn(&State<H::Context>) -> bool,
         change: impl FnOnce(&mut State<H::Context>) -> Result<R>,
     ) -> Result<R> {
         let wait = Wait::new(self, purpose);
         let mut members = self.seat.members.lock();
 
-        while members.waiting > 0 || members.any_in_iommu_group(&self.member, excludes) {
-            self.seat.settled.wait(&mut members);
+        while members.waiting > 0 || members.excludes(&self.member, purpose) {
+            self.seat.wait(&mut members, purpose)?;
         }
         let changed = change(self.member.state.access_mut(&mut members))?;
         wait.end();
@@ -89,11 +90,8 @@ impl<H: Hardware> Membership<H> {
     }
 
     /// Changes the claim on the member, which must be `from`, to `to`.
-    ///
-    /// The IOMMU core refuses to attach a group while it resets a function in it that has ATS. So
-    /// no member is enabled or quiesced while iommufd has another one of its group.
     fn move_claim(&self, purpose: Purpose, from: Claim, to: Claim) -> Result {
-        self.begin_transit(purpose, State::is_rebinding, |state| {
+        self.begin_transit(purpose, |state| {
             if state.claim != from {
                 return Err(EBUSY);
             }
@@ -106,7 +104,8 @@ impl<H: Hardware> Membership<H> {
     /// Claims an idle member for a user.
     ///
     /// Waits for a reset of the domain, and for iommufd to finish with other members of the IOMMU
-    /// group. Fails with [`EBUSY`] if the member is not idle. Takes the reflck.
+    /// group. Fails with [`EBUSY`] if the member is not idle, or [`ERESTARTNOINTR`] if a signal
+    /// ends the wait. Takes the reflck.
     pub(crate) fn open(&self) -> Result<Opening<'_, H>> {
         self.move_claim(Purpose::Open, Claim::Idle, Claim::Opening)?;
 
@@ -115,8 +114,8 @@ impl<H: Hardware> Membership<H> {
 
     /// Takes an open member back from its user.
     ///
-    /// Waits like [`Membership::open`]; the reset can only be a hot reset. Fails with [`EBUSY`] if
-    /// the member is not open. Takes the reflck.
+    /// Waits like [`Membership::open`], but signals are ignored, and the reset can only be a hot
+    /// reset. Fails with [`EBUSY`] if the member is not open. Takes the reflck.
     pub(crate) fn close(&self) -> Result<Closing<'_, H>> {
         self.move_claim(Purpose::Close, Claim::Open, Claim::Closing)?;
 
@@ -137,45 +136,45 @@ impl<H: Hardware> Membership<H> {
 
     /// Reserves an unbound member for `context`.
     ///
-    /// Waits for a reset of the domain. Fails with [`EBUSY`] if the member is bound. Takes the
-    /// reflck.
+    /// Waits for a reset of the domain. Fails with [`EBUSY`] if the member is bound, or
+    /// [`ERESTARTNOINTR`] if a signal ends the wait. Takes the reflck.
     pub(crate) fn bind(&self, context: H::Context) -> Result<NewBinding<'_, H>> {
-        // Binding does not attach the group yet.
-        let rebinding = self.rebind(
-            Purpose::Bind,
-            |_| false,
-            |binding| match binding {
-                Binding::Unbound => Some((context, Binding::Unbound)),
-                _ => None,
-            },
-        )?;
+        let rebinding = self.rebind(Purpose::Bind, |binding| match binding {
+            Binding::Unbound => Some((context, Binding::Unbound)),
+            _ => None,
+        })?;
 
         Ok(NewBinding(rebinding))
     }
 
     /// Lets iommufd unbind a bound member.
     ///
-    /// Waits like [`Membership::bind`]. Fails with [`EBUSY`] if the member is not bound. Takes the
+    /// Waits for a reset of the domain. Fails with [`EBUSY`] if the member is not bound. Takes the
     /// reflck.
     pub(crate) fn unbind(&self) -> Result<Rebinding<'_, H>> {
-        // Unbinding detaches the group, which the IOMMU core allows at any time.
-        self.rebind(
-            Purpose::Unbind,
-            |_| false,
-            |binding| match binding {
-                Binding::Bound(context, _) => Some((context, Binding::Unbound)),
-                _ => None,
-            },
-        )
+        self.rebind(Purpose::Unbind, |binding| match binding {
+            Binding::Bound(context, _) => Some((context, Binding::Unbound)),
+            _ => None,
+        })
     }
 
-    /// Lets iommufd attach or detach a bound member.
+    /// Lets iommufd attach a bound member.
     ///
-    /// Waits like [`Membership::bind`], and for other members of the IOMMU group that are opening
-    /// or closing. Fails with [`EBUSY`] if the member is not bound. Takes the reflck.
+    /// Waits for a reset of the domain, and for other members of the IOMMU group that are opening
+    /// or closing. Fails with [`EBUSY`] if the member is not bound, or [`ERESTARTNOINTR`] if a
+    /// signal ends the wait. Takes the reflck.
     pub(crate) fn attach(&self) -> Result<Rebinding<'_, H>> {
-        let excludes = State::is_opening_or_closing;
-        self.rebind(Purpose::Attach, excludes, |binding| match binding {
+        self.rebind_bound(Purpose::Attach)
+    }
+
+    /// Lets iommufd detach a bound member. Waits and fails like [`Membership::unbind`].
+    pub(crate) fn detach(&self) -> Result<Rebinding<'_, H>> {
+        self.rebind_bound(Purpose::Detach)
+    }
+
+    /// Puts a bound member in transit that stays bound.
+    fn rebind_bound(&self, purpose: Purpose) -> Result<Rebinding<'_, H>> {
+        self.rebind(purpose, |binding| match binding {
             Binding::Bound(context, _) => Some((context, binding)),
             _ => None,
         })
@@ -186,10 +185,9 @@ impl<H: Hardware> Membership<H> {
     fn rebind(
         &self,
         purpose: Purpose,
-        excludes: fn(&State<H::Context>) -> bool,
         decide: impl FnOnce(Binding<H::Context>) -> Option<(H::Context, Binding<H::Context>)>,
     ) -> Result<Rebinding<'_, H>> {
-        let (context, after) = self.begin_transit(purpose, excludes, |state| {
+        let (context, after) = self.begin_transit(purpose, |state| {
             let (context, after) = decide(state.binding).ok_or(EBUSY)?;
             state.binding = Binding::Changing(context);
 
@@ -206,17 +204,22 @@ impl<H: Hardware> Membership<H> {
     /// Resets the domain for a user who owns every member according to `owns`.
     ///
     /// Waits until no member is in transit; no other member can begin a transit meanwhile. Fails
-    /// with [`EINVAL`] if the user does not own a member, else with the error of
-    /// [`Hardware::reset_owned`]. Takes the reflck and keeps it during the reset. The caller keeps
-    /// this member open.
+    /// with [`EINVAL`] if the user does not own a member, [`ERESTARTNOINTR`] if a signal ends the
+    /// wait, else with the error of [`Hardware::reset_owned`]. Takes the reflck and keeps it during
+    /// the reset. The caller keeps this member open.
     pub(crate) fn reset_owned(&self, owns: impl Fn(&H, Binding<H::Context>) -> bool) -> Result {
-        let wait = Wait::new(self, Purpose::HotReset);
+        let purpose = Purpose::HotReset;
+        let wait = Wait::new(self, purpose);
         let mut members = self.seat.members.lock();
 
         members.waiting += 1;
         let result = loop {
             match Owned::new(&members, &owns) {
-                Ok(None) => self.seat.settled.wait(&mut members),
+                Ok(None) => {
+                    if let Err(error) = self.seat.wait(&mut members, purpose) {
+                        break Err(error);
+                    }
+                }
                 Ok(Some(owned)) => {
                     wait.end();
                     break self.hardware().reset_owned(&self.seat.scope, &owned);
@@ -236,24 +239,28 @@ impl<H: Hardware> Membership<H> {
 
     /// Calls `f` with each member of the domain and its binding.
     ///
-    /// Waits until no binding to `context` is changing, so that each has its ID. Takes the reflck
-    /// and keeps it during the calls.
+    /// Waits until no binding to `context` is changing, so that each has its ID. Fails with
+    /// [`ERESTARTNOINTR`] if a signal ends the wait. Takes the reflck and keeps it during the
+    /// calls.
     pub(crate) fn for_each_binding(
         &self,
         context: H::Context,
         mut f: impl FnMut(&H, Binding<H::Context>),
-    ) {
+    ) -> Result {
         let mut members = self.seat.members.lock();
 
         while members
             .bindings()
             .any(|(_, binding)| binding == Binding::Changing(context))
         {
-            self.seat.settled.wait(&mut members);
+            // The info is for one.
+            self.seat.wait(&mut members, Purpose::HotReset)?;
         }
         for (hardware, binding) in members.bindings() {
             f(hardware, binding);
         }
+
+        Ok(())
     }
 
     /// Takes the claim on the member out of transit with `change`. See [`Domain::settle`].

@@ -260,6 +260,7 @@ mod suite {
             assert_eq!(a.close().err(), Some(EBUSY));
             assert_eq!(a.unbind().err(), Some(EBUSY));
             assert_eq!(a.attach().err(), Some(EBUSY));
+            assert_eq!(a.detach().err(), Some(EBUSY));
             assert_eq!(
                 machine.show()?,
                 "private 0000:01:00.0 resets 0, 0 idle clean"
@@ -579,15 +580,16 @@ mod suite {
             Binding::Changing(ME) if function.address() == at(0) => seen += 1,
             Binding::Unbound if function.address() == at(1) => seen += 10,
             _ => (),
-        });
+        })?;
         assert_eq!(seen, 11);
         drop(unbinding);
         bind(&a, ME)?;
         // The ID does not change with the page table.
         drop(a.attach()?);
+        drop(a.detach()?);
         b.for_each_binding(ME, |_, binding| {
             seen += i32::from(binding == Binding::Bound(ME, 10));
-        });
+        })?;
         assert_eq!(seen, 12);
         give_back(a);
 

@@ -103,19 +103,22 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// Must call `unbind`.
     fn unbind_iommufd(data: &Self::Data, unbind: impl FnOnce());
 
-    /// Attaches or detaches a bound device. Called with its `dev_set->lock` held.
+    /// Attaches a bound device with `attach`. Called with its `dev_set->lock` held.
+    fn attach_iommufd(data: &Self::Data, attach: impl FnOnce() -> Result) -> Result;
+
+    /// Detaches a bound device. Called with its `dev_set->lock` held.
     ///
-    /// Must call `change`.
-    fn attach_iommufd<R>(data: &Self::Data, change: impl FnOnce() -> R) -> R;
+    /// Must call `detach`.
+    fn detach_iommufd(data: &Self::Data, detach: impl FnOnce());
 
     /// Fills in the device ID of each dependent in `context`, or whether the caller owns it.
     ///
-    /// Each is [`Dependent::NOT_OWNED`] so far.
+    /// Each is [`Dependent::NOT_OWNED`] so far. Fails with [`ERESTARTNOINTR`] if there is a signal.
     fn hot_reset_info(
         device: &OpenDevice<'_, Self>,
         context: &Context<'_>,
         dependents: &mut [Dependent],
-    );
+    ) -> Result;
 
     /// Resets the slot or bus of a device for `owner`.
     ///

@@ -104,7 +104,7 @@ pub(super) fn ioctl_info<T: Driver>(device: &OpenDevice<'_, T>, arg: UserPtr) ->
     let mut dependents = dependents(&function, count, context.is_some())?;
     let mut flags = 0;
     if let Some(context) = context {
-        T::hot_reset_info(device, &context, &mut dependents);
+        T::hot_reset_info(device, &context, &mut dependents)?;
         flags = bindings::VFIO_PCI_HOT_RESET_FLAG_DEV_ID;
         if dependents.iter().all(|d| d.id != Dependent::NOT_OWNED) {
             flags |= bindings::VFIO_PCI_HOT_RESET_FLAG_DEV_ID_OWNED;

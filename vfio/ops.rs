@@ -119,9 +119,8 @@ impl<T: Driver> Device<T> {
             (data.cast::<Self>(), ARef::from_raw(core))
         };
 
-        // SAFETY: The device is registered. No callback runs after it is unregistered, so that the
-        // only reference to the device is the one for `unbind()`, which ends before `data` is
-        // dropped.
+        // SAFETY: The device is registered. No callback runs after that, so that the only reference
+        // to the device is the one for `unbind()`, which ends before `data` is dropped.
         unsafe {
             T::begin_unbind((*this).data());
             bindings::vfio_pci_core_unregister_device(core.as_raw());
@@ -306,18 +305,16 @@ impl<T: Driver> VTable<T> {
         // SAFETY: By the requirements of this function.
         let device = unsafe { Device::<T>::from_vdev(vdev) };
 
-        from_result(|| {
-            T::bind_iommufd(device.data(), super::ContextId::new(ictx), || {
-                // SAFETY: By the requirements of this function.
-                to_result(unsafe {
-                    bindings::vfio_iommufd_physical_bind(vdev, ictx, out_device_id)
-                })?;
+        let context = super::ContextId::new(ictx);
+        let bind = || {
+            // SAFETY: By the requirements of this function.
+            to_result(unsafe { bindings::vfio_iommufd_physical_bind(vdev, ictx, out_device_id) })?;
 
-                // SAFETY: By the requirements of this function.
-                Ok(unsafe { *out_device_id })
-            })?;
-            Ok(0)
-        })
+            // SAFETY: By the requirements of this function.
+            Ok(unsafe { *out_device_id })
+        };
+
+        from_result(|| T::bind_iommufd(device.data(), context, bind).map(|()| 0))
     }
 
     /// # Safety
@@ -345,10 +342,12 @@ impl<T: Driver> VTable<T> {
         // SAFETY: By the requirements of this function.
         let device = unsafe { Device::<T>::from_vdev(vdev) };
 
-        T::attach_iommufd(device.data(), || {
+        let attach = || {
             // SAFETY: By the requirements of this function.
-            unsafe { bindings::vfio_iommufd_physical_attach_ioas(vdev, pt_id) }
-        })
+            to_result(unsafe { bindings::vfio_iommufd_physical_attach_ioas(vdev, pt_id) })
+        };
+
+        from_result(|| T::attach_iommufd(device.data(), attach).map(|()| 0))
     }
 
     /// # Safety
@@ -358,7 +357,7 @@ impl<T: Driver> VTable<T> {
         // SAFETY: By the requirements of this function.
         let device = unsafe { Device::<T>::from_vdev(vdev) };
 
-        T::attach_iommufd(device.data(), || {
+        T::detach_iommufd(device.data(), || {
             // SAFETY: By the requirements of this function.
             unsafe { bindings::vfio_iommufd_physical_detach_ioas(vdev) }
         })
@@ -375,10 +374,14 @@ impl<T: Driver> VTable<T> {
         // SAFETY: By the requirements of this function.
         let device = unsafe { Device::<T>::from_vdev(vdev) };
 
-        T::attach_iommufd(device.data(), || {
+        let attach = || {
             // SAFETY: By the requirements of this function.
-            unsafe { bindings::vfio_iommufd_physical_pasid_attach_ioas(vdev, pasid, pt_id) }
-        })
+            to_result(unsafe {
+                bindings::vfio_iommufd_physical_pasid_attach_ioas(vdev, pasid, pt_id)
+            })
+        };
+
+        from_result(|| T::attach_iommufd(device.data(), attach).map(|()| 0))
     }
 
     /// # Safety
@@ -388,7 +391,7 @@ impl<T: Driver> VTable<T> {
         // SAFETY: By the requirements of this function.
         let device = unsafe { Device::<T>::from_vdev(vdev) };
 
-        T::attach_iommufd(device.data(), || {
+        T::detach_iommufd(device.data(), || {
             // SAFETY: By the requirements of this function.
             unsafe { bindings::vfio_iommufd_physical_pasid_detach_ioas(vdev, pasid) }
         })

@@ -4,7 +4,7 @@
 //!
 //! The fake hardware checks the invariants in each of them, and loom finds deadlocks.
 //! `LOOM_MAX_PREEMPTIONS` bounds the preemptions per interleaving in models of three threads; those
-//! of two are never bounded. `tools/testing/defects/mutants.toml` has a bug for each model to find.
+//! of two are never bounded. `tools/testing/defects/mutants.toml` has bugs for them to find.
 
 use crate::{
     bindings::work::run_next,
@@ -22,7 +22,8 @@ use crate::{
 };
 use kernel::{
     alloc::live,
-    prelude::*, //
+    prelude::*,
+    sync::signals, //
 };
 use loom::thread::{
     spawn,
@@ -154,6 +155,17 @@ fn end<const N: usize>(machine: Machine, members: [Member; N]) {
 fn assert_empty(machine: &Machine) {
     assert_eq!(machine.show().unwrap(), "");
     assert_eq!(machine.functions(), 0);
+}
+
+/// Calls `f` as a system call in which a signal ends the first wait, and restarts it then.
+fn interrupt<R>(f: impl Fn() -> Result<R>) -> R {
+    signals::send();
+    loop {
+        match f() {
+            Ok(result) => return result,
+            Err(error) => assert_eq!(error, ERESTARTNOINTR),
+        }
+    }
 }
 
 /// Takes the time of a transit.
@@ -381,6 +393,56 @@ model!(refused_hot_reset_wakes_an_open, 2, || {
     end(machine, [a, b, c]);
 });
 
+model!(interrupted_hot_reset_wakes_an_open, 2, || {
+    let (machine, a, b, c) = three();
+    open(&a);
+
+    let thread = spawn(move || {
+        open(&b);
+        open(&c);
+        (b, c)
+    });
+    signals::send();
+    let result = a.reset_owned(anyone);
+    assert!(matches!(result, Ok(()) | Err(ERESTARTNOINTR)));
+    let (b, c) = done(thread);
+    end(machine, [a, b, c]);
+});
+
+model!(interrupted_bind_lets_a_hot_reset_go_on, 2, || {
+    let (machine, a, b, c) = three();
+    open(&a);
+    let opening = b.open().unwrap();
+
+    let hot_reset = with(a, |a| a.reset_owned(anyone).unwrap());
+    // The hot reset may wait for `b`, and then this waits for the hot reset.
+    signals::send();
+    assert!(matches!(c.bind(ME).err(), None | Some(ERESTARTNOINTR)));
+    opening.succeed(true);
+    end(machine, [done(hot_reset), b, c]);
+});
+
+model!(interrupted_users_leave_nothing_behind, 2, || {
+    let (machine, a, b) = two();
+    bind_and_open(&a);
+
+    let opening = b.open().unwrap();
+    signals::send();
+    assert_eq!(a.attach().err(), Some(ERESTARTNOINTR));
+    signals::send();
+    assert_eq!(a.reset_owned(anyone).err(), Some(ERESTARTNOINTR));
+    drop(opening);
+    let attaching = a.attach().unwrap();
+    signals::send();
+    assert_eq!(b.open().err(), Some(ERESTARTNOINTR));
+    signals::send();
+    assert_eq!(a.for_each_binding(ME, |_, _| ()), Err(ERESTARTNOINTR));
+    drop(attaching);
+    open(&b);
+    a.reset_owned(anyone).unwrap();
+    end(machine, [a, b]);
+});
+
 model!(hot_reset_is_refused_when_a_stranger_joins, 2, || {
     let (machine, a, b) = two();
     bind_and_open(&a);
@@ -404,13 +466,30 @@ model!(attached_while_sibling_comes_and_goes, 2, || {
     pair(|a, _| bind(a, ME), attach_and_unbind, open_and_close);
 });
 
+model!(interrupted_while_sibling_comes_and_goes, 2, || {
+    let attach_and_unbind = |a: &Member| {
+        drop(interrupt(|| a.attach()));
+        unbind(a);
+    };
+    let open_and_close = |b: &Member| {
+        let opening = interrupt(|| b.open());
+        pass(b);
+        opening.succeed(true);
+        // A close is not interrupted.
+        signals::send();
+        close_clean(b);
+    };
+    pair(|a, _| bind(a, ME), attach_and_unbind, open_and_close);
+});
+
 model!(bindings_listed_while_sibling_is_bound, 2, || {
     let list = |a: &Member| {
         a.for_each_binding(ME, |_, binding| match binding {
             Binding::Changing(context) => assert_ne!(context, ME, "an ID is missing"),
             Binding::Bound(context, id) => assert_eq!(id, u32::from(context)),
             Binding::Unbound => (),
-        });
+        })
+        .unwrap();
         unbind(a);
     };
     pair(|a, _| bind(a, ME), list, |b| bind(b, ME));

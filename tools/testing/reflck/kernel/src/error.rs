@@ -20,6 +20,7 @@ pub mod code {
     pub const ENOMEM: Error = Error(-12);
     pub const EBUSY: Error = Error(-16);
     pub const EINVAL: Error = Error(-22);
+    pub const ERESTARTNOINTR: Error = Error(-513);
 }
 
 pub type Result<T = (), E = Error> = core::result::Result<T, E>;

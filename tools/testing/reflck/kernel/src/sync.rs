@@ -7,6 +7,7 @@ pub mod backend;
 mod held;
 pub mod hooks;
 mod locked_by;
+pub mod signals;
 
 pub use self::{
     held::held,
@@ -172,6 +173,24 @@ impl CondVar {
             guard.data = Some(backend::lock(&guard.mutex.data));
         }
         guard.held = Some(Held::new(guard.mutex.name));
+    }
+
+    /// Returns whether a signal has ended the wait: one that was [sent](signals::send) before.
+    ///
+    /// It makes no difference to other threads when the signal comes during the wait. They only see
+    /// that the lock is dropped, and is taken again at any later time.
+    #[must_use]
+    pub fn wait_interruptible<T>(&self, guard: &mut MutexGuard<'_, T>) -> bool {
+        if !signals::take() {
+            self.wait(guard);
+            return false;
+        }
+
+        drop(guard.held.take());
+        drop(guard.data.take());
+        guard.data = Some(backend::lock(&guard.mutex.data));
+        guard.held = Some(Held::new(guard.mutex.name));
+        true
     }
 
     pub fn notify_all(&self) {

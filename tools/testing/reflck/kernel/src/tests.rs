@@ -16,6 +16,7 @@ use crate::{
         },
         new_condvar,
         new_mutex,
+        signals,
         Arc,
         LockedBy, //
     },
@@ -103,6 +104,25 @@ fn hook_holds_up_a_thread_that_was_notified() {
         drop(may_go.lock());
         assert!(!waiter.is_finished());
         go.send(()).unwrap();
+    });
+}
+
+#[test]
+fn signal_ends_one_interruptible_wait() {
+    let is_set = new_mutex!(false, "is_set");
+    let changed = new_condvar!("changed");
+
+    signals::send();
+    let mut guard = is_set.lock();
+    assert!(changed.wait_interruptible(&mut guard));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            *is_set.lock() = true;
+            changed.notify_all();
+        });
+        while !*guard {
+            assert!(!changed.wait_interruptible(&mut guard));
+        }
     });
 }
 
