@@ -112,7 +112,7 @@ impl vfio::Driver for VfioPciRs {
     ) -> Result<Self::Data> {
         let scope = BoundFunction::in_core(pdev).reset_scope();
 
-        registry.join(scope, Function::new(pdev, core))
+        registry.join(scope, Function::new(pdev, core), is_serialized(pdev))
     }
 
     fn begin_unbind(membership: &Self::Data) {
@@ -206,6 +206,22 @@ fn is_denylisted(pdev: &pci::Device) -> bool {
     true
 }
 
+/// Returns whether the parameter `serialize` lists a device.
+fn is_serialized(pdev: &pci::Device) -> bool {
+    let ids = [
+        pdev.vendor_id().as_raw(),
+        pdev.device_id(),
+        pdev.subsystem_vendor_id(),
+        pdev.subsystem_device_id(),
+    ];
+    let class = pdev.pci_class().as_raw();
+
+    // The IDs are checked when the module is loaded.
+    split(Params::read().serialize)
+        .filter_map(|text| DynamicId::parse(text).ok())
+        .any(|id| id.covers(ids, class))
+}
+
 /// The module. Fields are dropped in this order: the driver goes first.
 #[pin_data]
 struct Module {
@@ -224,6 +240,12 @@ impl kernel::InPlaceModule for Module {
                 pr_err!("driver_name cannot be \"{wanted}\": it is vfio_pci_rs or vfio-pci\n");
                 return Err(EINVAL);
             };
+            if let Some(text) =
+                split(Params::read().serialize).find(|text| DynamicId::parse(text).is_err())
+            {
+                pr_err!("serialize has the invalid id \"{text}\"\n");
+                return Err(EINVAL);
+            }
             let registry = Registry::new()?;
             let debugfs = debugfs::Dir::new(<VfioPciRs as vfio::Driver>::NAME);
 
@@ -246,14 +268,18 @@ impl kernel::InPlaceModule for Module {
     }
 }
 
+/// Returns the texts in a list that are separated by commas.
+///
+/// A list that is not valid UTF-8 comes as one text, which is no ID.
+fn split(list: &'static CStr) -> impl Iterator<Item = &'static str> {
+    let list = list.to_str().unwrap_or("not UTF-8");
+
+    list.split(',').filter(|text| !text.is_empty())
+}
+
 /// Adds the IDs of the parameter `ids` to the driver. Logs and skips those that fail.
 fn add_ids(driver: &vfio::Registration<VfioPciRs>) {
-    let Ok(ids) = Params::read().ids.to_str() else {
-        pr_warn!("ids is not valid UTF-8\n");
-        return;
-    };
-
-    for text in ids.split(',').filter(|text| !text.is_empty()) {
+    for text in split(Params::read().ids) {
         let Ok(id) = DynamicId::parse(text) else {
             pr_warn!("invalid id string \"{text}\"\n");
             continue;

@@ -2,7 +2,7 @@
 /*
  * C helpers, and the module parameters.  The module! macro of the kernel crate
  * supports neither strings nor parameters in sysfs, which users of vfio-pci
- * expect.  All parameters but driver_name are those of vfio-pci.
+ * expect.  All parameters but driver_name and serialize are those of vfio-pci.
  */
 
 #include <linux/device.h>
@@ -30,6 +30,10 @@ MODULE_PARM_DESC(ids, "Initial PCI IDs to add to the vfio driver, format is \"ve
 module_param_string(driver_name, vfio_rs_params.driver_name,
 		    sizeof(vfio_rs_params.driver_name), 0444);
 MODULE_PARM_DESC(driver_name, "Name of the PCI driver: vfio_pci_rs (the default), or vfio-pci, for tools that look for that name.  It can be loaded as vfio-pci only while no other driver has the name.");
+
+module_param_string(serialize, vfio_rs_params.serialize,
+		    sizeof(vfio_rs_params.serialize), 0444);
+MODULE_PARM_DESC(serialize, "PCI IDs of devices whose functions must not be reset at the same time, in the format of ids.  If a slot or bus has such a device, its functions are opened and closed one at a time, as with vfio-pci.");
 
 module_param_named(nointxmask, vfio_rs_params.nointxmask, bool, 0644);
 MODULE_PARM_DESC(nointxmask, "Disable support for PCI 2.3 style INTx masking.  If this resolves problems for specific devices, report lspci -vvvxxx to linux-pci@vger.kernel.org so the device can be fixed automatically via the broken_intx_masking flag.");

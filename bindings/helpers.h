@@ -52,6 +52,7 @@ bool vfio_rs_file_has_dev(struct file *file, struct vfio_pci_core_device *core);
 struct vfio_rs_params {
 	char ids[1024];
 	char driver_name[16];
+	char serialize[1024];
 	bool nointxmask;
 	bool disable_vga;
 	bool disable_idle_d3;

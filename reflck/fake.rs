@@ -118,6 +118,8 @@ struct Account {
     is_retry_due: bool,
     /// A reset of its domain was deferred, or its retry cancelled, and none was attempted since.
     is_reset_owed: bool,
+    /// No two functions of its domain are opening or closing at the same time.
+    is_serialized: bool,
 }
 
 impl Account {
@@ -134,6 +136,7 @@ impl Account {
             is_leaving: false,
             is_retry_due: false,
             is_reset_owed: false,
+            is_serialized: false,
         }
     }
 
@@ -245,16 +248,22 @@ impl Books {
             }
         }
 
+        let is_domain_resetting = self.domain(scope).any(|(_, a)| a.is_serialized)
+            && self
+                .domain(scope)
+                .any(|(other, a)| other != number && a.is_opening_or_closing());
         let is_group_rebinding = self.any_in_iommu_group(number, |other| other.is_rebinding);
         let is_group_resetting = self.any_in_iommu_group(number, Account::is_opening_or_closing);
         let account = &mut self.accounts[number];
         match purpose {
             Purpose::Open => {
                 warn_on!(account.claim != Claim::Idle || is_group_rebinding);
+                warn_on!(is_domain_resetting);
                 account.claim = Claim::Opening;
             }
             Purpose::Close => {
                 warn_on!(account.claim != Claim::Open || is_group_rebinding);
+                warn_on!(is_domain_resetting);
                 account.claim = Claim::Closing;
             }
             Purpose::Bind | Purpose::Unbind | Purpose::Attach | Purpose::Detach => {
@@ -544,7 +553,21 @@ impl Machine {
     }
 
     pub(crate) fn join(&self, scope: ResetScope, number: usize) -> Result<Membership<Fake>> {
-        self.registry.join(scope, self.function(scope, number))
+        self.registry
+            .join(scope, self.function(scope, number), false)
+    }
+
+    /// Adds a function that serialises its domain.
+    #[cfg(loom)]
+    pub(crate) fn join_serialized(
+        &self,
+        scope: ResetScope,
+        number: usize,
+    ) -> Result<Membership<Fake>> {
+        let function = self.function(scope, number);
+        self.bus.books.lock().accounts[number].is_serialized = true;
+
+        self.registry.join(scope, function, true)
     }
 
     /// Makes a machine with functions 0 and 1 on the bus.

@@ -129,6 +129,8 @@ pub(super) struct Members<H: Hardware> {
     pub(super) owed: bool,
     /// Hot resets that wait for members in transit.
     pub(super) waiting: usize,
+    /// Members open and close one at a time.
+    pub(super) serialized: bool,
 }
 
 impl<H: Hardware> Members<H> {
@@ -139,6 +141,7 @@ impl<H: Hardware> Members<H> {
             failed: 0,
             owed: false,
             waiting: 0,
+            serialized: false,
         }
     }
 
@@ -185,15 +188,17 @@ impl<H: Hardware> Members<H> {
     pub(super) fn excludes(&self, member: &Member<H>, purpose: Purpose) -> bool {
         self.list.iter().any(|other| {
             let state = other.state.access(self);
+            let shares_group = || other.hardware.shares_iommu_group(&member.hardware);
             let is_excluding = match purpose {
-                Purpose::Open | Purpose::Close => state.is_rebinding(),
-                Purpose::Attach => state.is_opening_or_closing(),
+                Purpose::Open | Purpose::Close => {
+                    (self.serialized && state.is_opening_or_closing())
+                        || (state.is_rebinding() && shares_group())
+                }
+                Purpose::Attach => state.is_opening_or_closing() && shares_group(),
                 Purpose::Bind | Purpose::Unbind | Purpose::Detach | Purpose::HotReset => false,
             };
 
-            is_excluding
-                && !core::ptr::eq(&**other, member)
-                && other.hardware.shares_iommu_group(&member.hardware)
+            is_excluding && !core::ptr::eq(&**other, member)
         })
     }
 

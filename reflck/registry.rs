@@ -49,12 +49,21 @@ impl<H: Hardware> Registry<H> {
 
     /// Makes a function a member of the domain of `scope`, idle and clean.
     ///
-    /// Makes the domain if there is none. Fails with [`ENOMEM`] and no side effect. Takes the
-    /// registry's lock and, after dropping it, the reflck.
-    pub(crate) fn join(self: &Arc<Self>, scope: ResetScope, hardware: H) -> Result<Membership<H>> {
+    /// Makes the domain if there is none. If `serialize` is set, no two members of the domain are
+    /// opening or closing at the same time from now on. Fails with [`ENOMEM`] and no side effect.
+    /// Takes the registry's lock and, after dropping it, the reflck.
+    pub(crate) fn join(
+        self: &Arc<Self>,
+        scope: ResetScope,
+        hardware: H,
+        serialize: bool,
+    ) -> Result<Membership<H>> {
         let seat = self.take_seat(scope)?;
         let member = Member::new(&seat.members, hardware)?;
-        seat.members.lock().list.push(member.clone(), GFP_KERNEL)?;
+        let mut members = seat.members.lock();
+        members.list.push(member.clone(), GFP_KERNEL)?;
+        members.serialized |= serialize;
+        drop(members);
         // A hot reset that waits checks whether its caller owns the new member, too.
         seat.settled.notify_all();
 

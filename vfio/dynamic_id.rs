@@ -65,6 +65,19 @@ impl DynamicId {
             class_mask,
         })
     }
+
+    /// Returns whether this ID covers a device, as `pci_match_one_device()` does.
+    ///
+    /// `ids` are the vendor, device, subvendor and subdevice of the device.
+    pub(crate) fn covers(&self, ids: [u16; 4], class: u32) -> bool {
+        let wanted = [self.vendor, self.device, self.subvendor, self.subdevice];
+
+        wanted
+            .into_iter()
+            .zip(ids)
+            .all(|(wanted, id)| wanted == Self::ANY || wanted == u32::from(id))
+            && (self.class ^ class) & self.class_mask == 0
+    }
 }
 
 impl fmt::Display for DynamicId {

@@ -2,7 +2,8 @@
 
 //! The module parameters, which `bindings/helpers.c` defines.
 //!
-//! All but `driver_name` are those of vfio-pci, with the same names, types and permissions.
+//! All but `driver_name` and `serialize` are those of vfio-pci, with the same names, types and
+//! permissions.
 
 use crate::bindings;
 use kernel::prelude::*;
@@ -13,6 +14,9 @@ pub(crate) struct Params {
     pub(crate) ids: &'static CStr,
     /// The name of the PCI driver. Fixed at load.
     pub(crate) driver_name: &'static CStr,
+    /// PCI IDs of devices whose functions must not be reset at the same time, separated by commas.
+    /// Fixed at load.
+    pub(crate) serialize: &'static CStr,
     /// Do not use PCI 2.3 style INTx masking. Can change at any time.
     pub(crate) nointxmask: bool,
     /// Deny user space the legacy VGA addresses of a VGA device. Fixed at load.
@@ -36,6 +40,7 @@ impl Params {
             Self {
                 ids: CStr::from_char_ptr((&raw const (*params).ids).cast()),
                 driver_name: CStr::from_char_ptr((&raw const (*params).driver_name).cast()),
+                serialize: CStr::from_char_ptr((&raw const (*params).serialize).cast()),
                 nointxmask: (&raw const (*params).nointxmask).read_volatile(),
                 disable_vga: (&raw const (*params).disable_vga).read_volatile(),
                 disable_idle_d3: (&raw const (*params).disable_idle_d3).read_volatile(),

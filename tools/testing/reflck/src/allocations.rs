@@ -48,7 +48,8 @@ fn join_with_failure(scope: ResetScope, succeeding: usize) -> bool {
     open(&existing).unwrap();
     let function = machine.function(scope, 1);
 
-    let (result, has_failed) = with_failure(succeeding, || machine.registry.join(scope, function));
+    let (result, has_failed) =
+        with_failure(succeeding, || machine.registry.join(scope, function, false));
     assert_eq!(result.as_ref().err(), has_failed.then_some(&ENOMEM));
     drop(result);
     assert_eq!(machine.show().unwrap(), "resets 0, 0 open clean");

@@ -58,3 +58,25 @@ fn ids_of_more_than_32_bits_are_refused() {
         assert_eq!(DynamicId::parse(text), Err(EINVAL), "{text}");
     }
 }
+
+#[test]
+fn ids_cover_devices() {
+    for (text, expected) in [
+        ("8086:10c9", true),
+        ("8086:10ca", false),
+        ("8087:10c9", false),
+        ("ffffffff:ffffffff", true),
+        ("8086:10c9:1:2", true),
+        ("8086:10c9:2:2", false),
+        ("8086:10c9:1:1", false),
+        ("8086:10c9:1:2:20000:ff0000", true),
+        ("8086:10c9:1:2:30000:ff0000", false),
+    ] {
+        let id = DynamicId::parse(text).unwrap();
+        assert_eq!(
+            id.covers([0x8086, 0x10c9, 1, 2], 0x02_0000),
+            expected,
+            "{text}"
+        );
+    }
+}

@@ -458,6 +458,17 @@ model!(hot_reset_is_refused_when_a_stranger_joins, 2, || {
     end(machine, [a, b, c]);
 });
 
+model!(serialized_siblings_come_and_go, 2, || {
+    let machine = Machine::new().unwrap();
+    let c = machine.join_serialized(BUS, 2).unwrap();
+    let a = machine.join(BUS, 0).unwrap();
+    let b = machine.join(BUS, 1).unwrap();
+
+    let b = with(b, open_and_close_dirty);
+    open_and_close_dirty(&a);
+    end(machine, [a, done(b), c]);
+});
+
 model!(attached_while_sibling_comes_and_goes, 2, || {
     let attach_and_unbind = |a: &Member| {
         drop(a.attach().unwrap());
