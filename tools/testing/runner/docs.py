@@ -9,7 +9,8 @@ from .prose import pristine, tracked
 from .results import Result, wrong
 
 # Names of the kernel. They are looked up in its source if the cache has it.
-KERNEL = set("""VFIO_DEVICE_CDEV pci_reset_bus pci_try_reset_function vfio_df_close vfio_df_open
+KERNEL = set("""VFIO_DEVICE_CDEV pci_bridge_wait_for_secondary_bus pci_reset_bus
+    pci_restore_aspm_l1ss_state pci_try_reset_function vfio_df_close vfio_df_open
     vfio_pci_core_disable vfio_pci_core_enable vfio_pci_core_ioctl vfio_pci_core_register_device
     vfio_pci_dev_set_try_reset vfio_pci_device_init_perf_test""".split())
 KERNEL_DIRS = ("drivers/vfio", "drivers/pci", "tools/testing/selftests/vfio")
