@@ -38,6 +38,7 @@
 mod claim;
 mod domain;
 mod event;
+mod failure;
 #[cfg(any(CONFIG_VFIO_PCI_RS_KUNIT_TEST, test))]
 pub(crate) mod fake;
 mod member;
@@ -53,6 +54,12 @@ pub(crate) use self::{
     event::{
         Event,
         Purpose, //
+    },
+    failure::{
+        Obstacle,
+        Report,
+        ResetFailure,
+        Stranger, //
     },
     member::{
         Binding,
@@ -108,10 +115,4 @@ pub(crate) trait Hardware: Send + Sync + Sized + 'static {
 pub(crate) trait Failure {
     /// Returns whether a later attempt may succeed.
     fn is_transient(&self) -> bool;
-}
-
-impl Failure for Error {
-    fn is_transient(&self) -> bool {
-        *self == EAGAIN
-    }
 }

@@ -12,12 +12,15 @@ use crate::{
         Address,
         Binding,
         Event,
-        Failure,
         Hardware,
         Membership,
+        Obstacle,
         Owned,
+        Report,
+        ResetFailure,
         ResetScope,
         Settled,
+        Stranger,
         Unused, //
     },
     vfio::{
@@ -37,7 +40,6 @@ use crate::{
 use core::ops::ControlFlow;
 use kernel::{
     device,
-    fmt,
     pci,
     prelude::*,
     time::{
@@ -98,7 +100,7 @@ pub(crate) fn hot_reset(membership: &Membership<Function>, owner: &Owner<'_>) ->
 impl Hardware for Function {
     type Context = ContextId;
 
-    type Failure = ResetFailure;
+    type Failure = ResetFailure<BoundTo>;
 
     fn address(&self) -> Address {
         Function::address(self)
@@ -115,7 +117,7 @@ impl Hardware for Function {
         &self,
         scope: &ResetScope,
         unused: &Unused<'_, Self>,
-    ) -> Result<(), ResetFailure> {
+    ) -> Result<(), ResetFailure<BoundTo>> {
         let function = BoundFunction::of_member(self, unused).map_err(ResetFailure::Failed)?;
 
         if !function.can_reset_affected() {
@@ -190,117 +192,26 @@ impl Hardware for Function {
                 failure,
                 dirty,
                 retry_in,
-            } => failure.log(self, scope, dirty, retry_in),
+            } => {
+                let kind = scope.kind();
+                let report = Report {
+                    failure,
+                    dirty,
+                    retry_in,
+                };
+                if !failure.is_at_will() {
+                    dev_warn!(self.dev(), "{kind} reset of {scope} {report}\n");
+                } else if log_ratelimited() {
+                    dev_info!(self.dev(), "{kind} reset of {scope} {report}\n");
+                }
+            }
         }
     }
 }
 
-/// The reason why a slot or bus reset of an unused domain failed.
-pub(crate) enum ResetFailure {
-    /// There is no slot or bus reset: the bridge or a function must not see one.
-    NoReset,
-    /// The function at this address does not allow the reset.
-    Obstacle(Address, Obstacle),
-    /// The reset failed with this error.
-    Failed(Error),
-}
-
-impl ResetFailure {
-    /// Logs a failure. `dirty` functions are still owed a reset, which is retried in `retry_in`
-    /// milliseconds.
-    fn log(&self, function: &Function, scope: &ResetScope, dirty: usize, retry_in: Option<u32>) {
-        let kind = scope.kind();
-        let retry = Retry {
-            is_transient: self.is_transient(),
-            retry_in,
-        };
-
-        match self {
-            // User space can trigger these as often as it opens and closes a function.
-            Self::NoReset | Self::Obstacle(..) if !log_ratelimited() => (),
-            Self::NoReset => dev_info!(
-                function.dev(),
-                "{kind} reset of {scope} skipped: it has no such reset\n"
-            ),
-            Self::Obstacle(address, obstacle) => dev_info!(
-                function.dev(),
-                "{kind} reset of {scope} skipped: {address} {obstacle}{retry}\n"
-            ),
-            Self::Failed(error) => dev_warn!(
-                function.dev(),
-                "{kind} reset of {scope} failed with error {}, \
-                 {dirty} functions stay dirty{retry}\n",
-                error.to_errno()
-            ),
-        }
-    }
-}
-
-impl Failure for ResetFailure {
-    fn is_transient(&self) -> bool {
-        match self {
-            Self::NoReset => false,
-            Self::Obstacle(_, obstacle) => matches!(
-                obstacle,
-                Obstacle::Stranger(BoundTo::Changing) | Obstacle::Unbinding { is_last: false }
-            ),
-            // A lock is held elsewhere; or a function cannot be resumed, because its runtime PM is
-            // disabled or its parent is suspended, as while the system sleeps.
-            Self::Failed(error) => [EAGAIN, EACCES, EBUSY].contains(error),
-        }
-    }
-}
-
-/// The end of a log line about a failed reset.
-struct Retry {
-    is_transient: bool,
-    retry_in: Option<u32>,
-}
-
-impl fmt::Display for Retry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.retry_in {
-            Some(ms) => f.write_fmt(fmt!(", next attempt in {ms} ms")),
-            None if self.is_transient => f.write_str(", given up until the next close"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// The reason why an affected function does not allow a slot or bus reset.
-pub(crate) enum Obstacle {
-    /// It is not a member of the domain.
-    Stranger(BoundTo),
-    /// It is a member, and its virtual functions are not.
-    VirtualFunctions,
-    /// Its device lock is held until it has left the domain. [`reset_unbound`] cleans it.
-    Unbinding {
-        /// Whether it is the only member.
-        is_last: bool,
-    },
-    /// There is nothing left to reset.
-    Unplugged,
-}
-
-impl Obstacle {
-    /// Returns the error of a hot reset.
-    fn error(&self) -> Error {
-        match self {
-            Self::Stranger(_) | Self::VirtualFunctions => EINVAL,
-            Self::Unbinding { .. } => EAGAIN,
-            Self::Unplugged => ENODEV,
-        }
-    }
-}
-
-impl fmt::Display for Obstacle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stranger(bound_to) => bound_to.fmt(f),
-            Self::VirtualFunctions => f.write_str("has virtual functions"),
-            Self::Unbinding { .. } => f.write_str("is being unbound"),
-            Self::Unplugged => f.write_str("was unplugged"),
-        }
+impl Stranger for BoundTo {
+    fn is_changing(&self) -> bool {
+        matches!(self, Self::Changing)
     }
 }
 
@@ -308,16 +219,17 @@ impl fmt::Display for Obstacle {
 fn find_obstacle(
     function: &BoundFunction<'_>,
     members: &Settled<'_, Function>,
-) -> Option<(Address, Obstacle)> {
+) -> Option<(Address, Obstacle<BoundTo>)> {
     let mut found = None;
 
     function.for_each_affected(|affected| {
         let address = affected.address();
-        let obstacle = if !members.contains(address) {
-            Obstacle::Stranger(affected.bound_to())
-        } else if affected.has_virtual_functions() {
-            Obstacle::VirtualFunctions
-        } else {
+        let obstacle = Obstacle::of_affected(
+            members.contains(address),
+            affected.has_virtual_functions(),
+            || affected.bound_to(),
+        );
+        let Some(obstacle) = obstacle else {
             return ControlFlow::Continue(());
         };
         found = Some((address, obstacle));
@@ -327,13 +239,11 @@ fn find_obstacle(
 
     found.or_else(|| {
         members.iter().find_map(|member| {
-            let obstacle = match (member.is_unplugged(), member.is_unbinding()) {
-                (true, _) => Obstacle::Unplugged,
-                (false, true) => Obstacle::Unbinding {
-                    is_last: members.len() == 1,
-                },
-                (false, false) => return None,
-            };
+            let obstacle = Obstacle::of_member(
+                member.is_unplugged(),
+                member.is_unbinding(),
+                members.len() == 1,
+            )?;
 
             Some((member.address(), obstacle))
         })

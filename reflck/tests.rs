@@ -19,12 +19,20 @@ use super::{
     },
     Address,
     Binding,
+    Failure,
     Hardware,
     Membership,
-    ResetScope, //
+    Obstacle,
+    Report,
+    ResetFailure,
+    ResetScope,
+    Stranger, //
 };
 use kernel::{
-    fmt::Write,
+    fmt::{
+        self,
+        Write, //
+    },
     prelude::*, //
 };
 
@@ -82,6 +90,21 @@ fn give_back(member: Membership<Fake>) {
         closing.settle(false);
     }
     drop(member.unbind());
+}
+
+/// A stranger that is changing or not.
+struct Owner(bool);
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("has an owner")
+    }
+}
+
+impl Stranger for Owner {
+    fn is_changing(&self) -> bool {
+        self.0
+    }
 }
 
 fn text_of(arguments: kernel::fmt::Arguments<'_>) -> Result<Text> {
@@ -805,6 +828,119 @@ mod suite {
             machine.log()?,
             "0 waits to close\n0 waits to unbind\n0 waits to hot-reset\n"
         );
+
+        Ok(())
+    }
+
+    #[test]
+    fn functions_forbid_a_reset_that_affects_others() -> Result {
+        for (is_member, has_virtual_functions, expected) in [
+            (true, false, "none"),
+            (true, true, "has virtual functions"),
+            (false, false, "has an owner"),
+            (false, true, "has an owner"),
+        ] {
+            let obstacle = Obstacle::of_affected(is_member, has_virtual_functions, || Owner(false));
+            let text = match obstacle {
+                Some(obstacle) => text_of(fmt!("{obstacle}"))?,
+                None => text_of(fmt!("none"))?,
+            };
+            assert_eq!(text, expected);
+        }
+        for (is_unplugged, is_unbinding, expected) in [
+            (false, false, None),
+            (false, true, Some(EAGAIN)),
+            (true, false, Some(ENODEV)),
+            (true, true, Some(ENODEV)),
+        ] {
+            let obstacle = Obstacle::<Owner>::of_member(is_unplugged, is_unbinding, false);
+            assert_eq!(obstacle.map(|obstacle| obstacle.error()), expected);
+        }
+
+        Ok(())
+    }
+
+    #[test]
+    fn failures_are_transient_if_another_attempt_can_succeed() -> Result {
+        let obstacle = |obstacle| ResetFailure::Obstacle(at(1), obstacle);
+        for (failure, expected, retry_in, text) in [
+            (
+                ResetFailure::NoReset,
+                false,
+                None,
+                "skipped: it has no such reset",
+            ),
+            (
+                obstacle(Obstacle::VirtualFunctions),
+                false,
+                None,
+                "skipped: 0000:01:00.1 has virtual functions",
+            ),
+            (
+                obstacle(Obstacle::Stranger(Owner(false))),
+                false,
+                None,
+                "skipped: 0000:01:00.1 has an owner",
+            ),
+            (
+                obstacle(Obstacle::Stranger(Owner(true))),
+                true,
+                Some(100),
+                "skipped: 0000:01:00.1 has an owner, next attempt in 100 ms",
+            ),
+            (
+                obstacle(Obstacle::Unbinding { is_last: false }),
+                true,
+                Some(100),
+                "skipped: 0000:01:00.1 is being unbound, next attempt in 100 ms",
+            ),
+            (
+                obstacle(Obstacle::Unbinding { is_last: true }),
+                false,
+                None,
+                "skipped: 0000:01:00.1 is being unbound",
+            ),
+            (
+                obstacle(Obstacle::Unplugged),
+                false,
+                None,
+                "skipped: 0000:01:00.1 was unplugged",
+            ),
+            (
+                ResetFailure::Failed(EAGAIN),
+                true,
+                None,
+                "failed with error -11, 2 functions stay dirty, given up until the next close",
+            ),
+            (
+                ResetFailure::Failed(EACCES),
+                true,
+                Some(200),
+                "failed with error -13, 2 functions stay dirty, next attempt in 200 ms",
+            ),
+            (
+                ResetFailure::Failed(EBUSY),
+                true,
+                Some(200),
+                "failed with error -16, 2 functions stay dirty, next attempt in 200 ms",
+            ),
+            (
+                ResetFailure::Failed(EIO),
+                false,
+                None,
+                "failed with error -5, 2 functions stay dirty",
+            ),
+        ] {
+            assert_eq!(failure.is_transient(), expected);
+            let is_error = matches!(failure, ResetFailure::Failed(_));
+            assert_eq!(failure.is_at_will(), !is_error);
+            let report = Report {
+                failure: &failure,
+                dirty: 2,
+                retry_in,
+            };
+            assert_eq!(text_of(fmt!("{report}"))?, text);
+        }
 
         Ok(())
     }

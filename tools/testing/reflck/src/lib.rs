@@ -8,7 +8,7 @@
 
 #![cfg(test)]
 #![feature(arbitrary_self_types)]
-#![cfg_attr(loom, allow(dead_code))]
+#![cfg_attr(loom, allow(dead_code, unused_imports))]
 
 mod bindings {
     pub(crate) mod work;

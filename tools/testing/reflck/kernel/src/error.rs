@@ -18,7 +18,9 @@ pub mod code {
     pub const EIO: Error = Error(-5);
     pub const EAGAIN: Error = Error(-11);
     pub const ENOMEM: Error = Error(-12);
+    pub const EACCES: Error = Error(-13);
     pub const EBUSY: Error = Error(-16);
+    pub const ENODEV: Error = Error(-19);
     pub const EINVAL: Error = Error(-22);
     pub const ERESTARTNOINTR: Error = Error(-513);
 }

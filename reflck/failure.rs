@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Why a slot or bus reset is not made, and whether it is worth another attempt.
+//!
+//! Decisions from facts that the hardware has gathered, without PCI calls.
+
+use super::{
+    Address,
+    Failure, //
+};
+use kernel::{
+    fmt,
+    prelude::*, //
+};
+
+/// The owner of a function that is not a member of the domain.
+pub(crate) trait Stranger: fmt::Display {
+    /// Returns whether the function has no owner now, but is about to.
+    fn is_changing(&self) -> bool;
+}
+
+/// The reason why an affected function does not allow a slot or bus reset.
+pub(crate) enum Obstacle<S> {
+    /// It is not a member of the domain.
+    Stranger(S),
+    /// It is a member, and its virtual functions are not.
+    VirtualFunctions,
+    /// Its device lock is held until it has left the domain, and it is reset before that.
+    Unbinding {
+        /// Whether it is the only member.
+        is_last: bool,
+    },
+    /// There is nothing left to reset.
+    Unplugged,
+}
+
+impl<S> Obstacle<S> {
+    /// Returns the reason, unless a function of the slot or bus allows the reset.
+    pub(crate) fn of_affected(
+        is_member: bool,
+        has_virtual_functions: bool,
+        owner: impl FnOnce() -> S,
+    ) -> Option<Self> {
+        match (is_member, has_virtual_functions) {
+            (false, _) => Some(Self::Stranger(owner())),
+            (true, true) => Some(Self::VirtualFunctions),
+            (true, false) => None,
+        }
+    }
+
+    /// Returns the reason, unless a member allows the reset.
+    pub(crate) fn of_member(is_unplugged: bool, is_unbinding: bool, is_last: bool) -> Option<Self> {
+        match (is_unplugged, is_unbinding) {
+            (true, _) => Some(Self::Unplugged),
+            (false, true) => Some(Self::Unbinding { is_last }),
+            (false, false) => None,
+        }
+    }
+
+    /// Returns the error of a hot reset.
+    pub(crate) fn error(&self) -> Error {
+        match self {
+            Self::Stranger(_) | Self::VirtualFunctions => EINVAL,
+            Self::Unbinding { .. } => EAGAIN,
+            Self::Unplugged => ENODEV,
+        }
+    }
+}
+
+impl<S: Stranger> fmt::Display for Obstacle<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stranger(owner) => owner.fmt(f),
+            Self::VirtualFunctions => f.write_str("has virtual functions"),
+            Self::Unbinding { .. } => f.write_str("is being unbound"),
+            Self::Unplugged => f.write_str("was unplugged"),
+        }
+    }
+}
+
+/// The reason why a slot or bus reset of an unused domain failed.
+pub(crate) enum ResetFailure<S> {
+    /// There is no slot or bus reset: the bridge or a function must not see one.
+    NoReset,
+    /// The function at this address does not allow the reset.
+    Obstacle(Address, Obstacle<S>),
+    /// The reset failed with this error.
+    Failed(Error),
+}
+
+impl<S> ResetFailure<S> {
+    /// Returns whether user space can cause the failure by opening and closing a function, as often
+    /// as it likes.
+    pub(crate) fn is_at_will(&self) -> bool {
+        !matches!(self, Self::Failed(_))
+    }
+}
+
+impl<S: Stranger> Failure for ResetFailure<S> {
+    /// Root removes most obstacles by binding a function. The next close finds that. But a function
+    /// that is changing may be about to join, one that is unbound leaves, and some errors pass.
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::NoReset => false,
+            Self::Obstacle(_, obstacle) => match obstacle {
+                Obstacle::Stranger(owner) => owner.is_changing(),
+                Obstacle::Unbinding { is_last } => !is_last,
+                Obstacle::VirtualFunctions | Obstacle::Unplugged => false,
+            },
+            Self::Failed(error) => error.is_transient(),
+        }
+    }
+}
+
+impl Failure for Error {
+    /// [`EAGAIN`]: a lock is held elsewhere. [`EACCES`] and [`EBUSY`]: runtime PM is off for now,
+    /// as during system sleep, or the bridge above is changing its power state.
+    fn is_transient(&self) -> bool {
+        matches!(*self, EAGAIN | EACCES | EBUSY)
+    }
+}
+
+/// The end of a log line about a failure, after the name of the reset.
+pub(crate) struct Report<'a, S> {
+    pub(crate) failure: &'a ResetFailure<S>,
+    /// Functions that are still owed a reset.
+    pub(crate) dirty: usize,
+    /// The delay before the next attempt in milliseconds, if there is one.
+    pub(crate) retry_in: Option<u32>,
+}
+
+impl<S: Stranger> fmt::Display for Report<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.failure {
+            ResetFailure::NoReset => f.write_str("skipped: it has no such reset"),
+            ResetFailure::Obstacle(address, obstacle) => {
+                f.write_fmt(fmt!("skipped: {address} {obstacle}"))
+            }
+            ResetFailure::Failed(error) => f.write_fmt(fmt!(
+                "failed with error {}, {} functions stay dirty",
+                error.to_errno(),
+                self.dirty
+            )),
+        }?;
+
+        match self.retry_in {
+            Some(ms) => f.write_fmt(fmt!(", next attempt in {ms} ms")),
+            None if self.failure.is_transient() => f.write_str(", given up until the next close"),
+            None => Ok(()),
+        }
+    }
+}
