@@ -30,7 +30,7 @@
 //!
 //! Both locks nest inside vfio's group lock and the `dev_set->lock` of the device. Inside a reflck
 //! nest `pci_bus_sem`; runtime PM, which takes the `memory_lock` of a function that it resumes; and
-//! the device locks and `memory_lock`s of a hot reset, which are only tried.
+//! the device locks and `memory_lock`s of a reset, which are only tried.
 //!
 //! The retry takes the reflck. The last member to leave waits for it with neither lock held. No
 //! function in here may be called in atomic context.

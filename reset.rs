@@ -30,10 +30,8 @@ use crate::{
         Context,
         ContextId,
         Dependent,
-        Fences,
         Function,
         Owner,
-        Resumed,
         TracedReset, //
     },
 };
@@ -41,11 +39,7 @@ use core::ops::ControlFlow;
 use kernel::{
     device,
     pci,
-    prelude::*,
-    time::{
-        Instant,
-        Monotonic, //
-    }, //
+    prelude::*, //
 };
 
 /// Resets a dirty function before it is unbound.
@@ -85,7 +79,7 @@ pub(crate) fn hot_reset_info(
         };
 
         for dependent in &mut *dependents {
-            if dependent.address() == address {
+            if dependent.is_at(address) {
                 dependent.set_devid(devid);
             }
         }
@@ -128,27 +122,26 @@ impl Hardware for Function {
         }
 
         let traced = TracedReset::begin(self, scope, false, unused.len());
-        let result = reset_all(&function, unused);
-        traced.end(&result);
+        let result = function.reset_affected(unused);
+        let duration = traced.end(&result);
 
-        let ms = result.map_err(ResetFailure::Failed)?;
+        result.map_err(ResetFailure::Failed)?;
         dev_info!(
             self.dev(),
-            "{} reset of {scope} done: {} functions in {ms} ms\n",
+            "{} reset of {scope} done: {} functions in {} ms\n",
             scope.kind(),
-            unused.len()
+            unused.len(),
+            duration.as_millis()
         );
 
         Ok(())
     }
 
     /// Resets the slot or bus if that affects only members without virtual functions.
-    /// Blocks user access meanwhile.
     ///
-    /// Brings all functions to D0 for the reset, and undoes that after it, in reverse order. Fails
-    /// with [`EINVAL`] if there is no such reset or it would affect another function, [`EBUSY`] if
-    /// a function is being accessed, [`EAGAIN`] if a device lock is held elsewhere, [`ENODEV`] if a
-    /// function was unplugged, [`ENOMEM`], or the error of a resume.
+    /// Fails with [`EINVAL`] if there is no such reset or it would affect another function,
+    /// [`EBUSY`] if a function is being accessed, [`EAGAIN`] if a device lock is held elsewhere,
+    /// [`ENODEV`] if a function was unplugged, or the error of a resume.
     fn reset_owned(&self, scope: &ResetScope, owned: &Owned<'_, Self>) -> Result {
         let function = BoundFunction::of_member(self, owned)?;
 
@@ -164,7 +157,7 @@ impl Hardware for Function {
         }
 
         let traced = TracedReset::begin(self, scope, true, owned.len());
-        let result = reset_fenced(&function, owned);
+        let result = function.reset_affected(owned);
         traced.end(&result);
 
         result
@@ -248,24 +241,4 @@ fn find_obstacle(
             Some((member.address(), obstacle))
         })
     })
-}
-
-/// Resets the slot or bus of `function`, with all its functions in D0. Returns the duration of the
-/// reset in milliseconds.
-fn reset_all(function: &BoundFunction<'_>, unused: &Unused<'_, Function>) -> Result<i64> {
-    let resumed = Resumed::new(unused)?;
-
-    let start = Instant::<Monotonic>::now();
-    resumed.reset_affected(function)?;
-
-    Ok(start.elapsed().as_millis())
-}
-
-/// Resets the slot or bus of `function`, in D0 and with user access blocked.
-fn reset_fenced(function: &BoundFunction<'_>, owned: &Owned<'_, Function>) -> Result {
-    let resumed = Resumed::new(owned)?;
-    let fences = Fences::new(owned)?;
-    fences.set_d0();
-
-    resumed.reset_affected(function)
 }

@@ -8,9 +8,9 @@
 #include <linux/device.h>
 #include <linux/iommu.h>
 #include <linux/iommufd.h>
+#include <linux/list.h>
 #include <linux/module.h>
 #include <linux/pci.h>
-#include <linux/pm_runtime.h>
 #include <linux/ratelimit.h>
 #include <linux/rcupdate.h>
 #include <linux/string.h>
@@ -75,19 +75,16 @@ bool vfio_rs_pci_is_unplugged(struct pci_dev *pdev)
 	return READ_ONCE(pdev->error_state) == pci_channel_io_perm_failure;
 }
 
-void vfio_rs_pm_runtime_get(struct pci_dev *pdev)
+void vfio_rs_init_list(struct list_head *list)
 {
-	pm_runtime_get(&pdev->dev);
+	INIT_LIST_HEAD(list);
 }
 
-int vfio_rs_pm_runtime_resume(struct pci_dev *pdev)
+/* Links @core for vfio_pci_core_reset_devices(). */
+void vfio_rs_link_device(struct vfio_pci_core_device *core,
+			 struct list_head *devices)
 {
-	return pm_runtime_resume(&pdev->dev);
-}
-
-void vfio_rs_pm_runtime_put(struct pci_dev *pdev)
-{
-	pm_runtime_put(&pdev->dev);
+	list_add_tail(&core->reset_entry, devices);
 }
 
 void vfio_rs_init_delayed_work(struct delayed_work *dwork, work_func_t func)
@@ -214,25 +211,17 @@ bool vfio_rs_iommufd_has_group(struct iommufd_ctx *ictx, struct pci_dev *pdev)
 	return has_group;
 }
 
-/* Returns the context that @core is bound to, NULL if there is none. */
-struct iommufd_ctx *vfio_rs_iommufd_ctx(struct vfio_pci_core_device *core)
+/* Returns whether @core is in one of @groups. */
+bool vfio_rs_groups_have_dev(const struct vfio_pci_group_info *groups,
+			     struct vfio_pci_core_device *core)
 {
-	return vfio_iommufd_device_ictx(&core->vdev);
-}
+	int i;
 
-bool vfio_rs_is_cdev_opened(struct vfio_pci_core_device *core)
-{
-	return vfio_device_cdev_opened(&core->vdev);
-}
+	for (i = 0; i < groups->count; i++)
+		if (vfio_file_has_dev(groups->files[i], &core->vdev))
+			return true;
 
-bool vfio_rs_file_is_group(struct file *file)
-{
-	return vfio_file_is_group(file);
-}
-
-bool vfio_rs_file_has_dev(struct file *file, struct vfio_pci_core_device *core)
-{
-	return vfio_file_has_dev(file, &core->vdev);
+	return false;
 }
 
 #if IS_ENABLED(CONFIG_IOMMUFD)

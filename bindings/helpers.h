@@ -9,22 +9,24 @@
 #include <linux/types.h>
 #include <linux/workqueue.h>
 
-struct file;
 struct iommufd_ctx;
+struct list_head;
 struct vfio_pci_core_device;
+struct vfio_pci_group_info;
 
 bool vfio_rs_pci_is_root_bus(struct pci_dev *pdev);
 int vfio_rs_pci_domain_nr(struct pci_dev *pdev);
 int vfio_rs_pci_num_vf(struct pci_dev *pdev);
 bool vfio_rs_pci_is_unplugged(struct pci_dev *pdev);
-void vfio_rs_pm_runtime_get(struct pci_dev *pdev);
-int vfio_rs_pm_runtime_resume(struct pci_dev *pdev);
-void vfio_rs_pm_runtime_put(struct pci_dev *pdev);
 int vfio_rs_driver_name(struct pci_dev *pdev, const struct device_driver *own,
 			char *buf, size_t len);
 int vfio_rs_reset_function(struct pci_dev *pdev);
 bool vfio_rs_log_ratelimited(void);
 int vfio_rs_iommu_group_id(struct pci_dev *pdev);
+
+void vfio_rs_init_list(struct list_head *list);
+void vfio_rs_link_device(struct vfio_pci_core_device *core,
+			 struct list_head *devices);
 
 void vfio_rs_init_delayed_work(struct delayed_work *dwork, work_func_t func);
 void vfio_rs_schedule_delayed_work(struct delayed_work *dwork, u32 ms);
@@ -44,10 +46,8 @@ void vfio_rs_trace_reset_end(struct pci_dev *pdev, const char *scope, bool hot,
 int vfio_rs_igd_init(struct vfio_pci_core_device *core);
 
 bool vfio_rs_iommufd_has_group(struct iommufd_ctx *ictx, struct pci_dev *pdev);
-struct iommufd_ctx *vfio_rs_iommufd_ctx(struct vfio_pci_core_device *core);
-bool vfio_rs_is_cdev_opened(struct vfio_pci_core_device *core);
-bool vfio_rs_file_is_group(struct file *file);
-bool vfio_rs_file_has_dev(struct file *file, struct vfio_pci_core_device *core);
+bool vfio_rs_groups_have_dev(const struct vfio_pci_group_info *groups,
+			     struct vfio_pci_core_device *core);
 
 struct vfio_rs_params {
 	char ids[1024];

@@ -7,8 +7,6 @@
 
 use super::{
     core::CoreDevice,
-    function::BoundFunction,
-    owner::Context,
     Driver, //
 };
 use crate::bindings;
@@ -61,11 +59,6 @@ impl<T: Driver> Device<T> {
         // SAFETY: By the type invariants, the device is bound, so its PCI device exists.
         // `pci::Device` is a transparent wrapper of `struct pci_dev`.
         unsafe { &*(*self.core()).pdev.cast() }
-    }
-
-    fn function(&self) -> BoundFunction<'_> {
-        // SAFETY: By the type invariants.
-        unsafe { BoundFunction::new(self.pdev()) }
     }
 }
 
@@ -170,25 +163,5 @@ pub(crate) struct OpenDevice<'a, T: Driver>(pub(super) &'a Device<T>);
 impl<'a, T: Driver> OpenDevice<'a, T> {
     pub(crate) fn data(&self) -> &'a T::Data {
         self.0.data()
-    }
-
-    pub(super) fn function(&self) -> BoundFunction<'a> {
-        self.0.function()
-    }
-
-    /// Returns whether the device was opened through its character device.
-    pub(super) fn is_cdev(&self) -> bool {
-        // SAFETY: The device is registered. This does not change while it is open.
-        unsafe { bindings::vfio_rs_is_cdev_opened(self.0.core()) }
-    }
-
-    /// Returns the context of a device that was opened through its character device.
-    pub(super) fn cdev_context(&self) -> Option<Context<'a>> {
-        if !self.is_cdev() {
-            return None;
-        }
-
-        // SAFETY: The device is open, and has a reference to the context until it is closed.
-        unsafe { Context::new(bindings::vfio_rs_iommufd_ctx(self.0.core())) }
     }
 }

@@ -124,7 +124,7 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     ///
     /// Fails with [`EINVAL`] if `owner` does not own every affected function, if one of them is not
     /// bound to the driver, or has virtual functions; with [`EBUSY`] if a function is being
-    /// accessed, [`EAGAIN`] if a lock is held elsewhere, [`ENOMEM`], or the error of a resume.
+    /// accessed, [`EAGAIN`] if a lock is held elsewhere, or the error of a resume.
     fn hot_reset(device: &OpenDevice<'_, Self>, owner: &Owner<'_>) -> Result;
 }
 

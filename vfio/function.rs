@@ -224,18 +224,6 @@ impl<'a> BoundFunction<'a> {
             )
         };
     }
-
-    /// Returns the number of functions that a slot or bus reset affects.
-    pub(crate) fn count_affected(&self) -> usize {
-        let mut affected = 0;
-
-        self.for_each_affected(|_| {
-            affected += 1;
-            ControlFlow::Continue(())
-        });
-
-        affected
-    }
 }
 
 /// A function that a slot or bus reset affects.
@@ -248,10 +236,6 @@ pub(crate) struct Affected<'a> {
 impl Affected<'_> {
     pub(crate) fn address(&self) -> Address {
         address(self.pdev)
-    }
-
-    pub(crate) fn iommu_group_id(&self) -> Option<u32> {
-        iommu_group_id(self.pdev)
     }
 
     /// Returns whether the function has virtual functions.

@@ -13,31 +13,31 @@
 //! - An [`OpenDevice`] asks for a hot reset as an [`Owner`]. The driver wraps each iommufd
 //!   operation (bind, unbind, attach).
 //! - [`Function`] is a PCI function for its own resets, [`BoundFunction`] for those of its slot or
-//!   bus. [`Resumed`] and [`Fences`] prepare the functions of a settled reset domain.
+//!   bus, which also take the functions of a settled reset domain.
 //!
 //! Files, lowest first. A file uses only files before it. `driver` and `device` need each other, as
-//! in `rust/kernel/fwctl.rs`. Only `fence` knows the reflck, whose `Address` and `ResetScope` are
+//! in `rust/kernel/fwctl.rs`. Only `domain` knows the reflck, whose `Address` and `ResetScope` are
 //! plain data.
 //!
 //! - `params`, `dynamic_id`, `pci`, `core`
-//! - `function`, `trace`, `fence`, `owner`
+//! - `function`, `trace`, `domain`, `owner`
 //! - `driver`, `device`
-//! - `hot_reset`, `ops`, `registration`
+//! - `pci_ops`, `ops`, `registration`
 //!
 //! C headers: [`include/linux/vfio.h`](srctree/include/linux/vfio.h),
 //! [`include/linux/vfio_pci_core.h`](srctree/include/linux/vfio_pci_core.h)
 
 mod core;
 mod device;
+mod domain;
 mod driver;
 mod dynamic_id;
-mod fence;
 mod function;
-mod hot_reset;
 mod ops;
 mod owner;
 mod params;
 mod pci;
+mod pci_ops;
 mod registration;
 mod trace;
 
@@ -56,10 +56,6 @@ pub(crate) use self::{
         RegisteredName, //
     },
     dynamic_id::DynamicId,
-    fence::{
-        Fences,
-        Resumed, //
-    },
     function::{
         log_ratelimited,
         BoundFunction,

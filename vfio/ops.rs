@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The ops of a device, and its registration with vfio.
+//! The ops of a device for vfio core, and its registration.
 //!
-//! C headers: [`include/linux/vfio.h`](srctree/include/linux/vfio.h),
-//! [`include/linux/vfio_pci_core.h`](srctree/include/linux/vfio_pci_core.h)
+//! C header: [`include/linux/vfio.h`](srctree/include/linux/vfio.h)
 
 use super::{
     core::CoreDevice,
@@ -11,13 +10,11 @@ use super::{
         ClosedDevice,
         Device,
         DisabledDevice,
-        EnabledDevice,
-        OpenDevice,
-        Quiesced, //
+        EnabledDevice, //
     },
     driver::RegisteredName,
-    hot_reset,
     pci::as_raw,
+    pci_ops::PciVTable,
     Driver, //
 };
 use crate::bindings;
@@ -37,15 +34,11 @@ use kernel::{
         from_result,
         to_result, //
     },
-    ffi::{
-        c_int,
-        c_long, //
-    },
+    ffi::c_int,
     pci,
     prelude::*,
     str::as_char_ptr_in_const_context,
-    sync::aref::ARef,
-    uaccess::UserPtr, //
+    sync::aref::ARef, //
 };
 
 impl<T: Driver> Device<T> {
@@ -88,7 +81,7 @@ impl<T: Driver> Device<T> {
         // clears the driver data if this fails.
         let result = to_result(unsafe {
             (&raw mut (*this).data).cast::<T::Data>().write(data);
-            (*core.as_raw()).pci_ops = VTable::<T>::PCI_OPS;
+            (*core.as_raw()).pci_ops = PciVTable::<T>::OPS;
             bindings::dev_set_drvdata(dev, this.cast());
             bindings::vfio_pci_core_register_device(core.as_raw())
         });
@@ -174,16 +167,6 @@ impl<T: Driver> VTable<T> {
         }
     }
 
-    const PCI_OPS: &'static bindings::vfio_pci_device_ops = &bindings::vfio_pci_device_ops {
-        #[cfg(CONFIG_VFIO_PCI_DMABUF)]
-        get_dmabuf_phys: Some(bindings::vfio_pci_core_get_dmabuf_phys),
-        #[cfg(not(CONFIG_VFIO_PCI_DMABUF))]
-        get_dmabuf_phys: None,
-        try_reset: Some(Self::try_reset_callback),
-        hot_reset_info: Some(Self::hot_reset_info_callback),
-        hot_reset: Some(Self::hot_reset_callback),
-    };
-
     /// Initialises a device that `_vfio_alloc_device()` has allocated.
     ///
     /// # Safety
@@ -200,16 +183,8 @@ impl<T: Driver> VTable<T> {
             (*core).set_disable_idle_d3(options.disable_idle_d3);
         }
 
-        from_result(|| {
-            // A set for this device alone, so that `dev_set->lock` serialises only its own open
-            // and close. vfio core undoes this after an error.
-            //
-            // SAFETY: The device is not registered yet.
-            to_result(unsafe { bindings::vfio_pci_core_assign_device_set(core, vdev.cast()) })?;
-
-            // SAFETY: vfio core has set `vdev->dev`, the device of a `struct pci_dev`.
-            Ok(unsafe { bindings::vfio_pci_core_init_dev(vdev) })
-        })
+        // SAFETY: vfio core has set `vdev->dev`, the device of a `struct pci_dev`.
+        unsafe { bindings::vfio_pci_core_init_dev(vdev) }
     }
 
     /// # Safety
@@ -235,58 +210,6 @@ impl<T: Driver> VTable<T> {
         let device = unsafe { Device::<T>::from_vdev(vdev) };
 
         let _: DisabledDevice<'_, T> = T::close(EnabledDevice(device));
-    }
-
-    /// # Safety
-    ///
-    /// Called by `vfio_pci_core_disable()` with a registered device of this driver, with
-    /// `dev_set->lock` held.
-    unsafe extern "C" fn try_reset_callback(core: *mut bindings::vfio_pci_core_device) {
-        // SAFETY: By the requirements of this function; the `struct vfio_device` is at offset 0.
-        let device = unsafe { Device::<T>::from_vdev(core.cast()) };
-
-        T::quiesced(&Quiesced(device));
-    }
-
-    /// # Safety
-    ///
-    /// Called by `vfio_pci_core_ioctl()` with a device of this driver that the caller has open.
-    unsafe extern "C" fn hot_reset_info_callback(
-        core: *mut bindings::vfio_pci_core_device,
-        arg: *mut bindings::vfio_pci_hot_reset_info,
-    ) -> c_long {
-        // SAFETY: By the requirements of this function.
-        let device = OpenDevice(unsafe { Device::<T>::from_vdev(core.cast()) });
-
-        ioctl_result(hot_reset::ioctl_info(
-            &device,
-            UserPtr::from_ptr(arg.cast()),
-        ))
-    }
-
-    /// # Safety
-    ///
-    /// Called by `vfio_pci_core_ioctl()` with a device of this driver that the caller has open.
-    unsafe extern "C" fn hot_reset_callback(
-        core: *mut bindings::vfio_pci_core_device,
-        arg: *mut bindings::vfio_pci_hot_reset,
-    ) -> c_long {
-        // SAFETY: By the requirements of this function.
-        let device = OpenDevice(unsafe { Device::<T>::from_vdev(core.cast()) });
-
-        ioctl_result(hot_reset::ioctl_reset(
-            &device,
-            UserPtr::from_ptr(arg.cast()),
-        ))
-    }
-}
-
-/// Returns the return value of an ioctl.
-fn ioctl_result(result: Result) -> c_long {
-    match result {
-        Ok(()) => 0,
-        // CAST: A `long` has 32 bits at least.
-        Err(error) => error.to_errno() as c_long,
     }
 }
 

@@ -12,14 +12,9 @@ use crate::{
 };
 use core::{
     marker::PhantomData,
+    mem::offset_of,
     ptr::NonNull, //
 };
-use kernel::{
-    fs::file::LocalFile,
-    prelude::*,
-    sync::aref::ARef, //
-};
-
 /// The identity of an iommufd context, which it can outlive.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub(crate) struct ContextId(usize);
@@ -61,42 +56,40 @@ impl<'a> Context<'a> {
     }
 }
 
-/// VFIO groups whose files the caller has open.
-pub(crate) struct Groups(KVec<ARef<LocalFile>>);
+/// VFIO groups whose files a user has passed.
+pub(crate) struct Groups<'a>(&'a bindings::vfio_pci_group_info);
 
-impl Groups {
-    pub(super) fn with_capacity(capacity: usize) -> Result<Self> {
-        Ok(Self(KVec::with_capacity(capacity, GFP_KERNEL)?))
-    }
-
-    /// Adds the group of a file. Fails with [`EBADF`] if the descriptor is not open, [`EINVAL`] if
-    /// it is not a VFIO group.
-    pub(super) fn add(&mut self, fd: u32) -> Result {
-        let file = LocalFile::fget(fd)?;
-
-        // SAFETY: The file is open.
-        if !unsafe { bindings::vfio_rs_file_is_group(file.as_ptr()) } {
-            return Err(EINVAL);
-        }
-
-        Ok(self.0.push(file, GFP_KERNEL)?)
-    }
-
+impl Groups<'_> {
     fn contain(&self, function: &Function) -> bool {
-        self.0.iter().any(|file| {
-            // SAFETY: The file is open, and the core device is initialised.
-            unsafe { bindings::vfio_rs_file_has_dev(file.as_ptr(), function.core().as_raw()) }
-        })
+        // SAFETY: The files are open, and the core device is initialised.
+        unsafe { bindings::vfio_rs_groups_have_dev(self.0, function.core().as_raw()) }
     }
 }
 
 /// The owner that a user claims to be.
 pub(crate) enum Owner<'a> {
-    Groups(Groups),
+    Groups(Groups<'a>),
     Context(Context<'a>),
 }
 
-impl Owner<'_> {
+impl<'a> Owner<'a> {
+    /// Returns the owner of `groups` or, if that is NULL, of `context`. `None` if both are.
+    ///
+    /// # Safety
+    ///
+    /// They must exist for `'a`, and the files of the groups must be open.
+    pub(super) unsafe fn new(
+        groups: *const bindings::vfio_pci_group_info,
+        context: *mut bindings::iommufd_ctx,
+    ) -> Option<Self> {
+        // SAFETY: By the requirements of this function.
+        match unsafe { groups.as_ref() } {
+            Some(groups) => Some(Self::Groups(Groups(groups))),
+            // SAFETY: By the requirements of this function.
+            None => unsafe { Context::new(context) }.map(Self::Context),
+        }
+    }
+
     /// Returns whether a function, bound to the context `bound_to` if any, belongs to the owner.
     pub(crate) fn owns(&self, function: &Function, bound_to: Option<ContextId>) -> bool {
         match (self, bound_to) {
@@ -107,11 +100,15 @@ impl Owner<'_> {
     }
 }
 
-/// A function that a slot or bus reset affects, and its owner.
+/// A function that a slot or bus reset affects, and its owner, as a user sees them.
+///
+/// A `struct vfio_pci_dependent_device`, without the union in it.
+#[repr(C)]
 pub(crate) struct Dependent {
-    pub(super) address: Address,
-    /// The ID of its IOMMU group, or its device ID for a user of iommufd.
-    pub(super) id: u32,
+    devid: u32,
+    segment: u16,
+    bus: u8,
+    devfn: u8,
 }
 
 impl Dependent {
@@ -122,12 +119,38 @@ impl Dependent {
     /// The function is not bound to the user's context. No other user can own it.
     pub(crate) const OWNED: u32 = bindings::VFIO_PCI_DEVID_OWNED;
 
-    pub(crate) fn address(&self) -> Address {
-        self.address
+    /// # Safety
+    ///
+    /// There must be `count` initialised `devices`, to which there is no other reference for `'a`.
+    pub(super) unsafe fn slice<'a>(
+        devices: *mut bindings::vfio_pci_dependent_device,
+        count: usize,
+    ) -> &'a mut [Self] {
+        const {
+            assert!(size_of::<Self>() == size_of::<bindings::vfio_pci_dependent_device>());
+            assert!(
+                offset_of!(Self, segment)
+                    == offset_of!(bindings::vfio_pci_dependent_device, segment)
+            );
+        }
+
+        // SAFETY: By the requirements of this function. The layout is the same.
+        unsafe { core::slice::from_raw_parts_mut(devices.cast(), count) }
+    }
+
+    pub(crate) fn is_at(&self, address: Address) -> bool {
+        let Address {
+            segment,
+            bus,
+            devfn,
+        } = address;
+
+        // CAST: The ABI has 16 bits for the segment, which all dependents have in common.
+        (self.segment, self.bus, self.devfn) == (segment as u16, bus, devfn)
     }
 
     /// `devid` is the ID in the context of the user, or one of the constants.
     pub(crate) fn set_devid(&mut self, devid: u32) {
-        self.id = devid;
+        self.devid = devid;
     }
 }

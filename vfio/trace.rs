@@ -84,8 +84,10 @@ impl<'a> TracedReset<'a> {
         }
     }
 
-    pub(crate) fn end<R>(self, result: &Result<R>) {
+    /// Returns how long the reset took.
+    pub(crate) fn end(self, result: &Result) -> Delta {
         let error = result.as_ref().err().map_or(0, |error| error.to_errno());
+        let duration = self.start.elapsed();
 
         // SAFETY: `function` holds a reference to the device, and the string is static.
         unsafe {
@@ -95,9 +97,11 @@ impl<'a> TracedReset<'a> {
                 self.hot,
                 self.functions,
                 error,
-                self.start.elapsed().as_nanos(),
+                duration.as_nanos(),
             );
         }
+
+        duration
     }
 }
 

@@ -57,7 +57,7 @@ pub const GLOBAL: &str = "global mutex";
 
 /// vfio-pci-core has the same name with and without our patches, and this symbol only with them.
 const CORE: &str = "vfio_pci_core";
-const PATCHED: &str = "vfio_pci_core_assign_device_set";
+const PATCHED: &str = "vfio_pci_core_reset_devices";
 
 /// Loads a driver with its core.
 #[derive(Debug)]
