@@ -47,9 +47,9 @@ use kernel::{
 /// So no state leaks to the next driver. The function is dirty if it was open at unbind: the close
 /// could not take the device lock then. It stays dirty if it cannot be reset without its siblings,
 /// or does not answer.
-pub(crate) fn reset_unbound(pdev: &pci::Device<device::Core<'_>>, function: &Function) {
+pub(crate) fn reset_unbound(pdev: &pci::Device<device::Core<'_>>) {
     // The reset of a function that does not answer would only cost a minute.
-    let result = match function.is_present() {
+    let result = match Function::is_present(pdev) {
         true => Function::reset(pdev),
         false => Err(ENODEV),
     };

@@ -121,7 +121,7 @@ impl vfio::Driver for VfioPciRs {
 
     fn unbind(pdev: &pci::Device<device::Core<'_>>, membership: &Self::Data) {
         if membership.is_dirty() {
-            reset::reset_unbound(pdev, membership.hardware());
+            reset::reset_unbound(pdev);
         }
     }
 

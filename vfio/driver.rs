@@ -86,7 +86,7 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// Closes the device for its last user. Called with its `dev_set->lock` held.
     fn close(device: EnabledDevice<'_, Self>) -> DisabledDevice<'_, Self>;
 
-    /// Called once while a device is disabled, by [`Driver::close`] or after an open that failed.
+    /// Called once while a device is disabled, by [`Driver::close`] or by an open that fails late.
     fn quiesced(device: &Quiesced<'_, Self>);
 
     /// Binds a closed device to an iommufd context. Called with its `dev_set->lock` held.

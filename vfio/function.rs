@@ -41,14 +41,16 @@ use kernel::{
 pub(crate) struct Function {
     pdev: ARef<pci::Device>,
     core: ARef<CoreDevice>,
+    address: Address,
     is_unbinding: Atomic<bool>,
 }
 
 impl Function {
-    pub(crate) fn new(pdev: &pci::Device, core: ARef<CoreDevice>) -> Self {
+    pub(crate) fn new(pdev: &pci::Device<device::Core<'_>>, core: ARef<CoreDevice>) -> Self {
         Self {
-            pdev: pdev.into(),
+            pdev: (&**pdev).into(),
             core,
+            address: address(pdev),
             is_unbinding: Atomic::new(false),
         }
     }
@@ -71,7 +73,7 @@ impl Function {
     }
 
     pub(crate) fn address(&self) -> Address {
-        address(&self.pdev)
+        self.address
     }
 
     /// Returns whether both functions are in the same IOMMU group. Functions without a group share
@@ -97,12 +99,12 @@ impl Function {
         unsafe { bindings::vfio_rs_pci_is_unplugged(self.as_raw()) }
     }
 
-    /// Returns whether the function answers to an access to its config space.
+    /// Returns whether a function answers to an access to its config space, in probe or remove.
     ///
     /// It does not after it was unplugged, or until it has come back from a reset.
-    pub(crate) fn is_present(&self) -> bool {
-        // SAFETY: `self` holds a reference to the device.
-        unsafe { bindings::pci_device_is_present(self.as_raw()) }
+    pub(crate) fn is_present(pdev: &pci::Device<device::Core<'_>>) -> bool {
+        // SAFETY: The context of `pdev` proves that the device is on its bus.
+        unsafe { bindings::pci_device_is_present(as_raw(pdev)) }
     }
 
     /// Resets a function alone, in probe or remove, with its first method that works. Saves and
