@@ -141,14 +141,26 @@ int vfio_rs_driver_name(struct pci_dev *pdev, const struct device_driver *own,
 	return drv ? 1 : 0;
 }
 
+/* Index of "bus" in pci_reset_fn_methods[], the first method through the bridge. */
+#define RESET_METHOD_BUS	6
+
 /*
  * Resets a function in probe or remove, whose device lock is held.  The lock of
  * the bridge above nests outside it, so it is only tried.
+ *
+ * A hotplug interrupt holds the slot's reset_lock, which a slot reset waits for,
+ * while it waits for pci_rescan_remove_lock, which a remove through sysfs holds.
+ * So a function that only its slot can reset stays as it is.
  */
 int vfio_rs_reset_function(struct pci_dev *pdev)
 {
 	struct pci_dev *bridge = vfio_pci_core_reset_bridge(pdev);
 	int ret;
+
+	BUILD_BUG_ON(PCI_NUM_RESET_METHODS != 8);
+	if (bridge && pdev->slot && !pci_probe_reset_slot(pdev->slot) &&
+	    pdev->reset_methods[0] >= RESET_METHOD_BUS)
+		return -ENOTTY;
 
 	if (bridge && !pci_dev_trylock(bridge))
 		return -EAGAIN;
