@@ -113,7 +113,10 @@ def prove(directory, patches, sender):
 
 
 def checkpatch(arguments):
-    """Fails if checkpatch objects. All headers of tracepoints have open lines; commits of Linux are not here."""
+    """Fails if checkpatch objects.
+
+    All headers of tracepoints have open lines, and the commits of Linux are not here.
+    """
     command = ["perl", kernel.source() / "scripts/checkpatch.pl", "--no-tree", "--strict"]
     command += ["--quiet", "--show-types"]
     command += ["--ignore", "OPEN_ENDED_LINE,PARENTHESIS_ALIGNMENT,UNKNOWN_COMMIT_ID", *arguments]
