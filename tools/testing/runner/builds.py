@@ -20,7 +20,7 @@ BUILDS = (
     ("clang", "new", [], ["LLVM=1"]),
     ("clang", "old", [], ["LLVM=1"]),
     ("clang arm64", "new", [], ["ARCH=arm64", "LLVM=1"]),
-    ("gcc built in", "new", ["builtin"], []),
+    ("gcc built in", "new", ["kunit", "builtin"], []),
     ("gcc minimal", "new", ["minimal"], []),
 )
 

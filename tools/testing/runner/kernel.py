@@ -24,10 +24,10 @@ LINUX, BUILD, WORK = Path("/tmp/linux"), Path("/tmp/build"), Path("/tmp/work")
 # The root as it is in the cache's file system: hard links do not cross mounts.
 ROOT = CACHE / f"root-{ROOT_KEY}"
 FRAGMENTS = {
-    "perf": ["perf"],
+    "perf": ["perf", "kunit"],
     "debug": ["perf", "debug"],
     "kcsan": ["perf", "kcsan"],
-    "builtin": ["perf", "builtin"],
+    "builtin": ["perf", "kunit", "builtin"],
 }
 KERNELS = ("debian", *FRAGMENTS)
 # `make tinyconfig` is these three.
