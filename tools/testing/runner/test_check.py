@@ -3,6 +3,7 @@
 
 import contextlib
 import io
+import time
 from dataclasses import dataclass
 
 from . import Failure, artifact, check, kinds, ktap
@@ -90,6 +91,16 @@ class Runs(Scratch):
         self.run_all(Fake("one", wants=(("kernel", "x"),)), Fake("two", wants=(("kernel", "x"),)))
         self.assertEqual(built, [("kernel", "x")])
 
+    def test_what_needs_nothing_runs_during_builds(self):
+        def build(need):
+            end = time.monotonic() + 5
+            while "two" not in Fake.ran and time.monotonic() < end:
+                time.sleep(0.01)
+
+        self.patch(check, AT_ONCE=2, build=build)
+        self.run_all(Fake("one", wants=(("kernel",),)), Fake("two"))
+        self.assertEqual(Fake.ran, ["two", "one"])
+
     def test_failed_build(self):
         def fail(need):
             raise Failure("cannot be built", "end of the log")
@@ -100,7 +111,7 @@ class Runs(Scratch):
         self.assertIn("end of the log", output)
 
     def test_order(self):
-        self.patch(check, GUESTS_AT_ONCE=1)
+        self.patch(check, AT_ONCE=1)
         two = Fake("two", after=("one",))
         self.run_all(two, Fake("one"), Fake("nine", cost=9), Fake("five", cost=5))
         self.assertEqual(Fake.ran, ["nine", "five", "one", "two"])
