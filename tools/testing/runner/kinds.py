@@ -71,6 +71,8 @@ class Guest(Suite):
     kernel: str = "debian"
     modules: str = "rs"
     memory: str | None = None
+    # Arguments of the kernel, which the long form is without.
+    arguments: tuple = ()
     limit: int = 1800
     # judge(directory, outcome) -> Results, for a guest that is to find a defect.
     judge: Callable | None = None
@@ -80,7 +82,8 @@ class Guest(Suite):
         return f"the kernel {self.kernel} with the modules {self.modules}"
 
     def longer(self):
-        return replace(self, command=self.long or self.command, limit=self.limit * 8)
+        command = self.long or self.command
+        return replace(self, command=command, arguments=(), limit=self.limit * 8)
 
     def needs(self):
         named = dict.fromkeys([*re.findall(r"\{([\w+-]+)\}", self.command), self.modules])
@@ -94,7 +97,8 @@ class Guest(Suite):
         named = (word for word in shlex.split(self.command) if word.startswith("{programs}/"))
         programs = [made["programs",] / word.removeprefix("{programs}/") for word in named]
         return [
-            self.command, repr((self.memory, vm.KERNEL_ARGUMENTS, vm.SPLATS.pattern)),
+            self.command, repr((self.memory, self.arguments)),
+            repr((vm.KERNEL_ARGUMENTS, vm.SPLATS.pattern)),
             topology.load(self.topology).description(),
             recipe(vm.virtme, vm.sandbox, vm.splats, collect, self.judge or kernel_log),
             TESTING / "guest-init", TESTING / "guest-udevadm",
@@ -109,7 +113,7 @@ class Guest(Suite):
         outcome = vm.run(
             topology.load(self.topology), made["modules", self.kernel, self.modules],
             [word.format(**places) for word in shlex.split(self.command)], directory,
-            self.limit, self.memory, output,
+            self.limit, self.memory, output, self.arguments,
         )  # fmt: skip
         if self.judge:
             return self.judge(directory, outcome)

@@ -4,7 +4,7 @@
 import re
 import subprocess
 
-from . import CACHE, TESTING, Failure, defects, kernel, lint, models, unit
+from . import CACHE, TESTING, Failure, defects, kernel, lint, models, unit, vm
 from .guest_selftests import KERNELS
 from .kinds import SELFTESTS, AsGood, Bench, Guest, Host, Kunit, Same
 
@@ -54,8 +54,10 @@ ENTERING = (
 )
 ALL = " ".join(KERNELS)
 OURS = "vfio_pci_rs_test parallel_test device_test hot_reset_test sriov_test"
-# On the debug kernel, the less memory there is, the less the checkers scan.
+# On the debug kernel, the less memory there is, the less the checkers scan. The suite `debug` looks
+# for leaks, and so do the long forms.
 DEBUG = {"kernel": "debug", "memory": "1G", "limit": 3600}
+NO_LEAKS = {"arguments": (vm.NO_KMEMLEAK,)}
 # In one guest, whose boot takes as long as either: scenarios, and allocations that fail.
 DEBUGGED = """sh -c '"$0" --driver vfio_pci_rs {only}; status=$?
         "$1" --driver vfio_pci_rs {every} && exit $status'
@@ -70,7 +72,7 @@ SUITES = (
     # The first patch alone, for vfio-pci.
     scenarios(
         "scenarios-fixed-core", 100, "vfio-pci", "--only closed_together,bridge_lock",
-        modules="fixed", **DEBUG,
+        modules="fixed", **DEBUG | NO_LEAKS,
     ),
     Same("vfio_pci_rs-does-as-vfio-pci", after=("scenarios", "scenarios-c")),
     Same("patched-core-does-as-stock", after=("scenarios-patched-core", "scenarios-c")),
@@ -79,16 +81,16 @@ SUITES = (
         long=DEBUGGED.format(only="", every=""), **DEBUG,
     ),
     selftests(
-        "debug-selftests", 500, "vfio_pci_rs_test parallel_test sriov_test.vfs_are_the_drivers",
-        long=OURS, rounds=2, **DEBUG,
+        "debug-selftests", 350, "vfio_pci_rs_test parallel_test sriov_test.vfs_are_the_drivers",
+        long=OURS, rounds=2, **DEBUG | NO_LEAKS,
     ),
     # A lock inversion and a leak, which the debug kernel has to report.
     selftests(
-        "defects-reported", 400, "vfio_pci_rs_test.last_release",
+        "defects-reported", 200, "vfio_pci_rs_test.last_release",
         **DEBUG | {"modules": "rs+lock-inversion+leak"}, judge=defects.reported,
     ),
     Guest(
-        "differential", 150, topology="differential", kernel="perf",
+        "differential", 200, topology="differential", kernel="perf",
         command="{programs}/differential --brief --seeds 1 --calls 300",
         long="{programs}/differential",
     ),
@@ -103,8 +105,8 @@ SUITES = (
     selftests("kernel-selftests", 60, ENTERING, long=ALL, topology="selftests"),
     selftests("kernel-selftests-c", 60, ENTERING, "vfio-pci", long=ALL, topology="selftests"),
     AsGood("kernel-selftests-as-good", after=("kernel-selftests", "kernel-selftests-c")),
-    selftests("selftests", 350, OURS, long_rounds=100),
-    selftests("selftests-c", 350, OURS, "vfio-pci", long_rounds=100),
+    selftests("selftests", 350, OURS, rounds=8, long_rounds=100),
+    selftests("selftests-c", 350, OURS, "vfio-pci", rounds=8, long_rounds=100),
     selftests("noiommu", 20, "noiommu_test", topology="noiommu", memory="1G"),
     selftests("noiommu-c", 20, "noiommu_test", "vfio-pci", topology="noiommu", memory="1G"),
     bench("bus", options="--rounds 1"),

@@ -27,8 +27,10 @@ class Table(unittest.TestCase):
                 self.assertIn(guest.modules, ("stock", "fixed", "core"), guest.name)
 
     def test_long_form(self):
-        guest = kinds.Guest("g", command="{programs}/x --few", long="{programs}/x")
+        forms = {"command": "{programs}/x --few", "long": "{programs}/x"}
+        guest = kinds.Guest("g", arguments=("kmemleak=off",), **forms)
         self.assertEqual(guest.longer().command, guest.long)
+        self.assertEqual(guest.longer().arguments, ())
         self.assertEqual(guest.needs(), (("programs",), ("modules", "debian", "rs")))
         models = next(suite for suite in suites.SUITES if suite.name == "models")
         self.assertNotEqual(models.inputs({}), models.longer().inputs({}))

@@ -89,6 +89,12 @@ class Logs(Scratch):
         _, complaints = self.outcome(exit_status="0", kmemleak_log=f"{leak}\n  comm x\n")
         self.assertEqual(complaints, [f"splat: kmemleak: {leak}"])
 
+    def test_kmemleak_is_off(self):
+        disabled = "[    0.0] kmemleak: Kernel memory leak detector disabled\n"
+        for arguments, count in ("x", 1), ("kmemleak=off", 0):
+            log = f"[    0.0] Command line: {arguments}\n{disabled}"
+            self.assertEqual(len(self.outcome(exit_status="0", dmesg_log=log)[1]), count)
+
     def test_status(self):
         self.assertEqual(self.outcome(dmesg_log="fine\n", exit_status="3\n"), (3, []))
 

@@ -14,7 +14,7 @@
  *                       last two have ATS and share an IOMMU group
  *   VFIO_PCI_RS_ROOT    a function of the root bus with function level reset
  *   VFIO_PCI_RS_DRIVER  the driver under test: vfio_pci_rs (default) or vfio-pci
- *   VFIO_PCI_RS_ROUNDS  rounds of the tests that depend on timing, by default 20
+ *   VFIO_PCI_RS_ROUNDS  rounds of the tests that repeat something, by default 20 or 10
  *
  * vfio-pci must pass as well, except that it may lose function resets: those are
  * counted and logged. The state of reset domains in debugfs and log lines are checked
@@ -34,7 +34,6 @@
 #include "functions.h"
 #include "kselftest_harness.h"
 
-#define REBINDS		10
 #define STUB		"pci-stub"
 /* Takes a device lock, for as long as its parameter names the function. */
 #define HELPER		"vfio_pci_rs_test_helper"
@@ -213,7 +212,7 @@ TEST_F_TIMEOUT(bus, rebind, LIMIT)
 	const char *bdf = self->functions.bdf[0];
 	int i;
 
-	for (i = 0; i < REBINDS; i++) {
+	for (i = 0; i < rounds(10); i++) {
 		ASSERT_EQ(0, unbind_functions(&self->functions));
 		EXPECT_FALSE(is_bound(bdf));
 		EXPECT_FALSE(shows_domains());
