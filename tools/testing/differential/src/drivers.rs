@@ -12,7 +12,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use lab::driver::{self, Driver};
-use lab::helper::Identity;
+use lab::helper::{Identity, DENYLISTED};
 use lab::machine::give_port_back;
 use lab::sriov::VirtualFunctions;
 use lab::sysfs::driver_path;
@@ -21,9 +21,6 @@ use lab::topology::{Device, Topology};
 use crate::call::{Call, Handle, Of, Request, To};
 use crate::places::{self, Place};
 use crate::session::{Entry, Mode, Session};
-
-/// `PCI_DEVICE_ID_INTEL_QAT_C62X`, a device of the denylist.
-const DENYLISTED: (&str, &str) = ("8086", "37c8");
 
 /// Bad entries of `ids`, then a good one.
 const IDS: &str = "ids=nonsense,1234,1234:,zz:11e8,1234:11e8:1:2:3:4:5,10000:1,,1234:11e8:zz";

@@ -1,43 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Hot resets: the functions that the driver reports for one, the users who may
- * have one, and the state that it leaves.
+ * Hot resets by the owner of all functions, and the state that they leave.
  *
  * The environment is described in vfio_pci_rs_test.c. Here, the variables must name
  * all functions of their bus:
  *
  *   VFIO_PCI_RS_BUS   two functions at least, without a reset of their own
  *   VFIO_PCI_RS_FLR   two functions at least, with function level reset
- *   VFIO_PCI_RS_PAIR  two functions, each in an IOMMU group of its own
- *   VFIO_PCI_RS_ROOT  a function of the root bus
  *
  * vfio-pci must give the same answers.
  */
 #include <errno.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "functions.h"
 #include "kselftest_harness.h"
-
-static struct vfio_pci_dependent_device *entry_of(struct info *info, const char *bdf)
-{
-	unsigned int segment, bus, device, function, i;
-
-	if (sscanf(bdf, "%x:%x:%x.%x", &segment, &bus, &device, &function) != 4)
-		return NULL;
-	for (i = 0; i < info->header.count; i++) {
-		struct vfio_pci_dependent_device *entry = &info->devices[i];
-
-		if (entry->segment == segment && entry->bus == bus &&
-		    entry->devfn == (device << 3 | function))
-			return entry;
-	}
-	return NULL;
-}
 
 /* Reading the BAR faults while it is unmapped. */
 static __u32 read_bar(struct vfio_pci_device *device)
@@ -102,62 +81,6 @@ FIXTURE_TEARDOWN_PARENT(hot_reset)
 {
 	tracer_stop();
 	EXPECT_EQ(0, unbind_functions(&self->functions));
-}
-
-TEST_F_TIMEOUT(hot_reset, info, LIMIT)
-{
-	int i, group = sysfs_iommu_group_get(self->functions.bdf[0]);
-	bool owned = true, cdev = uses_cdev(&self->user);
-	struct info info;
-
-	ASSERT_EQ(0, get_info(self->fd, &info));
-	EXPECT_EQ(sizeof(info), info.header.argsz);
-	ASSERT_EQ(self->functions.count, info.header.count);
-	for (i = 0; i < self->functions.count; i++) {
-		const char *bdf = self->functions.bdf[i];
-		struct vfio_pci_dependent_device *entry = entry_of(&info, bdf);
-		bool same = sysfs_iommu_group_get(bdf) == group;
-
-		ASSERT_NE(NULL, entry);
-		owned &= same;
-		if (!cdev) {
-			EXPECT_EQ(sysfs_iommu_group_get(bdf), entry->group_id);
-		} else if (!i) {
-			EXPECT_LT(0, (int)entry->devid);
-		} else {
-			EXPECT_EQ(same ? VFIO_PCI_DEVID_OWNED : VFIO_PCI_DEVID_NOT_OWNED,
-				  (int)entry->devid);
-		}
-	}
-	EXPECT_EQ(cdev ? VFIO_PCI_HOT_RESET_FLAG_DEV_ID |
-		  (owned ? VFIO_PCI_HOT_RESET_FLAG_DEV_ID_OWNED : 0) : 0, info.header.flags);
-}
-
-TEST_F_TIMEOUT(hot_reset, info_of_open_functions, LIMIT)
-{
-	struct info info;
-	int i, j;
-
-	if (!uses_cdev(&self->user))
-		SKIP(return, "groups have no device IDs");
-	open_all(&self->user, &self->functions, self->devices);
-	ASSERT_EQ(0, get_info(self->fd, &info));
-	ASSERT_EQ(self->functions.count, info.header.count);
-	EXPECT_EQ(VFIO_PCI_HOT_RESET_FLAG_DEV_ID | VFIO_PCI_HOT_RESET_FLAG_DEV_ID_OWNED,
-		  info.header.flags);
-	for (i = 0; i < self->functions.count; i++) {
-		EXPECT_LT(0, (int)info.devices[i].devid);
-		for (j = 0; j < i; j++)
-			EXPECT_NE(info.devices[i].devid, info.devices[j].devid);
-	}
-}
-
-/* A function that the driver does not have belongs to no user. */
-TEST_F_TIMEOUT(hot_reset, unbound_sibling, LIMIT)
-{
-	ASSERT_EQ(0, unbind_function(self->functions.bdf[1]));
-	EXPECT_EQ(-EINVAL, hot_reset(&self->user, self->fd));
-	EXPECT_RESETS(0, 0);
 }
 
 /* Functions that sleep are reset as well, and sleep on. */
@@ -298,88 +221,6 @@ TEST_F_TIMEOUT(hot_reset, while_siblings_open_and_close, 3600)
 	EXPECT_LT(0, done);
 	EXPECT_DOMAIN(self->functions.bdf[0], resets, done);
 	EXPECT_DOMAIN(self->functions.bdf[0], busy, 1);
-}
-
-/* Functions that can have different users, and one that nothing resets. */
-FIXTURE(owners) {
-	struct functions functions, root;
-	struct user user, other;
-	int fd;
-};
-
-FIXTURE_VARIANT(owners) {
-	const char *iommu_mode;
-};
-
-FIXTURE_VARIANT_ADD(owners, group) { .iommu_mode = GROUP_MODE };
-FIXTURE_VARIANT_ADD(owners, cdev) { .iommu_mode = CDEV_MODE };
-
-FIXTURE_SETUP(owners)
-{
-	const char *missing = functions_find(&self->functions, "VFIO_PCI_RS_PAIR", 2,
-					     variant->iommu_mode);
-
-	missing = missing ?: functions_find(&self->root, "VFIO_PCI_RS_ROOT", 1,
-					    variant->iommu_mode);
-	if (missing)
-		SKIP(return, "%s", missing);
-	bind_functions(&self->functions);
-	bind_functions(&self->root);
-	user_init(&self->user, variant->iommu_mode);
-	user_init(&self->other, variant->iommu_mode);
-	self->fd = open_function(&self->user, self->functions.bdf[0]);
-	tracer_start();
-}
-
-FIXTURE_TEARDOWN_PARENT(owners)
-{
-	tracer_stop();
-	EXPECT_EQ(0, unbind_functions(&self->functions));
-	EXPECT_EQ(0, unbind_functions(&self->root));
-}
-
-TEST_F_TIMEOUT(owners, no_hot_reset_on_the_root_bus, LIMIT)
-{
-	int fd = open_function(&self->user, self->root.bdf[0]);
-	struct info info;
-
-	EXPECT_EQ(-ENODEV, get_info(fd, &info));
-	EXPECT_EQ(-ENODEV, hot_reset(&self->user, fd));
-}
-
-TEST_F_TIMEOUT(owners, must_own_every_function, LIMIT)
-{
-	struct info info;
-	int fd;
-
-	/* The other function has no owner. */
-	EXPECT_EQ(-EINVAL, hot_reset(&self->user, self->fd));
-	/* Another user owns it. */
-	fd = open_function(&self->other, self->functions.bdf[1]);
-	take_resets();
-	EXPECT_EQ(-EINVAL, hot_reset(&self->user, self->fd));
-	EXPECT_EQ(-EINVAL, hot_reset(&self->other, fd));
-	if (uses_cdev(&self->user)) {
-		ASSERT_EQ(0, get_info(self->fd, &info));
-		EXPECT_EQ(VFIO_PCI_HOT_RESET_FLAG_DEV_ID, info.header.flags);
-		EXPECT_LT(0, (int)entry_of(&info, self->functions.bdf[0])->devid);
-		EXPECT_EQ(VFIO_PCI_DEVID_NOT_OWNED,
-			  (int)entry_of(&info, self->functions.bdf[1])->devid);
-	}
-	EXPECT_RESETS(0, 0);
-	ASSERT_EQ(0, close(fd));
-	user_exit(&self->other);
-
-	/* The caller owns it. */
-	open_function(&self->user, self->functions.bdf[1]);
-	take_resets();
-	EXPECT_EQ(0, hot_reset(&self->user, self->fd));
-	EXPECT_RESETS(0, 1);
-	if (uses_cdev(&self->user)) {
-		ASSERT_EQ(0, get_info(self->fd, &info));
-		EXPECT_EQ(VFIO_PCI_HOT_RESET_FLAG_DEV_ID | VFIO_PCI_HOT_RESET_FLAG_DEV_ID_OWNED,
-			  info.header.flags);
-	}
 }
 
 TEST_HARNESS_MAIN
