@@ -4,7 +4,7 @@
 import argparse
 import sys
 
-from . import Failure, bench, builds, check, demo, intree, kernel, lint, models, prose
+from . import Failure, bench, builds, check, demo, intree, kernel, lint, models, modules, prose
 from . import rust_analyzer, series, shown, topology, unit
 
 # The commands: a description, the function that returns the exit status and gets the arguments by
@@ -30,7 +30,7 @@ COMMANDS = {
     ),
     "modules": (
         "build a set of modules and print its directory",
-        lambda on, modset: print(shown(kernel.modules(on, modset))),
+        lambda on, modset: print(shown(modules.modules(on, modset))),
         ("on", {"metavar": "KERNEL", "choices": kernel.KERNELS}),
         ("modset", {"metavar": "SET", "help": "stock, fixed, core, rs or rs+DEFECT"}),
     ),

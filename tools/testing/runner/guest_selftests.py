@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Runs selftests on a driver, in a guest: guest_selftests.py DRIVER DIR PROGRAM[.TEST]...
 
-DRIVER is vfio_pci_rs or vfio-pci, DIR the directory of kernel.selftests(). The kernel's programs
+DRIVER is vfio_pci_rs or vfio-pci, DIR the directory of programs.selftests(). The kernel's programs
 lie in DIR and get the addresses of devices, which are bound to the driver for them. The driver's
 own lie in DIR/own and find the topology's functions in the environment. A PROGRAM's output becomes
 $RESULTS/PROGRAM.tap, its exit status $RESULTS/PROGRAM.status. Exit status: 0 if each program ended

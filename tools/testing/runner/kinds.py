@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from . import REPO, TESTING, Failure, events, kernel, ktap, report, topology, vm
+from . import REPO, TESTING, Failure, events, ktap, modules, programs, report, topology, vm
 from .artifact import recipe
 from .guest_selftests import SKIPPED
 from .results import Result, wrong
@@ -21,8 +21,8 @@ SELFTESTS = "tools/testing/runner/guest_selftests.py"
 
 
 def build(need):
-    """Builds an artefact: (a function of kernel, its arguments...). Returns its path."""
-    return getattr(kernel, need[0])(*need[1:])
+    """Builds an artefact: ("programs" or "selftests",), or ("modules", KERNEL, SET)."""
+    return getattr(modules if need[0] == "modules" else programs, need[0])(*need[1:])
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
-from . import CACHE, IN_ROOT, REPO, TESTING, Failure, docs, driver, driver_files, kernel, patches
+from . import CACHE, IN_ROOT, REPO, TESTING, Failure, docs, driver, driver_files, modules, patches
 from . import prose, series
 from .artifact import Steps, files_of, once, recipe
 from .cargo import cargo, members
@@ -50,7 +50,7 @@ C_FOLDERS = REPO / "bindings", TESTING / "helper-module", SELFTESTS
 # The slow ones come first.
 @check("clippy: the driver", *DRIVER, needs=(PREPARED,))
 def clippy_driver(run):
-    kernel.clippy(run)
+    modules.clippy(run)
 
 
 @check("patch series: git am, the graft, checkpatch", *SERIES, needs=(PREPARED,))
@@ -71,7 +71,7 @@ def clippy_tests(run):
 @check("ops table: the data path is C", *DRIVER, needs=(PREPARED,))
 def data_path_is_c(run):
     # Read, write, mmap and ioctl come to vfio-pci-core without a Rust frame.
-    relocations = run("", "objdump", "--reloc", kernel.clippy(run))
+    relocations = run("", "objdump", "--reloc", modules.clippy(run))
     for function in "read", "write", "mmap", "ioctl":
         if f"vfio_pci_core_{function}\n" not in relocations:
             yield f"no table in the module has vfio_pci_core_{function}"
@@ -98,8 +98,8 @@ def checkpatch(_):
 def defects_apply(run):
     for defect in sorted(DEFECTS.glob("*.patch")):
         with tempfile.TemporaryDirectory() as copy:
-            kernel.copy_of(driver_files())(copy, run)
-            kernel.apply(copy, [defect], run)
+            modules.copy_of(driver_files())(copy, run)
+            modules.apply(copy, [defect], run)
 
 
 @check("shellcheck", *SCRIPTS, needs=("shellcheck",))

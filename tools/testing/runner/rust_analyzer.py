@@ -5,7 +5,8 @@ import json
 
 from . import REPO, shown
 from .artifact import Steps
-from .kernel import BUILD, LINUX, ROOT, WORK, Parts, kernel, make, source, working
+from .kernel import BUILD, LINUX, ROOT, WORK, kernel, make, source, working
+from .modules import Parts
 
 
 def write():

@@ -4,7 +4,7 @@
 import re
 import subprocess
 
-from . import CACHE, TESTING, Failure, defects, kernel, lint, models, unit, vm
+from . import CACHE, TESTING, Failure, defects, lint, models, programs, unit, vm
 from .guest_selftests import KERNELS
 from .kinds import SELFTESTS, AsGood, Bench, Guest, Host, Kunit, Same
 
@@ -148,7 +148,7 @@ def by_name(name, on, driver):
     if program in own:
         topology = "noiommu" if program == "noiommu_test" else "scenarios"
         return selftests(name, 0, chosen, topology=topology, **settings)
-    command = [kernel.programs() / "scenarios", "--list"]
+    command = [programs.programs() / "scenarios", "--list"]
     listed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
     if name in listed:
         return scenarios(name, 0, options=f"--only {name}", **settings)

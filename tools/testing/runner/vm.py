@@ -140,7 +140,7 @@ def outcome(results, stopped):
 def run(machine, modules, command, results, time_limit, memory=None, output=None, more=()):
     """Runs `command` in the guest, as root and in the repository, and returns the Outcome.
 
-    modules: a directory lib/modules/VERSION with the kernel (vmlinuz), see kernel.modules().
+    modules: a directory lib/modules/VERSION with the kernel (vmlinuz), see modules.modules().
     results: an empty directory, which the guest sees at $RESULTS, or /results.
     output: a function that gets the command's output, in bytes, as it comes.
     more: arguments of the kernel.
