@@ -42,6 +42,10 @@ class Benchmark:
         """Returns the ratio of the times of two drivers."""
         return self.median(case, driver, key) / self.median(case, other, key)
 
+    def woken(self, count):
+        """Returns the ratio of the times to wake `count` functions and one."""
+        return self.median(f"wake_{count}", key="wake_ns") / self.median("wake_1", key="wake_ns")
+
     def slowest_call(self):
         """Returns the most that a call takes longer than C's, in parts of C's time."""
         calls = [name for name in self.cases if name.startswith("data_path_")]
@@ -81,6 +85,8 @@ TARGETS = (
      lambda b: max(b.values("dirty_8_close", OURS, "bus_resets")), "=", 1),
     ("bus resets when 8 dirty functions of a bus are closed together, the least",
      lambda b: min(b.values("dirty_8_close", OURS, "bus_resets")), "=", 1),
+    ("wake 8 functions of a bus for its reset / one", lambda b: b.woken(8), "≤", 2),
+    ("wake 64 functions of a bus for its reset / one", lambda b: b.woken(64), "≤", 2),
     ("200 functions bound, vfio_pci_rs / vfio-pci",
      lambda b: b.ratio("probe_200", OURS, C), "≤", 1.05),
     ("time of the slowest call of the data path beyond vfio-pci's, in parts of it",
@@ -160,6 +166,9 @@ Nothing fails because of them.
 ## Processor time, ms
 
 {times(benchmark, "processor_ns", 1e6, "(bus|scale|dirty)_")}
+## Waking of functions before a bus reset, ms
+
+{times(benchmark, "wake_ns", 1e6, "wake_")}
 ## Calls on an open function, ns
 
 {times(benchmark, "call_ns", 1, "data_path_")}"""

@@ -39,6 +39,14 @@ class Report(Scratch):
         for lost, met in (0, "yes"), (1, "no"):
             self.assertEqual(self.met("resets lost", vfs_7_close=walls([1], [1], lost)), met)
 
+    def test_waking(self):
+        cases = {}
+        for count, time in ((1, 20), (8, 30), (64, 50)):
+            cases[f"wake_{count}"] = {report.OURS: [{"wake_ns": time * 1e6}]}
+        self.assertEqual(self.met("wake 8 ", **cases), "yes")
+        self.assertEqual(self.met("wake 64 ", **cases), "no")
+        self.assertEqual(self.met("wake 8 ", wake_8=cases["wake_8"]), report.NOTHING)
+
     def test_spread(self):
         self.assertEqual(report.spread([2e6, 1e6, 1.2345e9], 1e6), "2 (1-1234)")
         self.assertEqual(report.spread([], 1), report.NOTHING)

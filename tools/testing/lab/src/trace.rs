@@ -2,12 +2,13 @@
 
 //! Exact counts of PCI resets from the kernel's function tracer, and the driver's tracepoints.
 //!
-//! The tracer has three functions:
+//! The tracer has four functions:
 //!
 //! - `pcie_flr`: a function level reset;
 //! - `pci_bridge_secondary_bus_reset`: a reset of everything below a bridge;
 //! - `pciehp_reset_slot`: calls the former to reset a slot. The kernel also calls it to learn
-//!   whether a slot can be reset, so only a secondary bus reset that it called is a slot reset.
+//!   whether a slot can be reset, so only a secondary bus reset that it called is a slot reset;
+//! - `pci_reset_bus`: begins a reset of a slot or bus, and is not counted.
 //!
 //! The call chain shows the cause: a close, an open, or a user's ioctl on an open device.
 
@@ -25,6 +26,7 @@ const INSTANCE: &str = "/sys/kernel/tracing/instances/vfio_pci_rs";
 const FLR: &str = "pcie_flr";
 const BUS_RESET: &str = "pci_bridge_secondary_bus_reset";
 const SLOT_RESET: &str = "pciehp_reset_slot";
+const BEGIN_RESET: &str = "pci_reset_bus";
 const RELEASE: &str = "vfio_device_fops_release";
 const DEVICE_IOCTL: &str = "vfio_device_fops_unl_ioctl";
 
@@ -94,7 +96,7 @@ impl Tracer {
         set(TRACEFS, "tracing_on", "0")?;
         set(TRACEFS, "current_tracer", "nop")?;
         // The filter first: the stack of every function call would stall the machine.
-        let resets = [FLR, BUS_RESET, SLOT_RESET].join(" ");
+        let resets = [FLR, BUS_RESET, SLOT_RESET, BEGIN_RESET].join(" ");
         set(TRACEFS, "set_ftrace_filter", &resets)?;
         set(TRACEFS, "trace_clock", "mono")?;
         let tracer = Tracer(());
@@ -190,6 +192,12 @@ impl Calls {
             bus: count(BUS_RESET, Some(false)),
             slot: count(BUS_RESET, Some(true)),
         }
+    }
+
+    /// Returns the time at which the PCI core began the first reset of a slot or bus.
+    pub fn bus_reset(&self) -> Option<Duration> {
+        let begun = self.0.iter().find(|call| call.name == BEGIN_RESET);
+        begun.map(|call| call.time)
     }
 
     /// Returns the number of resets that hit more than one function.
@@ -316,7 +324,7 @@ mod tests {
     const TRACE: &str = "\
 # tracer: function
 #
-# entries-in-buffer/entries-written: 8/8   #P:2
+# entries-in-buffer/entries-written: 9/9   #P:2
 #
 #           TASK-PID     CPU#  |||||  TIMESTAMP  FUNCTION
            <...>-101     [000] .....    10.000001: pcie_flr <-pcie_reset_flr
@@ -328,6 +336,7 @@ mod tests {
       a-b [c] d-102     [001] .....    10.000004: <stack trace>
  => pcie_flr
  => vfio_pci_core_enable
+       scenarios-103     [001] .....    11.000001: pci_reset_bus <-vfio_pci_core_reset_devices
        scenarios-103     [001] .....    11.000002: pciehp_reset_slot <-pci_reset_hotplug_slot
        scenarios-103     [001] .....    11.000003: pciehp_reset_slot <-pci_reset_hotplug_slot
        scenarios-103     [001] .....    11.0: pci_bridge_secondary_bus_reset <-pciehp_reset_slot
@@ -342,6 +351,7 @@ mod tests {
         let calls = Calls(parse(TRACE).expect("a valid trace"));
         assert_eq!(calls.counts(), Counts::new(2, 1, 1));
         assert_eq!(calls.bus_or_slot(), 2);
+        assert_eq!(calls.bus_reset(), Some(Duration::from_micros(11_000_001)));
         assert_eq!(calls.at_release().counts(), Counts::flr(1));
         assert_eq!(calls.at_release().0[0].task, "<...>-101");
         assert_eq!(calls.asked_by_user().counts(), Counts::bus(1));

@@ -29,6 +29,7 @@
 //! - `processor_ns`: processor time of all functions (not in `selftest_*`);
 //! - `function_resets`, `bus_resets`: the resets that were made (not in `selftest_*`);
 //! - `due`, `lost`: the resets that were due, and those among them that were not made;
+//! - `wake_ns`: how long ours woke functions before a bus reset (only in `wake_*`);
 //! - `call_ns`: the only one in `data_path_*`, the time of one call in the fastest part of a round.
 
 use std::collections::BTreeMap;
@@ -50,6 +51,7 @@ use measure::Sample;
 mod data_path;
 pub(crate) mod measure;
 mod opens;
+mod wake;
 
 pub const C: &str = "vfio-pci";
 pub const OURS: &str = "vfio_pci_rs";
@@ -114,6 +116,7 @@ pub const ALL: &[Part] = &[
     part("buses", opens::buses),
     part("vfs", opens::virtual_functions),
     part("dirty", opens::dirty),
+    part("wake", wake::run),
     part("scale", opens::scale),
     part("probe", opens::probe),
 ];
