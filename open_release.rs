@@ -10,11 +10,13 @@
 use crate::{
     reflck::Membership,
     vfio::{
+        log_ratelimited,
         ClosedDevice,
         ContextId,
         DisabledDevice,
         EnabledDevice,
         Function,
+        Params,
         Quiesced, //
     },
     VfioPciRs, //
@@ -23,26 +25,78 @@ use kernel::prelude::*;
 
 /// Opens a function: resumes, enables and resets it.
 ///
-/// A failed open counts as a close: if it leaves the domain unused, a reset may follow.
+/// A failed open counts as a close: if it leaves the domain unused, a reset may follow. Fails with
+/// [`EIO`] for a dirty function that neither its own reset nor that of its domain can clean, if the
+/// parameter `strict` is set.
 pub(crate) fn open(device: ClosedDevice<'_, VfioPciRs>) -> Result<EnabledDevice<'_, VfioPciRs>> {
-    let opening = device.data().open()?;
-    let enabled = device.enable()?;
+    let params = Params::read();
+    let membership = device.data();
+    let opening = membership.open()?;
+    let enabled = device.enable(params.skip_clean_reset)?;
+
+    if params.strict && membership.is_dirty() && !enabled.was_reset() {
+        // Dropping disables it.
+        drop(enabled);
+        if log_ratelimited() {
+            dev_warn!(
+                membership.hardware().dev(),
+                "not opened: it has the state of its last user, and cannot be reset\n"
+            );
+        }
+        return Err(EIO);
+    }
 
     opening.succeed(enabled.was_reset());
 
     Ok(enabled)
 }
 
-/// Closes a function: quiesces and resets it. vfio-pci-core calls [`quiesced`] meanwhile.
+/// Returns whether the open of a function can skip its reset. vfio-pci-core asks that in
+/// [`ClosedDevice::enable`], after it has woken the function.
+pub(crate) fn is_clean(membership: &Membership<Function>) -> bool {
+    Params::read().skip_clean_reset
+        && membership.is_clean()
+        && membership.hardware().can_skip_reset()
+}
+
+/// Closes a function: quiesces and resets it. vfio-pci-core calls [`finish_later`] or [`quiesced`]
+/// meanwhile.
 pub(crate) fn close(device: EnabledDevice<'_, VfioPciRs>) -> DisabledDevice<'_, VfioPciRs> {
+    let function = device.data().hardware();
+
     match device.data().close() {
         // `quiesced()` takes over.
-        Ok(closing) => closing.detach(),
+        Ok(closing) => {
+            function.begin_close();
+            closing.detach();
+        }
         // vfio core only closes a device that is open.
         Err(_) => _ = kernel::warn_on!(true),
     }
 
-    device.disable()
+    let disabled = device.disable();
+    function.end_close();
+
+    disabled
+}
+
+/// Leaves the rest of a close to work, if that is as safe. Returns whether it did.
+///
+/// The function does no DMA any more. A failed open resets its function itself.
+pub(crate) fn finish_later(membership: &Membership<Function>) -> bool {
+    if !Params::read().background_reset {
+        return false;
+    }
+    let Some(closing) = membership.closing() else {
+        return false;
+    };
+    if !membership.hardware().begin_half_close() {
+        closing.detach();
+        return false;
+    }
+    closing.finish_later();
+
+    true
 }
 
 /// Ends the close of a function that was quiesced.
@@ -53,7 +107,7 @@ pub(crate) fn quiesced(device: &Quiesced<'_, VfioPciRs>) {
 
     // A failed open quiesces the function, too. Its claim is opening, and `open()` ends that.
     if let Some(closing) = membership.closing() {
-        closing.settle(device.needs_reset());
+        closing.settle(device.record_reset(membership.hardware()));
     }
 }
 

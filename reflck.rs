@@ -15,10 +15,15 @@
 //!   iommufd. No member is attached while another one of its IOMMU group is opening or closing.
 //! - [`Membership::reset_owned`] resets the domain for a user who owns every member, once none is
 //!   in transit.
+//! - A dirty member that leaves stays in debt: if its function joins again, it is dirty.
 //! - A member that is closed, or fails to open, triggers a reset if the whole domain is unused and
 //!   any member is dirty. The reset is over before any member can be claimed again. A member that
 //!   is bound but not open is unused, so that the reset precedes the unbind.
 //! - A reset that fails for a transient reason is retried later, unless a member is claimed first.
+//! - Work of a member resets it after it was closed, and after it was bound. The member is in
+//!   transit until then, and its next user waits.
+//! - A member that was reset after its last user is clean, unless it was touched since. An open
+//!   that finds it so needs no reset.
 //!
 //! The reflck makes no PCI calls. The driver implements [`Hardware`] in `reset.rs`.
 //!
@@ -32,10 +37,15 @@
 //! nest `pci_bus_sem`; runtime PM, which takes the `memory_lock` of a function that it resumes; and
 //! the device locks and `memory_lock`s of a reset, which are only tried.
 //!
-//! The retry takes the reflck. The last member to leave waits for it with neither lock held. No
+//! The retry and the work of a member take the reflck. A member that leaves waits for its work, and
+//! the last one for the retry, with neither lock held. No
 //! function in here may be called in atomic context.
 
 mod claim;
+#[cfg(any(CONFIG_VFIO_PCI_RS_KUNIT_TEST, all(test, not(loom))))]
+mod clean_tests;
+mod cleaner;
+mod cleaning;
 mod domain;
 mod event;
 mod failure;
@@ -103,6 +113,25 @@ pub(crate) trait Hardware: Send + Sync + Sized + 'static {
     /// Called on an open member with the reflck held. Blocks the user's access to the open members
     /// meanwhile.
     fn reset_owned(&self, scope: &ResetScope, owned: &Owned<'_, Self>) -> Result;
+
+    /// Resets an idle member alone, without the reflck. It is asleep after that.
+    ///
+    /// Fails with [`EAGAIN`] if a lock is held elsewhere.
+    fn reset_alone(&self) -> Result;
+
+    /// Finishes a close, without the reflck: resets the function alone, and disables it.
+    ///
+    /// Calls `settle` with whether the function is still owed a reset: asleep if it is not, else in
+    /// D0. Without `force`, fails with [`EAGAIN`] instead if a lock is held elsewhere.
+    fn finish_close(&self, force: bool, settle: impl FnOnce(bool)) -> Result;
+
+    /// Returns whether a reset of the function alone has worked. Called with the reflck held.
+    fn resets_alone(&self) -> bool;
+
+    /// Returns whether the function was out of reach since it was last reset.
+    ///
+    /// It has been woken `wakes` times since then. Called with the reflck held.
+    fn is_untouched(&self, wakes: u32) -> bool;
 
     /// Returns whether both functions are in the same IOMMU group. Called with the reflck held.
     fn shares_iommu_group(&self, other: &Self) -> bool;

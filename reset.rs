@@ -47,7 +47,7 @@ use kernel::{
 /// So no state leaks to the next driver. The function is dirty if it was open at unbind: the close
 /// could not take the device lock then. It stays dirty if it cannot be reset without its siblings,
 /// or does not answer.
-pub(crate) fn reset_unbound(pdev: &pci::Device<device::Core<'_>>) {
+pub(crate) fn reset_unbound(pdev: &pci::Device<device::Core<'_>>) -> Result {
     // The reset of a function that does not answer would only cost a minute.
     let result = match Function::is_present(pdev) {
         true => Function::reset(pdev),
@@ -62,6 +62,8 @@ pub(crate) fn reset_unbound(pdev: &pci::Device<device::Core<'_>>) {
             error.to_errno()
         ),
     }
+
+    result
 }
 
 /// Fills in the device ID of each dependent in `context`, or whether the caller owns it.
@@ -163,6 +165,22 @@ impl Hardware for Function {
         result
     }
 
+    fn reset_alone(&self) -> Result {
+        Function::reset_alone(self)
+    }
+
+    fn finish_close(&self, force: bool, settle: impl FnOnce(bool)) -> Result {
+        Function::finish_close(self, force, settle)
+    }
+
+    fn resets_alone(&self) -> bool {
+        Function::resets_alone(self)
+    }
+
+    fn is_untouched(&self, wakes: u32) -> bool {
+        Function::is_untouched(self, wakes)
+    }
+
     fn shares_iommu_group(&self, other: &Self) -> bool {
         Function::shares_iommu_group(self, other)
     }
@@ -171,9 +189,12 @@ impl Hardware for Function {
         match event {
             Event::Wait(purpose) => self.trace_wait(scope, purpose.name()),
             Event::Claim(purpose, waited) => self.trace_claim(scope, purpose.name(), waited),
-            Event::Settle { open, bound, dirty } => self.trace_settle(scope, open, bound, dirty),
+            Event::Settle { open, bound, dirty } | Event::Rebound { open, bound, dirty } => {
+                self.trace_settle(scope, open, bound, dirty)
+            }
             Event::Deferred { user } => {
-                if log_ratelimited() {
+                // The function itself defers the reset until iommufd has unbound it.
+                if user != self.address() && log_ratelimited() {
                     dev_info!(
                         self.dev(),
                         "{} reset of {scope} skipped: {user} is in use\n",

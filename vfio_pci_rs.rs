@@ -43,6 +43,7 @@ mod reflck;
 mod reset;
 mod vfio;
 
+use bindings::work::Queue;
 use reflck::{
     Membership,
     Registry, //
@@ -115,18 +116,40 @@ impl vfio::Driver for VfioPciRs {
         registry.join(scope, Function::new(pdev, core), is_serialized(pdev))
     }
 
+    fn registered(membership: &Self::Data) {
+        if Params::read().background_reset && membership.hardware().can_reset_later() {
+            membership.reset_later();
+        }
+    }
+
+    fn disturbed(membership: &Self::Data) {
+        membership.hardware().disturb();
+    }
+
     fn begin_unbind(membership: &Self::Data) {
         membership.hardware().begin_unbind();
     }
 
     fn unbind(pdev: &pci::Device<device::Core<'_>>, membership: &Self::Data) {
-        if membership.is_dirty() {
-            reset::reset_unbound(pdev);
+        membership.finish_cleaning();
+        let is_owed = membership.is_dirty()
+            && !membership.hardware().is_unplugged()
+            && reset::reset_unbound(pdev).is_err();
+        if !is_owed {
+            membership.forgive();
         }
     }
 
     fn open(device: ClosedDevice<'_, Self>) -> Result<EnabledDevice<'_, Self>> {
         open_release::open(device)
+    }
+
+    fn is_clean(membership: &Self::Data) -> bool {
+        open_release::is_clean(membership)
+    }
+
+    fn finish_later(membership: &Self::Data) -> bool {
+        open_release::finish_later(membership)
     }
 
     fn close(device: EnabledDevice<'_, Self>) -> DisabledDevice<'_, Self> {
@@ -222,11 +245,25 @@ fn is_serialized(pdev: &pci::Device) -> bool {
         .any(|id| id.covers(ids, class))
 }
 
+/// The functions that were unbound without the reset that they still need.
+struct Debts(Arc<Registry<Function>>);
+
+impl Drop for Debts {
+    /// Logs them, as nothing remembers them any more.
+    fn drop(&mut self) {
+        self.0.for_each_debt(|address| {
+            pr_warn!("{address} has not been reset since its last use\n");
+        });
+    }
+}
+
 /// The module. Fields are dropped in this order: the driver goes first.
 #[pin_data]
 struct Module {
     #[pin]
     driver: vfio::Registration<VfioPciRs>,
+    _debts: Debts,
+    _queue: Queue,
     #[pin]
     _reset_domains: debugfs::File<Arc<Registry<Function>>>,
     _debugfs: debugfs::Dir,
@@ -255,6 +292,8 @@ impl kernel::InPlaceModule for Module {
                     registry.clone(),
                     &|registry, f: &mut fmt::Formatter<'_>| f.write_fmt(fmt!("{}", **registry)),
                 ),
+                _debts: Debts(registry.clone()),
+                _queue: Queue::new()?,
                 driver <- vfio::Registration::new(module, name, registry),
                 _: {
                     add_ids(&driver);

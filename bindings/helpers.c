@@ -2,15 +2,18 @@
 /*
  * C helpers, and the module parameters.  The module! macro of the kernel crate
  * supports neither strings nor parameters in sysfs, which users of vfio-pci
- * expect.  All parameters but driver_name and serialize are those of vfio-pci.
+ * expect.  The first ones that follow ids are ours, the others are vfio-pci's.
  */
 
 #include <linux/device.h>
 #include <linux/iommu.h>
+#include <linux/iommu-dma.h>
 #include <linux/iommufd.h>
 #include <linux/list.h>
 #include <linux/module.h>
 #include <linux/pci.h>
+#include <linux/pci-ats.h>
+#include <linux/pm_runtime.h>
 #include <linux/ratelimit.h>
 #include <linux/rcupdate.h>
 #include <linux/string.h>
@@ -22,6 +25,8 @@
 
 struct vfio_rs_params vfio_rs_params = {
 	.driver_name = "vfio_pci_rs",
+	.skip_clean_reset = true,
+	.background_reset = true,
 };
 
 module_param_string(ids, vfio_rs_params.ids, sizeof(vfio_rs_params.ids), 0);
@@ -34,6 +39,15 @@ MODULE_PARM_DESC(driver_name, "Name of the PCI driver: vfio_pci_rs (the default)
 module_param_string(serialize, vfio_rs_params.serialize,
 		    sizeof(vfio_rs_params.serialize), 0444);
 MODULE_PARM_DESC(serialize, "PCI IDs of devices whose functions must not be reset at the same time, in the format of ids.  If a slot or bus has such a device, its functions are opened and closed one at a time, as with vfio-pci.");
+
+module_param_named(skip_clean_reset, vfio_rs_params.skip_clean_reset, bool, 0644);
+MODULE_PARM_DESC(skip_clean_reset, "Skip the reset when a function is opened that was reset since its last use, and that nothing can have touched since.");
+
+module_param_named(background_reset, vfio_rs_params.background_reset, bool, 0644);
+MODULE_PARM_DESC(background_reset, "Reset a function after close() has returned, and when it is bound.  Who opens it next waits for that.");
+
+module_param_named(strict, vfio_rs_params.strict, bool, 0644);
+MODULE_PARM_DESC(strict, "Refuse to open a function that still has the state of its last user and cannot be reset.");
 
 module_param_named(nointxmask, vfio_rs_params.nointxmask, bool, 0644);
 MODULE_PARM_DESC(nointxmask, "Disable support for PCI 2.3 style INTx masking.  If this resolves problems for specific devices, report lspci -vvvxxx to linux-pci@vger.kernel.org so the device can be fixed automatically via the broken_intx_masking flag.");
@@ -75,6 +89,11 @@ bool vfio_rs_pci_is_unplugged(struct pci_dev *pdev)
 	return READ_ONCE(pdev->error_state) == pci_channel_io_perm_failure;
 }
 
+bool vfio_rs_pci_has_ats(struct pci_dev *pdev)
+{
+	return pci_ats_supported(pdev);
+}
+
 void vfio_rs_init_list(struct list_head *list)
 {
 	INIT_LIST_HEAD(list);
@@ -87,21 +106,36 @@ void vfio_rs_link_device(struct vfio_pci_core_device *core,
 	list_add_tail(&core->reset_entry, devices);
 }
 
+/* On any processor, as users wait for it.  Frozen while the system sleeps. */
+static struct workqueue_struct *vfio_rs_workqueue;
+
+int vfio_rs_create_workqueue(void)
+{
+	vfio_rs_workqueue = alloc_workqueue("vfio_pci_rs",
+					    WQ_UNBOUND | WQ_FREEZABLE, 0);
+
+	return vfio_rs_workqueue ? 0 : -ENOMEM;
+}
+
+void vfio_rs_destroy_workqueue(void)
+{
+	destroy_workqueue(vfio_rs_workqueue);
+}
+
 void vfio_rs_init_delayed_work(struct delayed_work *dwork, work_func_t func)
 {
 	INIT_DELAYED_WORK(dwork, func);
 }
 
-/* Not while the system is suspended: the devices may not be accessible. */
 void vfio_rs_schedule_delayed_work(struct delayed_work *dwork, u32 ms)
 {
-	mod_delayed_work(system_freezable_wq, dwork, msecs_to_jiffies(ms));
+	mod_delayed_work(vfio_rs_workqueue, dwork, msecs_to_jiffies(ms));
 }
 
 /* Keep a timeout that was queued while the work ran. */
 void vfio_rs_reschedule_delayed_work(struct delayed_work *dwork, u32 ms)
 {
-	queue_delayed_work(system_freezable_wq, dwork, msecs_to_jiffies(ms));
+	queue_delayed_work(vfio_rs_workqueue, dwork, msecs_to_jiffies(ms));
 }
 
 /*
@@ -145,21 +179,30 @@ int vfio_rs_driver_name(struct pci_dev *pdev, const struct device_driver *own,
 #define RESET_METHOD_BUS	6
 
 /*
- * Resets a function in probe or remove, whose device lock is held.  The lock of
- * the bridge above nests outside it, so it is only tried.
+ * Whether only its slot can reset @pdev, by a method that goes through @bridge.
  *
  * A hotplug interrupt holds the slot's reset_lock, which a slot reset waits for,
- * while it waits for pci_rescan_remove_lock, which a remove through sysfs holds.
- * So a function that only its slot can reset stays as it is.
+ * while it waits for pci_rescan_remove_lock, which a remove through sysfs holds
+ * while it waits for a device lock.  So no slot is reset with a device lock held.
+ */
+static bool vfio_rs_resets_by_slot(struct pci_dev *pdev, struct pci_dev *bridge)
+{
+	BUILD_BUG_ON(PCI_NUM_RESET_METHODS != 8);
+
+	return bridge && pdev->slot && !pci_probe_reset_slot(pdev->slot) &&
+	       pdev->reset_methods[0] >= RESET_METHOD_BUS;
+}
+
+/*
+ * Resets a function in probe or remove, whose device lock is held.  The lock of
+ * the bridge above nests outside it, so it is only tried.
  */
 int vfio_rs_reset_function(struct pci_dev *pdev)
 {
 	struct pci_dev *bridge = vfio_pci_core_reset_bridge(pdev);
 	int ret;
 
-	BUILD_BUG_ON(PCI_NUM_RESET_METHODS != 8);
-	if (bridge && pdev->slot && !pci_probe_reset_slot(pdev->slot) &&
-	    pdev->reset_methods[0] >= RESET_METHOD_BUS)
+	if (vfio_rs_resets_by_slot(pdev, bridge))
 		return -ENOTTY;
 
 	if (bridge && !pci_dev_trylock(bridge))
@@ -174,6 +217,114 @@ int vfio_rs_reset_function(struct pci_dev *pdev)
 		pci_dev_unlock(bridge);
 
 	return ret;
+}
+
+/*
+ * Resets an idle function alone.  -EAGAIN if its lock or the bridge's is held
+ * elsewhere, -EBUSY if it has VFs, which would lose their state, -ENODEV if it
+ * does not answer, which a reset would wait a minute for.
+ */
+int vfio_rs_try_reset_function(struct pci_dev *pdev)
+{
+	struct pci_dev *bridge = vfio_pci_core_reset_bridge(pdev);
+	int ret;
+
+	if (vfio_rs_resets_by_slot(pdev, bridge))
+		return -ENOTTY;
+
+	if (bridge && !pci_dev_trylock(bridge))
+		return -EAGAIN;
+
+	ret = -EAGAIN;
+	if (pci_dev_trylock(pdev)) {
+		if (pci_num_vf(pdev))
+			ret = -EBUSY;
+		else if (!pci_device_is_present(pdev))
+			ret = -ENODEV;
+		else
+			ret = pci_reset_function_locked(pdev);
+		pci_dev_unlock(pdev);
+	}
+
+	if (bridge)
+		pci_dev_unlock(bridge);
+
+	return ret;
+}
+
+bool vfio_rs_is_bound_to_iommufd(struct vfio_pci_core_device *core)
+{
+#if IS_ENABLED(CONFIG_IOMMUFD)
+	return core->vdev.iommufd_device;
+#else
+	return false;
+#endif
+}
+
+/*
+ * Ends DMA and interrupts of @core, whose user is about to leave it.  Returns
+ * whether its reset can follow the detach.
+ *
+ * The default domain then must block a function that ignores the bus master
+ * bit, so it must be one for DMA.  The IOMMU core refuses to attach a function
+ * with ATS during its reset: the driver lets users of iommufd wait for that, but
+ * cannot let those of a group.
+ */
+bool vfio_rs_begin_half_close(struct vfio_pci_core_device *core)
+{
+	struct pci_dev *pdev = core->pdev;
+
+	if (!use_dma_iommu(&pdev->dev) || vfio_rs_pci_is_unplugged(pdev))
+		return false;
+
+	if (pci_ats_supported(pdev) && !vfio_rs_is_bound_to_iommufd(core))
+		return false;
+
+	pci_write_config_word(pdev, PCI_COMMAND, PCI_COMMAND_INTX_DISABLE);
+
+	return pci_wait_for_pending_transaction(pdev);
+}
+
+/* The runtime PM reference of vfio_pci_core_enable(), or one like it. */
+int vfio_rs_wake(struct vfio_pci_core_device *core)
+{
+	if (core->disable_idle_d3)
+		return 0;
+
+	return pm_runtime_resume_and_get(&core->pdev->dev);
+}
+
+void vfio_rs_put_sync(struct vfio_pci_core_device *core)
+{
+	if (!core->disable_idle_d3)
+		pm_runtime_put_sync(&core->pdev->dev);
+}
+
+/* Keeps a device awake once it is. */
+void vfio_rs_keep_awake(struct vfio_pci_core_device *core)
+{
+	pm_runtime_get_noresume(&core->pdev->dev);
+}
+
+void vfio_rs_put(struct vfio_pci_core_device *core)
+{
+	pm_runtime_put(&core->pdev->dev);
+}
+
+/* Puts a device to sleep if nothing needs it, and waits for that. */
+void vfio_rs_suspend(struct vfio_pci_core_device *core)
+{
+	pm_runtime_suspend(&core->pdev->dev);
+}
+
+bool vfio_rs_is_suspended(struct vfio_pci_core_device *core)
+{
+	return pm_runtime_suspended(&core->pdev->dev);
+}
+
+bool vfio_rs_is_in_d3hot(struct vfio_pci_core_device *core)
+{
+	return core->pdev->current_state >= PCI_D3hot;
 }
 
 /* Rate limit for messages that user space can trigger: 100 in 5 s. */

@@ -21,6 +21,17 @@ bool vfio_rs_pci_is_unplugged(struct pci_dev *pdev);
 int vfio_rs_driver_name(struct pci_dev *pdev, const struct device_driver *own,
 			char *buf, size_t len);
 int vfio_rs_reset_function(struct pci_dev *pdev);
+bool vfio_rs_pci_has_ats(struct pci_dev *pdev);
+int vfio_rs_try_reset_function(struct pci_dev *pdev);
+bool vfio_rs_is_bound_to_iommufd(struct vfio_pci_core_device *core);
+bool vfio_rs_begin_half_close(struct vfio_pci_core_device *core);
+int vfio_rs_wake(struct vfio_pci_core_device *core);
+void vfio_rs_keep_awake(struct vfio_pci_core_device *core);
+void vfio_rs_put(struct vfio_pci_core_device *core);
+void vfio_rs_put_sync(struct vfio_pci_core_device *core);
+void vfio_rs_suspend(struct vfio_pci_core_device *core);
+bool vfio_rs_is_suspended(struct vfio_pci_core_device *core);
+bool vfio_rs_is_in_d3hot(struct vfio_pci_core_device *core);
 bool vfio_rs_log_ratelimited(void);
 int vfio_rs_iommu_group_id(struct pci_dev *pdev);
 
@@ -28,6 +39,8 @@ void vfio_rs_init_list(struct list_head *list);
 void vfio_rs_link_device(struct vfio_pci_core_device *core,
 			 struct list_head *devices);
 
+int vfio_rs_create_workqueue(void);
+void vfio_rs_destroy_workqueue(void);
 void vfio_rs_init_delayed_work(struct delayed_work *dwork, work_func_t func);
 void vfio_rs_schedule_delayed_work(struct delayed_work *dwork, u32 ms);
 void vfio_rs_reschedule_delayed_work(struct delayed_work *dwork, u32 ms);
@@ -53,6 +66,9 @@ struct vfio_rs_params {
 	char ids[1024];
 	char driver_name[16];
 	char serialize[1024];
+	bool skip_clean_reset;
+	bool background_reset;
+	bool strict;
 	bool nointxmask;
 	bool disable_vga;
 	bool disable_idle_d3;

@@ -11,6 +11,7 @@ use crate::bindings;
 use core::ops::Deref;
 use kernel::{
     container_of,
+    error::to_result,
     prelude::*,
     types::Opaque, //
 };
@@ -24,10 +25,31 @@ pub(crate) trait Work: Send + Sync + 'static {
     fn run(&self) -> Option<u32>;
 }
 
+/// The workqueue of the module. Dropping it waits for all work.
+pub(crate) struct Queue(());
+
+impl Queue {
+    /// Creates the workqueue. There is one at most.
+    pub(crate) fn new() -> Result<Self> {
+        // SAFETY: There is no other one.
+        to_result(unsafe { bindings::vfio_rs_create_workqueue() })?;
+
+        Ok(Self(()))
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // SAFETY: It was created, and nothing schedules work any more.
+        unsafe { bindings::vfio_rs_destroy_workqueue() };
+    }
+}
+
 /// A [`Work`] that can be scheduled to run later.
 ///
-/// Does not run while the system is suspended. Dropping it cancels the work, and waits for it if it
-/// is running: that may sleep, and must not happen with a lock held that [`Work::run`] takes.
+/// It needs a [`Queue`], and does not run while the system is suspended. Dropping it cancels the
+/// work, and waits for it if it is running: that may sleep, and must not happen with a lock held
+/// that [`Work::run`] takes.
 ///
 /// # Invariants
 ///
@@ -71,6 +93,17 @@ impl<T: Work> DelayedWork<T> {
     pub(crate) fn cancel(&self) {
         // SAFETY: By the type invariants.
         unsafe { bindings::cancel_delayed_work(self.dwork.get()) };
+    }
+
+    /// Cancels pending work, or waits for it if it is running, and then does it once more here.
+    ///
+    /// The queue is frozen while the system sleeps, so that waiting for it might never end. The
+    /// caller makes sure that nothing schedules the work meanwhile. May sleep. Must not be called
+    /// with a lock held that [`Work::run`] takes.
+    pub(crate) fn run_now(&self) {
+        // SAFETY: By the type invariants.
+        unsafe { bindings::cancel_delayed_work_sync(self.dwork.get()) };
+        self.work.run();
     }
 
     /// # Safety

@@ -7,7 +7,9 @@
 use super::{
     member::{
         Binding,
-        Claim, //
+        Chore,
+        Claim,
+        Condition, //
     },
     Hardware,
     Membership, //
@@ -21,11 +23,14 @@ use super::{
 pub(crate) struct Opening<'a, H: Hardware>(pub(super) &'a Membership<H>);
 
 impl<H: Hardware> Opening<'_, H> {
-    /// Records that the member is open. `was_reset` says whether the open has reset it.
+    /// Records that the member is open. `was_reset` says whether the open has reset it, or found it
+    /// clean.
     pub(crate) fn succeed(self, was_reset: bool) {
         self.0.settle(|state| {
             state.claim = Claim::Open;
-            state.dirty &= !was_reset;
+            if was_reset || !state.is_dirty() {
+                state.condition = Condition::Unknown;
+            }
         });
         core::mem::forget(self);
     }
@@ -55,10 +60,19 @@ impl<H: Hardware> Closing<'_, H> {
         core::mem::forget(self);
     }
 
+    /// Leaves the rest of the close to work, which calls [`Hardware::finish_close`].
+    pub(crate) fn finish_later(self) {
+        self.0.begin_chore(Chore::FinishClose);
+        core::mem::forget(self);
+    }
+
     fn idle(&self, dirty: bool) {
         self.0.settle(|state| {
             state.claim = Claim::Idle;
-            state.dirty = dirty;
+            state.condition = match dirty {
+                true => Condition::Dirty,
+                false => Condition::Clean,
+            };
         });
     }
 }

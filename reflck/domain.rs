@@ -94,11 +94,11 @@ impl<H: Hardware> Domain<H> {
     ) {
         let mut members = self.members.lock();
 
-        self.end_transit(&mut members, member, change);
-        // A member that is still in use settles again later. A private domain has no reset but the
+        self.end_transit(&mut members, member, false, change);
+        // A member that is open settles again later. A private domain has no reset but the
         // function's own.
-        let is_used = member.state.access(&members).is_used();
-        if !is_used && !self.scope.is_private() && members.count_dirty() > 0 {
+        let is_idle = member.state.access(&members).claim == Claim::Idle;
+        if is_idle && !self.scope.is_private() && members.count_dirty() > 0 {
             self.attempt_reset(&mut members, &member.hardware);
         }
     }
@@ -115,7 +115,7 @@ impl<H: Hardware> Domain<H> {
     ) {
         let mut members = self.members.lock();
 
-        self.end_transit(&mut members, member, |state| state.binding = binding);
+        self.end_transit(&mut members, member, true, |state| state.binding = binding);
         let is_due = members.owed && members.count_dirty() > 0;
         // That a member in use defers the reset has been reported.
         if binding == Binding::Unbound && is_due && members.first_used().is_none() {
@@ -123,21 +123,44 @@ impl<H: Hardware> Domain<H> {
         }
     }
 
+    /// Resets the domain before `member` is opened, if that is dirty and the domain is unused.
+    ///
+    /// The obstacle to the reset at the last close may be gone. A function that can be reset
+    /// alone needs no more than that.
+    pub(super) fn reset_before_open(
+        self: &DelayedWork<Self>,
+        members: &mut Members<H>,
+        member: &Member<H>,
+    ) {
+        let is_due = member.state.access(members).is_dirty()
+            && !self.scope.is_private()
+            && !member.hardware.resets_alone()
+            && members.first_used().is_none();
+        if is_due {
+            self.attempt_reset(members, &member.hardware);
+        }
+    }
+
     fn end_transit(
         &self,
         members: &mut Members<H>,
         member: &Member<H>,
+        is_rebound: bool,
         change: impl FnOnce(&mut State<H::Context>),
     ) {
         let state = member.state.access_mut(members);
 
         change(state);
+        let (open, bound, dirty) = (
+            state.claim == Claim::Open,
+            state.binding != Binding::Unbound,
+            state.is_dirty(),
+        );
         member.hardware.notify(
             &self.scope,
-            Event::Settle {
-                open: state.claim == Claim::Open,
-                bound: state.binding != Binding::Unbound,
-                dirty: state.dirty,
+            match is_rebound {
+                true => Event::Rebound { open, bound, dirty },
+                false => Event::Settle { open, bound, dirty },
             },
         );
         self.settled.notify_all();

@@ -28,6 +28,8 @@ pub(crate) enum Purpose {
     Detach,
     /// A user resets a domain that it owns.
     HotReset,
+    /// The driver resets the function by its work.
+    Clean,
 }
 
 impl Purpose {
@@ -41,6 +43,7 @@ impl Purpose {
             Self::Attach => c"attach",
             Self::Detach => c"detach",
             Self::HotReset => c"hot-reset",
+            Self::Clean => c"clean",
         }
     }
 
@@ -49,8 +52,13 @@ impl Purpose {
     pub(super) fn is_interruptible(self) -> bool {
         match self {
             Self::Open | Self::Bind | Self::Attach | Self::HotReset => true,
-            Self::Close | Self::Unbind | Self::Detach => false,
+            Self::Close | Self::Unbind | Self::Detach | Self::Clean => false,
         }
+    }
+
+    /// Returns whether a member that is cleaning has to be idle again before.
+    pub(super) fn needs_idle(self) -> bool {
+        matches!(self, Self::Open | Self::Bind | Self::Attach)
     }
 }
 
@@ -65,6 +73,12 @@ pub(crate) enum Event<'a, H: Hardware> {
     Claim(Purpose, Delta),
     /// The member left transit. A reset may follow.
     Settle {
+        open: bool,
+        bound: bool,
+        dirty: bool,
+    },
+    /// The same, but its binding was in transit and not its claim.
+    Rebound {
         open: bool,
         bound: bool,
         dirty: bool,

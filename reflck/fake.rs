@@ -10,7 +10,10 @@
 #![cfg_attr(CONFIG_VFIO_PCI_RS_KUNIT_TEST, allow(dead_code))]
 
 use super::{
-    member::Claim,
+    member::{
+        Chore,
+        Claim, //
+    },
     Address,
     Binding,
     Event,
@@ -106,13 +109,24 @@ struct Account {
     is_bound: bool,
     is_rebinding: bool,
     is_dirty: bool,
+    /// It was used or touched, and not reset since. Unlike the reflck, this knows of every touch.
+    is_soiled: bool,
+    /// An open was asked for, and a reset of its domain may be attempted before.
+    is_wanted: bool,
+    /// The hardware can prove that it was not touched since its reset.
+    is_proven: bool,
+    /// A reset of it alone has worked.
+    resets_alone: bool,
+    /// Its next resets alone fail, so many times, with this error.
+    failing: (usize, Error),
     /// The user who asks for a hot reset owns it. No claim or result has come since.
     is_owned: bool,
     /// It has just become unused, and a reset of its domain may be attempted or deferred next.
     is_allowed: bool,
     /// It must be, before the next claim.
     is_due: bool,
-    /// It is about to leave its domain, or has just left it: the domain may still have its debt.
+    /// It is about to leave its domain, has just left it, or is about to join: the domain may have
+    /// its debt.
     is_leaving: bool,
     /// A failed reset of its domain will be retried.
     is_retry_due: bool,
@@ -130,6 +144,11 @@ impl Account {
             is_bound: false,
             is_rebinding: false,
             is_dirty: false,
+            is_soiled: true,
+            is_wanted: false,
+            is_proven: false,
+            resets_alone: false,
+            failing: (0, EIO),
             is_owned: false,
             is_allowed: false,
             is_due: false,
@@ -145,7 +164,24 @@ impl Account {
     }
 
     fn is_opening_or_closing(&self) -> bool {
-        matches!(self.claim, Claim::Opening | Claim::Closing)
+        matches!(self.claim, Claim::Opening | Claim::Closing) || self.is_cleaning()
+    }
+
+    fn is_cleaning(&self) -> bool {
+        matches!(self.claim, Claim::Cleaning(..))
+    }
+
+    /// Resets the function alone, unless it is to fail.
+    fn reset(&mut self) -> Result {
+        if self.failing.0 > 0 {
+            self.failing.0 -= 1;
+            return Err(self.failing.1);
+        }
+        self.is_soiled = false;
+        self.is_proven = true;
+        self.resets_alone = true;
+
+        Ok(())
     }
 }
 
@@ -226,6 +262,8 @@ impl Books {
         for function in settled.iter() {
             let account = &mut self.accounts[function.number];
             account.is_dirty = false;
+            account.is_soiled = false;
+            account.is_proven = true;
             account.is_retry_due = false;
             account.is_reset_owed = false;
         }
@@ -243,7 +281,7 @@ impl Books {
                     warn_on!(account.is_opening_or_closing() || account.is_rebinding);
                 }
                 // The retry of the close before it is not cancelled.
-                Purpose::Unbind => (),
+                Purpose::Unbind | Purpose::Clean => (),
                 _ => account.is_reset_owed |= core::mem::take(&mut account.is_retry_due),
             }
         }
@@ -254,6 +292,7 @@ impl Books {
                 .any(|(other, a)| other != number && a.is_opening_or_closing());
         let is_group_rebinding = self.any_in_iommu_group(number, |other| other.is_rebinding);
         let is_group_resetting = self.any_in_iommu_group(number, Account::is_opening_or_closing);
+        let is_group_cleaning = self.any_in_iommu_group(number, Account::is_cleaning);
         let account = &mut self.accounts[number];
         match purpose {
             Purpose::Open => {
@@ -270,7 +309,21 @@ impl Books {
                 warn_on!(account.is_rebinding);
                 warn_on!(account.is_bound == (purpose == Purpose::Bind));
                 warn_on!(purpose == Purpose::Attach && is_group_resetting);
+                let needs_idle = matches!(purpose, Purpose::Bind | Purpose::Attach);
+                warn_on!(needs_idle && account.is_cleaning());
+                warn_on!(purpose == Purpose::Bind && is_group_cleaning);
                 account.is_rebinding = true;
+            }
+            Purpose::Clean => {
+                let chore = match account.claim {
+                    Claim::Idle => Chore::Reset,
+                    Claim::Closing => Chore::FinishClose,
+                    _ => {
+                        warn_on!(true);
+                        return;
+                    }
+                };
+                account.claim = Claim::Cleaning(chore, 0);
             }
             Purpose::HotReset => return,
         }
@@ -278,10 +331,16 @@ impl Books {
     }
 
     /// Records that function `number` has left transit.
-    fn settle(&mut self, scope: &ResetScope, number: usize, open: bool, bound: bool, dirty: bool) {
+    fn settle(
+        &mut self,
+        scope: &ResetScope,
+        number: usize,
+        (open, bound, dirty): (bool, bool, bool),
+        is_rebound: bool,
+    ) {
         let account = &mut self.accounts[number];
-        let was_rebinding = account.is_rebinding;
-        if was_rebinding {
+        if is_rebound {
+            warn_on!(!account.is_rebinding);
             warn_on!(open != (account.claim == Claim::Open));
             warn_on!(dirty != account.is_dirty);
             account.is_rebinding = false;
@@ -292,22 +351,37 @@ impl Books {
                 // A failed open changes nothing, a successful one may have reset the function.
                 Claim::Opening => warn_on!(dirty != account.is_dirty && (dirty || !open)),
                 Claim::Closing => warn_on!(open),
+                Claim::Cleaning(Chore::FinishClose, _) => {
+                    warn_on!(open || dirty != account.is_soiled)
+                }
+                Claim::Cleaning(Chore::Reset, _) => {
+                    warn_on!(open || dirty && !account.is_dirty)
+                }
                 Claim::Idle | Claim::Open => warn_on!(true),
             };
+            // A close that does not leave it dirty has reset it.
+            if account.claim == Claim::Closing && !dirty {
+                account.is_soiled = false;
+                account.is_proven = true;
+            }
             account.claim = if open { Claim::Open } else { Claim::Idle };
             account.is_dirty = dirty;
+            if open {
+                account.is_soiled = true;
+                account.is_proven = false;
+            }
         }
 
         account.is_owned = false;
 
-        let is_attempted = match was_rebinding {
+        let is_attempted = match is_rebound {
             // A close has attempted it before, or a member that is bound settles again.
             true => {
                 !bound
                     && self.domain(scope).any(|(_, a)| a.is_reset_owed)
                     && self.domain(scope).all(|(_, a)| !a.is_used())
             }
-            false => !account.is_used() && !scope.is_private(),
+            false => account.claim == Claim::Idle && !scope.is_private(),
         };
         let (least, most) = self.count_dirty(scope);
         self.accounts[number].is_allowed = is_attempted && most > 0;
@@ -347,6 +421,42 @@ impl Fake {
         self.bus.books.lock().accounts[self.number].is_leaving = true;
     }
 
+    /// Touches the function as others than the driver can, while it is idle.
+    ///
+    /// The hardware notices that.
+    pub(crate) fn touch(&self) {
+        let account = &mut self.bus.books.lock().accounts[self.number];
+        account.is_soiled = true;
+        account.is_proven = false;
+    }
+
+    /// Lets the hardware claim that the function was not touched since its reset.
+    pub(crate) fn prove(&self) {
+        self.bus.books.lock().accounts[self.number].is_proven = true;
+    }
+
+    /// Makes the next `count` resets of the function alone fail with `error`.
+    pub(crate) fn fail_alone(&self, count: usize, error: Error) {
+        self.bus.books.lock().accounts[self.number].failing = (count, error);
+    }
+
+    /// Records a reset of the function alone that the reflck learns of by `Membership::forgive()`.
+    pub(crate) fn forgive(&self) {
+        self.bus.books.lock().accounts[self.number].is_dirty = false;
+    }
+
+    /// Says that a reset of the function alone has worked.
+    pub(crate) fn set_resets_alone(&self) {
+        self.bus.books.lock().accounts[self.number].resets_alone = true;
+    }
+
+    /// Records that the open in progress skips the reset of the function.
+    pub(crate) fn skip_reset(&self) {
+        let account = self.bus.books.lock().accounts[self.number];
+        warn_on!(account.claim != Claim::Opening);
+        warn_on!(account.is_dirty || account.is_soiled);
+    }
+
     pub(crate) fn is_resetting(&self) -> bool {
         self.bus.is_resetting.load(Relaxed)
     }
@@ -361,7 +471,10 @@ impl Fake {
 
 impl Drop for Fake {
     fn drop(&mut self) {
-        self.bus.books.lock().accounts[self.number] = Account::new(None);
+        let account = &mut self.bus.books.lock().accounts[self.number];
+        let is_dirty = account.is_dirty;
+        *account = Account::new(None);
+        account.is_dirty = is_dirty;
     }
 }
 
@@ -383,7 +496,8 @@ impl Hardware for Fake {
 
         let account = &mut books.accounts[self.number];
         warn_on!(account.scope != Some(*scope));
-        warn_on!(!account.is_allowed && !account.is_retry_due);
+        let is_wanted = account.is_wanted && account.is_dirty;
+        warn_on!(!account.is_allowed && !account.is_retry_due && !is_wanted);
         account.is_allowed = false;
         account.is_due = false;
         for (_, account) in books.domain(scope) {
@@ -419,6 +533,40 @@ impl Hardware for Fake {
         books.end_reset(owned)
     }
 
+    fn reset_alone(&self) -> Result {
+        fsleep(Delta::from_micros(1));
+        let account = &mut self.bus.books.lock().accounts[self.number];
+        warn_on!(!matches!(account.claim, Claim::Cleaning(Chore::Reset, _)));
+
+        account.reset()
+    }
+
+    fn finish_close(&self, force: bool, settle: impl FnOnce(bool)) -> Result {
+        fsleep(Delta::from_micros(1));
+        let result = {
+            let account = &mut self.bus.books.lock().accounts[self.number];
+            warn_on!(!matches!(
+                account.claim,
+                Claim::Cleaning(Chore::FinishClose, _)
+            ));
+            account.reset()
+        };
+        if result == Err(EAGAIN) && !force {
+            return result;
+        }
+        settle(result.is_err());
+
+        Ok(())
+    }
+
+    fn resets_alone(&self) -> bool {
+        self.bus.books.lock().accounts[self.number].resets_alone
+    }
+
+    fn is_untouched(&self, _wakes: u32) -> bool {
+        self.bus.books.lock().accounts[self.number].is_proven
+    }
+
     fn shares_iommu_group(&self, other: &Self) -> bool {
         self.number / 8 == other.number / 8
     }
@@ -430,8 +578,10 @@ impl Hardware for Fake {
         let number = self.number;
         let mut books = self.bus.books.lock();
         warn_on!(books.accounts[number].scope != Some(*scope));
+        let is_rebound = matches!(event, Event::Rebound { .. });
         match event {
             Event::Wait(purpose) => {
+                books.accounts[number].is_wanted |= purpose == Purpose::Open;
                 books.trace(fmt!("{number} waits to {}\n", name_of(purpose)));
             }
             Event::Claim(purpose, waited) => {
@@ -439,19 +589,20 @@ impl Hardware for Fake {
                 books.trace(fmt!("{number} is claimed to {}\n", name_of(purpose)));
                 books.claim(scope, number, purpose);
             }
-            Event::Settle { open, bound, dirty } => {
+            Event::Settle { open, bound, dirty } | Event::Rebound { open, bound, dirty } => {
                 let claim = if open { "open" } else { "not open" };
                 let binding = if bound { "bound" } else { "unbound" };
                 let dirtiness = if dirty { "dirty" } else { "clean" };
                 books.trace(fmt!("{number} is {claim}, {binding}, {dirtiness}\n"));
-                books.settle(scope, number, open, bound, dirty);
+                books.settle(scope, number, (open, bound, dirty), is_rebound);
             }
             Event::Deferred { user } => {
                 let user = usize::from(user.devfn);
                 books.log(fmt!("{number} is deferred by {user}\n"));
                 let account = &mut books.accounts[number];
-                // Only a retry runs while its member is in use: iommufd unbinds that.
-                warn_on!(user == number && !account.is_rebinding);
+                // Only a retry runs while its member is in use: iommufd unbinds that, or it is
+                // cleaning.
+                warn_on!(user == number && !account.is_rebinding && !account.is_cleaning());
                 warn_on!(!account.is_allowed && !account.is_retry_due);
                 account.is_allowed = false;
                 account.is_due = false;
@@ -544,7 +695,12 @@ impl Machine {
 
     /// Makes a function that is about to join the domain of `scope`.
     pub(crate) fn function(&self, scope: ResetScope, number: usize) -> Fake {
-        self.bus.books.lock().accounts[number] = Account::new(Some(scope));
+        let account = &mut self.bus.books.lock().accounts[number];
+        // Its debt from before does not count until it has joined.
+        let is_dirty = account.is_dirty;
+        *account = Account::new(Some(scope));
+        account.is_dirty = is_dirty;
+        account.is_leaving = is_dirty;
 
         Fake {
             number,
@@ -553,8 +709,12 @@ impl Machine {
     }
 
     pub(crate) fn join(&self, scope: ResetScope, number: usize) -> Result<Membership<Fake>> {
-        self.registry
-            .join(scope, self.function(scope, number), false)
+        let member = self
+            .registry
+            .join(scope, self.function(scope, number), false)?;
+        self.bus.books.lock().accounts[number].is_leaving = false;
+
+        Ok(member)
     }
 
     /// Adds a function that serialises its domain.

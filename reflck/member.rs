@@ -29,6 +29,17 @@ pub(super) enum Claim {
     Open,
     /// Being quiesced and reset, outside the reflck.
     Closing,
+    /// In the hands of the driver's work, outside the reflck, after so many attempts that failed.
+    Cleaning(Chore, usize),
+}
+
+/// The work on a member that is cleaning.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Chore {
+    /// Reset a function that has just been bound.
+    Reset,
+    /// Reset a function that was closed, and disable it.
+    FinishClose,
 }
 
 impl fmt::Display for Claim {
@@ -38,8 +49,20 @@ impl fmt::Display for Claim {
             Self::Opening => "opening",
             Self::Open => "open",
             Self::Closing => "closing",
+            Self::Cleaning(..) => "cleaning",
         })
     }
+}
+
+/// The account of the state that its users have left in a function.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Condition {
+    /// It is in use, or nothing has reset it since it was bound.
+    Unknown,
+    /// It was used and has not been reset since, the current use aside.
+    Dirty,
+    /// It has not been used since a reset. [`Hardware::is_untouched`] knows about others.
+    Clean,
 }
 
 /// The iommufd binding of a function.
@@ -66,8 +89,7 @@ impl<C> Binding<C> {
 pub(super) struct State<C> {
     pub(super) claim: Claim,
     pub(super) binding: Binding<C>,
-    /// The function was used and has not been reset since, the current use aside.
-    pub(super) dirty: bool,
+    pub(super) condition: Condition,
 }
 
 impl<C: Copy + Eq> State<C> {
@@ -78,9 +100,17 @@ impl<C: Copy + Eq> State<C> {
         self.claim != Claim::Idle || self.is_rebinding()
     }
 
-    /// Returns whether the function is being enabled or quiesced, which includes its reset.
-    fn is_opening_or_closing(&self) -> bool {
-        matches!(self.claim, Claim::Opening | Claim::Closing)
+    pub(super) fn is_dirty(&self) -> bool {
+        self.condition == Condition::Dirty
+    }
+
+    pub(super) fn is_cleaning(&self) -> bool {
+        matches!(self.claim, Claim::Cleaning(..))
+    }
+
+    /// Returns whether the function is being enabled, quiesced or reset.
+    pub(super) fn is_opening_or_closing(&self) -> bool {
+        matches!(self.claim, Claim::Opening | Claim::Closing) || self.is_cleaning()
     }
 
     fn is_rebinding(&self) -> bool {
@@ -99,12 +129,19 @@ pub(super) struct Member<H: Hardware> {
 }
 
 impl<H: Hardware> Member<H> {
-    /// Makes a member of the domain of `members`, idle and clean. It is not in the list yet.
-    pub(super) fn new(members: &Mutex<Members<H>>, hardware: H) -> Result<Arc<Self>> {
+    /// Makes an idle member of the domain of `members`. It is not in the list yet.
+    pub(super) fn new(
+        members: &Mutex<Members<H>>,
+        hardware: H,
+        is_dirty: bool,
+    ) -> Result<Arc<Self>> {
         let state = State {
             claim: Claim::Idle,
             binding: Binding::Unbound,
-            dirty: false,
+            condition: match is_dirty {
+                true => Condition::Dirty,
+                false => Condition::Unknown,
+            },
         };
 
         Ok(Arc::new(
@@ -156,14 +193,14 @@ impl<H: Hardware> Members<H> {
     pub(super) fn first_dirty(&self) -> Option<Arc<Member<H>>> {
         self.list
             .iter()
-            .find(|member| member.state.access(self).dirty)
+            .find(|member| member.state.access(self).is_dirty())
             .cloned()
     }
 
     pub(super) fn count_dirty(&self) -> usize {
         self.list
             .iter()
-            .filter(|member| member.state.access(self).dirty)
+            .filter(|member| member.state.access(self).is_dirty())
             .count()
     }
 
@@ -181,35 +218,52 @@ impl<H: Hardware> Members<H> {
 
     /// Returns whether a member in transit excludes that `member` goes in transit for `purpose`.
     ///
+    /// A member that is cleaning has to be idle again before its next user gets it. So has every
+    /// one before a dirty member is opened that only a reset of the unused domain can clean.
+    ///
     /// The IOMMU core refuses to attach a group while it resets a function in it that has ATS. So
     /// no member is enabled or quiesced while iommufd has another one of its group, and none is
-    /// attached while another one is enabled or quiesced. Binding does not attach the group yet,
-    /// and the IOMMU core allows to detach it at any time.
+    /// attached while another one is enabled or quiesced. Binding the first one of a group attaches
+    /// it as well, while a member that is cleaning may still be reset. The IOMMU core allows to
+    /// detach a group at any time.
     pub(super) fn excludes(&self, member: &Member<H>, purpose: Purpose) -> bool {
+        let needs_domain = purpose == Purpose::Open
+            && member.state.access(self).is_dirty()
+            && !member.hardware.resets_alone();
+
         self.list.iter().any(|other| {
             let state = other.state.access(self);
+            if core::ptr::eq(&**other, member) {
+                return state.is_cleaning() && purpose.needs_idle();
+            }
             let shares_group = || other.hardware.shares_iommu_group(&member.hardware);
-            let is_excluding = match purpose {
+
+            match purpose {
                 Purpose::Open | Purpose::Close => {
-                    (self.serialized && state.is_opening_or_closing())
+                    (needs_domain && state.is_cleaning())
+                        || (self.serialized && state.is_opening_or_closing())
                         || (state.is_rebinding() && shares_group())
                 }
                 Purpose::Attach => state.is_opening_or_closing() && shares_group(),
-                Purpose::Bind | Purpose::Unbind | Purpose::Detach | Purpose::HotReset => false,
-            };
-
-            is_excluding && !core::ptr::eq(&**other, member)
+                Purpose::Bind => state.is_cleaning() && shares_group(),
+                Purpose::Clean | Purpose::Unbind | Purpose::Detach | Purpose::HotReset => false,
+            }
         })
     }
 
     /// Records a successful reset of all members.
     pub(super) fn reset_done(&mut self) {
         self.resets += 1;
+        self.owed = false;
 
         // A state can only be changed while nothing else of `self` is borrowed.
         let list = core::mem::take(&mut self.list);
         for member in &list {
-            member.state.access_mut(self).dirty = false;
+            let state = member.state.access_mut(self);
+            state.condition = match state.claim {
+                Claim::Idle => Condition::Clean,
+                _ => Condition::Unknown,
+            };
         }
         self.list = list;
     }

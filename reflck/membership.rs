@@ -9,9 +9,11 @@ use super::{
         Opening,
         Rebinding, //
     },
+    cleaner::Cleaner,
     member::{
         Binding,
         Claim,
+        Condition,
         Member,
         Owned,
         State, //
@@ -21,6 +23,7 @@ use super::{
     Hardware,
     Purpose, //
 };
+use crate::bindings::work::DelayedWork;
 use kernel::{
     prelude::*,
     sync::Arc,
@@ -34,17 +37,26 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// `member` is in the list of the domain of `seat`.
+/// `member` is in the list of the domain of `seat`, and `cleaner` is its work.
 pub(crate) struct Membership<H: Hardware> {
-    member: Arc<Member<H>>,
-    seat: Seat<H>,
+    pub(super) member: Arc<Member<H>>,
+    pub(super) cleaner: Arc<DelayedWork<Cleaner<H>>>,
+    pub(super) seat: Seat<H>,
 }
 
 impl<H: Hardware> Membership<H> {
-    /// `member` must be in the list of the domain of `seat`.
-    pub(super) fn new(member: Arc<Member<H>>, seat: Seat<H>) -> Self {
+    /// `member` must be in the list of the domain of `seat`, and `cleaner` be its work.
+    pub(super) fn new(
+        member: Arc<Member<H>>,
+        cleaner: Arc<DelayedWork<Cleaner<H>>>,
+        seat: Seat<H>,
+    ) -> Self {
         // INVARIANT: By the requirement above.
-        Self { member, seat }
+        Self {
+            member,
+            cleaner,
+            seat,
+        }
     }
 
     pub(crate) fn hardware(&self) -> &H {
@@ -55,7 +67,14 @@ impl<H: Hardware> Membership<H> {
     pub(crate) fn is_dirty(&self) -> bool {
         let members = self.seat.members.lock();
 
-        self.member.state.access(&members).dirty
+        self.member.state.access(&members).is_dirty()
+    }
+
+    /// Records that the function was reset while it is being unbound. Takes the reflck.
+    pub(crate) fn forgive(&self) {
+        let mut members = self.seat.members.lock();
+
+        self.member.state.access_mut(&mut members).condition = Condition::Unknown;
     }
 
     /// Puts the member in transit with `change`.
@@ -77,6 +96,9 @@ impl<H: Hardware> Membership<H> {
 
         while members.waiting > 0 || members.excludes(&self.member, purpose) {
             self.seat.wait(&mut members, purpose)?;
+        }
+        if purpose == Purpose::Open {
+            self.seat.reset_before_open(&mut members, &self.member);
         }
         let changed = change(self.member.state.access_mut(&mut members))?;
         wait.end();
@@ -101,7 +123,7 @@ impl<H: Hardware> Membership<H> {
         })
     }
 
-    /// Claims an idle member for a user.
+    /// Claims an idle member for a user. If it is dirty, a reset of the domain is attempted before.
     ///
     /// Waits for a reset of the domain, and for iommufd to finish with other members of the IOMMU
     /// group. Fails with [`EBUSY`] if the member is not idle, or [`ERESTARTNOINTR`] if a signal
@@ -279,17 +301,24 @@ impl<H: Hardware> Membership<H> {
 }
 
 impl<H: Hardware> Drop for Membership<H> {
-    /// Waits for a reset of the domain. Takes the reflck, and after that the registry's lock. The
-    /// last member to leave waits for a retry that is running.
+    /// Waits for the work on the member, and for a reset of the domain. Takes the reflck, and after
+    /// that the registry's lock. The last member to leave waits for a retry that is running.
     fn drop(&mut self) {
+        self.finish_cleaning();
         let mut members = self.seat.members.lock();
 
         // vfio unregisters a device only after its last user has closed and unbound it.
         let state = self.member.state.access(&members);
         kernel::warn_on!(state.is_used() || state.binding != Binding::Unbound);
+        let is_dirty = state.is_dirty();
         members
             .list
             .retain(|other| !Arc::ptr_eq(other, &self.member));
+        drop(members);
+
+        if is_dirty {
+            self.seat.keep_debt(self.hardware().address());
+        }
     }
 }
 
@@ -318,7 +347,7 @@ impl<'a, H: Hardware> Wait<'a, H> {
     }
 
     fn notify(&self, event: Event<'_, H>) {
-        let Membership { member, seat } = self.membership;
+        let Membership { member, seat, .. } = self.membership;
 
         member.hardware.notify(&seat.scope, event);
     }

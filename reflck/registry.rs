@@ -3,11 +3,14 @@
 //! The registry of reset domains: joining, leaving, and the list in debugfs.
 
 use super::{
+    cleaner::Cleaner,
     domain::Domain,
     member::{
+        Condition,
         Member,
         State, //
     },
+    Address,
     Hardware,
     Membership,
     ResetScope, //
@@ -30,24 +33,43 @@ struct Entry<H: Hardware> {
     seats: usize,
 }
 
+/// The domains, and the dirty functions that have left them.
+struct Entries<H: Hardware> {
+    domains: KVec<Entry<H>>,
+    /// With room for all members.
+    debts: KVec<Address>,
+}
+
+impl<H: Hardware> Entries<H> {
+    fn seats(&self) -> usize {
+        self.domains.iter().map(|entry| entry.seats).sum()
+    }
+}
+
 /// The reset domains of a driver.
 #[pin_data]
 pub(crate) struct Registry<H: Hardware> {
     #[pin]
-    domains: Mutex<KVec<Entry<H>>>,
+    entries: Mutex<Entries<H>>,
 }
 
 impl<H: Hardware> Registry<H> {
     pub(crate) fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
-                domains <- new_mutex!(KVec::new(), "reset_domains"),
+                entries <- new_mutex!(
+                    Entries {
+                        domains: KVec::new(),
+                        debts: KVec::new(),
+                    },
+                    "reset_domains"
+                ),
             }),
             GFP_KERNEL,
         )
     }
 
-    /// Makes a function a member of the domain of `scope`, idle and clean.
+    /// Makes a function an idle member of the domain of `scope`, dirty if it was so when it left.
     ///
     /// Makes the domain if there is none. If `serialize` is set, no two members of the domain are
     /// opening or closing at the same time from now on. Fails with [`ENOMEM`] and no side effect.
@@ -59,20 +81,26 @@ impl<H: Hardware> Registry<H> {
         serialize: bool,
     ) -> Result<Membership<H>> {
         let seat = self.take_seat(scope)?;
-        let member = Member::new(&seat.members, hardware)?;
+        let address = hardware.address();
+        let member = Member::new(&seat.members, hardware, self.has_debt(address))?;
+        let cleaner = Cleaner::new(member.clone(), seat.domain.clone())?;
         let mut members = seat.members.lock();
         members.list.push(member.clone(), GFP_KERNEL)?;
         members.serialized |= serialize;
         drop(members);
+        self.clear_debt(address);
         // A hot reset that waits checks whether its caller owns the new member, too.
         seat.settled.notify_all();
 
-        Ok(Membership::new(member, seat))
+        Ok(Membership::new(member, cleaner, seat))
     }
 
     fn take_seat(self: &Arc<Self>, scope: ResetScope) -> Result<Seat<H>> {
-        let mut domains = self.domains.lock();
+        let mut entries = self.entries.lock();
 
+        let members = entries.seats() + 1;
+        entries.debts.reserve(members, GFP_KERNEL)?;
+        let domains = &mut entries.domains;
         let domain = match domains.iter_mut().find(|entry| entry.domain.scope == scope) {
             Some(entry) => {
                 entry.seats += 1;
@@ -96,6 +124,23 @@ impl<H: Hardware> Registry<H> {
             domain,
         })
     }
+
+    fn has_debt(&self, address: Address) -> bool {
+        self.entries
+            .lock()
+            .debts
+            .iter()
+            .any(|&debt| debt == address)
+    }
+
+    fn clear_debt(&self, address: Address) {
+        self.entries.lock().debts.retain(|debt| *debt != address);
+    }
+
+    /// Calls `f` with each dirty function that has left. Takes the registry's lock meanwhile.
+    pub(crate) fn for_each_debt(&self, f: impl FnMut(&Address)) {
+        self.entries.lock().debts.iter().for_each(f);
+    }
 }
 
 /// A seat in a domain, for one member. The last seat to go frees the domain.
@@ -112,10 +157,23 @@ impl<H: Hardware> Deref for Seat<H> {
     }
 }
 
+impl<H: Hardware> Seat<H> {
+    /// Records that the function at `address` is dirty when it leaves. Takes the registry's lock.
+    pub(super) fn keep_debt(&self, address: Address) {
+        // There is room for it.
+        let _ = self
+            .registry
+            .entries
+            .lock()
+            .debts
+            .push_within_capacity(address);
+    }
+}
+
 impl<H: Hardware> Drop for Seat<H> {
     /// Takes the registry's lock. The fields are dropped after that, with no lock held.
     fn drop(&mut self) {
-        self.registry.domains.lock().retain(|entry| {
+        self.registry.entries.lock().domains.retain(|entry| {
             if Arc::ptr_eq(&entry.domain, &self.domain) {
                 entry.seats -= 1;
             }
@@ -131,7 +189,7 @@ impl<H: Hardware> Drop for Seat<H> {
 impl<H: Hardware> fmt::Display for Registry<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut domains = KVec::new();
-        for entry in self.domains.lock().iter() {
+        for entry in self.entries.lock().domains.iter() {
             domains
                 .push(entry.domain.clone(), GFP_KERNEL)
                 .map_err(|_| fmt::Error)?;
@@ -149,9 +207,18 @@ impl<H: Hardware> fmt::Display for Registry<H> {
             }
             f.write_str("\n")?;
             for member in &members.list {
-                let State { claim, dirty, .. } = member.state.access(&members);
-                let dirty = if *dirty { "dirty" } else { "clean" };
-                f.write_fmt(fmt!("  {} {claim} {dirty}\n", member.hardware.address()))?;
+                let State {
+                    claim, condition, ..
+                } = member.state.access(&members);
+                let condition = match condition {
+                    Condition::Clean if member.hardware.is_untouched(0) => "clean",
+                    Condition::Clean | Condition::Unknown => "unknown",
+                    Condition::Dirty => "dirty",
+                };
+                f.write_fmt(fmt!(
+                    "  {} {claim} {condition}\n",
+                    member.hardware.address()
+                ))?;
             }
         }
 

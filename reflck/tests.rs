@@ -176,11 +176,11 @@ mod suite {
             machine.list()?,
             "slot 0000:02:00 resets 1\n  \
                0000:01:00.0 idle dirty\n  \
-               0000:01:00.1 open clean\n\
+               0000:01:00.1 open unknown\n\
              bus 0000:01 resets 0\n  \
-               0000:01:00.2 idle clean\n\
+               0000:01:00.2 idle unknown\n\
              private 0000:01:00.0 resets 0\n  \
-               0000:01:01.0 idle clean\n"
+               0000:01:01.0 idle unknown\n"
         );
         machine.log()?;
         close(&b, false)?;
@@ -210,7 +210,7 @@ mod suite {
             members.push(machine.join(scope, number)?, GFP_KERNEL)?;
             members.push(machine.join(scope, number + 8)?, GFP_KERNEL)?;
             list.write_fmt(fmt!(
-                "{scope} resets 0\n  {} idle clean\n  {} idle clean\n",
+                "{scope} resets 0\n  {} idle unknown\n  {} idle unknown\n",
                 at(number),
                 at(number + 8)
             ))
@@ -242,9 +242,9 @@ mod suite {
             assert_eq!(machine.functions(), 2);
             members[order[1]] = None;
             let expected = match order[2] {
-                0 => "resets 0, 0 idle clean",
-                1 => "resets 0, 1 idle clean",
-                _ => "resets 0, 2 idle clean",
+                0 => "resets 0, 0 idle unknown",
+                1 => "resets 0, 1 idle unknown",
+                _ => "resets 0, 2 idle unknown",
             };
             assert_eq!(machine.show()?, expected);
             members[order[2]] = None;
@@ -264,12 +264,12 @@ mod suite {
         assert_eq!(machine.show()?, "resets 1, 1 idle clean");
         open(&b)?;
         let c = machine.join(BUS, 2)?;
-        assert_eq!(machine.show()?, "resets 1, 1 open clean, 2 idle clean");
+        assert_eq!(machine.show()?, "resets 1, 1 open unknown, 2 idle unknown");
         close(&b, false)?;
 
         drop((b, c));
         let _d = machine.join(BUS, 3)?;
-        assert_eq!(machine.show()?, "resets 0, 3 idle clean");
+        assert_eq!(machine.show()?, "resets 0, 3 idle unknown");
 
         Ok(())
     }
@@ -279,34 +279,34 @@ mod suite {
         let machine = Machine::new()?;
         let a = machine.join(PRIVATE, 0)?;
 
-        for _ in 0..2 {
+        for condition in ["unknown", "clean"] {
             assert_eq!(a.close().err(), Some(EBUSY));
             assert_eq!(a.unbind().err(), Some(EBUSY));
             assert_eq!(a.attach().err(), Some(EBUSY));
             assert_eq!(a.detach().err(), Some(EBUSY));
             assert_eq!(
                 machine.show()?,
-                "private 0000:01:00.0 resets 0, 0 idle clean"
+                text_of(fmt!("private 0000:01:00.0 resets 0, 0 idle {condition}"))?.as_str()
             );
             let opening = a.open()?;
             assert_eq!(a.open().err(), Some(EBUSY));
             assert_eq!(a.close().err(), Some(EBUSY));
             assert_eq!(
                 machine.show()?,
-                "private 0000:01:00.0 resets 0, 0 opening clean"
+                text_of(fmt!("private 0000:01:00.0 resets 0, 0 opening {condition}"))?.as_str()
             );
             opening.succeed(true);
             assert_eq!(a.open().err(), Some(EBUSY));
             assert_eq!(
                 machine.show()?,
-                "private 0000:01:00.0 resets 0, 0 open clean"
+                "private 0000:01:00.0 resets 0, 0 open unknown"
             );
             let closing = a.close()?;
             assert_eq!(a.open().err(), Some(EBUSY));
             assert_eq!(a.close().err(), Some(EBUSY));
             assert_eq!(
                 machine.show()?,
-                "private 0000:01:00.0 resets 0, 0 closing clean"
+                "private 0000:01:00.0 resets 0, 0 closing unknown"
             );
             closing.settle(false);
         }
@@ -348,11 +348,12 @@ mod suite {
     fn open_that_resets_the_function_cleans_it() -> Result {
         let (machine, a, b) = with_dirty()?;
 
+        a.hardware().set_resets_alone();
         let opening = a.open()?;
-        assert_eq!(machine.show()?, "resets 0, 0 opening dirty, 1 idle clean");
+        assert_eq!(machine.show()?, "resets 0, 0 opening dirty, 1 idle unknown");
         opening.succeed(true);
         open(&b)?;
-        assert_eq!(machine.show()?, "resets 0, 0 open clean, 1 open clean");
+        assert_eq!(machine.show()?, "resets 0, 0 open unknown, 1 open unknown");
         // Nothing is owed, so nothing is deferred.
         close(&b, false)?;
         close(&a, false)?;
@@ -366,9 +367,11 @@ mod suite {
     fn open_without_a_reset_leaves_the_function_dirty() -> Result {
         let (machine, a, b) = with_dirty()?;
 
+        machine.fail_resets(1, EIO);
         a.open()?.succeed(false);
+        assert_eq!(machine.log()?, "0 resets 0 1, 1 dirty\n0 fails with -5\n");
         open(&b)?;
-        assert_eq!(machine.show()?, "resets 0, 0 open dirty, 1 open clean");
+        assert_eq!(machine.show()?, "resets 0, 0 open dirty, 1 open unknown");
         close(&b, false)?;
         assert_eq!(machine.log()?, "1 is deferred by 0\n");
         close(&a, false)?;
@@ -387,7 +390,10 @@ mod suite {
         assert!(a.closing().is_none());
 
         a.close()?.detach();
-        assert_eq!(machine.show()?, "resets 0, 0 closing clean, 1 idle clean");
+        assert_eq!(
+            machine.show()?,
+            "resets 0, 0 closing unknown, 1 idle unknown"
+        );
         if let Some(closing) = a.closing() {
             closing.settle(true);
         }
@@ -406,7 +412,7 @@ mod suite {
 
         close(&a, true)?;
         assert_eq!(machine.log()?, "0 is deferred by 1\n");
-        assert_eq!(machine.show()?, "resets 0, 0 idle dirty, 1 open clean");
+        assert_eq!(machine.show()?, "resets 0, 0 idle dirty, 1 open unknown");
         close(&b, true)?;
         assert_eq!(machine.log()?, "1 resets 0 1, 2 dirty\n");
         assert_eq!(machine.show()?, "resets 1, 0 idle clean, 1 idle clean");
@@ -445,14 +451,14 @@ mod suite {
         open(&a)?;
         let opening = b.open()?;
         close(&a, true)?;
-        assert_eq!(machine.show()?, "resets 0, 0 idle dirty, 1 opening clean");
+        assert_eq!(machine.show()?, "resets 0, 0 idle dirty, 1 opening unknown");
         opening.succeed(true);
 
         open(&a)?;
         let closing = b.close()?;
         close(&a, true)?;
         assert_eq!(machine.log()?, "0 is deferred by 1\n0 is deferred by 1\n");
-        assert_eq!(machine.show()?, "resets 0, 0 idle dirty, 1 closing clean");
+        assert_eq!(machine.show()?, "resets 0, 0 idle dirty, 1 closing unknown");
         closing.settle(false);
         assert_eq!(machine.log()?, "1 resets 0 1, 1 dirty\n");
 
@@ -494,7 +500,7 @@ mod suite {
         assert_eq!(machine.log()?, "0 resets 0, 1 dirty\n");
         assert_eq!(
             machine.show()?,
-            "resets 1, 0 idle clean\nbus 0000:02 resets 0, 1 open clean"
+            "resets 1, 0 idle clean\nbus 0000:02 resets 0, 1 open unknown"
         );
         close(&b, false)
     }
@@ -736,7 +742,7 @@ mod suite {
             machine.log()?,
             "0 resets its own 0 1\n0 resets its own 0 1\n"
         );
-        assert_eq!(machine.show()?, "resets 2, 0 open clean, 1 idle clean");
+        assert_eq!(machine.show()?, "resets 2, 0 open unknown, 1 idle clean");
 
         drop(b.unbind()?);
         assert_eq!(a.reset_owned(user_of(ME)), Err(EINVAL));
@@ -761,9 +767,9 @@ mod suite {
 
         machine.fail_resets(1, EIO);
         assert_eq!(a.reset_owned(user_of(ME)), Err(EIO));
-        assert_eq!(machine.show()?, "resets 0, 0 open clean, 1 idle dirty");
+        assert_eq!(machine.show()?, "resets 0, 0 open unknown, 1 idle dirty");
         a.reset_owned(user_of(ME))?;
-        assert_eq!(machine.show()?, "resets 1, 0 open clean, 1 idle clean");
+        assert_eq!(machine.show()?, "resets 1, 0 open unknown, 1 idle clean");
         give_back(b);
         give_back(a);
 

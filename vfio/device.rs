@@ -7,6 +7,8 @@
 
 use super::{
     core::CoreDevice,
+    function::Function,
+    record::Reset,
     Driver, //
 };
 use crate::bindings;
@@ -51,11 +53,19 @@ impl<T: Driver> Device<T> {
         unsafe { &*vdev.cast() }
     }
 
+    /// # Safety
+    ///
+    /// `pdev` must be bound to the driver for `'a`.
+    pub(super) unsafe fn of_bound<'a>(pdev: *mut bindings::pci_dev) -> &'a Self {
+        // SAFETY: By the requirements of this function; registering has set the driver data.
+        unsafe { &*bindings::dev_get_drvdata(&raw mut (*pdev).dev).cast() }
+    }
+
     fn core(&self) -> *mut bindings::vfio_pci_core_device {
         self.core.as_raw()
     }
 
-    fn pdev(&self) -> &pci::Device {
+    pub(super) fn pdev(&self) -> &pci::Device {
         // SAFETY: By the type invariants, the device is bound, so its PCI device exists.
         // `pci::Device` is a transparent wrapper of `struct pci_dev`.
         unsafe { &*(*self.core()).pdev.cast() }
@@ -74,14 +84,18 @@ impl<'a, T: Driver> ClosedDevice<'a, T> {
 
     /// Resumes, enables and resets the function, and prepares it for its user.
     ///
+    /// If `skip_untouched` is set, `VFIO_DEVICE_RESET` does nothing until the function is touched.
     /// Fails with the error of `vfio_pci_core_enable()` or, for Intel graphics, of
     /// `vfio_pci_igd_init()`, and disables the device again. May sleep; a function level reset
     /// takes 100 ms.
-    pub(crate) fn enable(self) -> Result<EnabledDevice<'a, T>> {
+    pub(crate) fn enable(self, skip_untouched: bool) -> Result<EnabledDevice<'a, T>> {
         let core = self.0.core();
 
         // SAFETY: The device is registered and, by the type of `self`, closed.
-        to_result(unsafe { bindings::vfio_pci_core_enable(core) })?;
+        to_result(unsafe {
+            (*core).skip_untouched = skip_untouched;
+            bindings::vfio_pci_core_enable(core)
+        })?;
         // SAFETY: It has just been enabled.
         match to_result(unsafe { bindings::vfio_rs_igd_init(core) }) {
             Ok(()) | Err(ENODEV) => (),
@@ -147,11 +161,23 @@ impl<'a, T: Driver> Quiesced<'a, T> {
         self.0.data()
     }
 
+    /// Records the reset of `function`, which is that of the device, unless it is still owed one.
+    ///
+    /// Returns whether it is.
+    pub(crate) fn record_reset(&self, function: &Function) -> bool {
+        let needs_reset = self.needs_reset();
+        if !needs_reset {
+            function.end_reset(Reset::Bare);
+        }
+
+        needs_reset
+    }
+
     /// Returns whether the function is still owed a reset since it was last open.
     ///
     /// If so, it cannot be reset alone, or its device lock or that of the bridge was held
     /// elsewhere.
-    pub(crate) fn needs_reset(&self) -> bool {
+    fn needs_reset(&self) -> bool {
         // SAFETY: The field is only written under `dev_set->lock`, which is held.
         unsafe { (*self.0.core()).needs_reset }
     }

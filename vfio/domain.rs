@@ -12,7 +12,8 @@ use super::{
         BoundFunction,
         Function, //
     },
-    pci::as_raw, //
+    pci::as_raw,
+    record::Reset, //
 };
 use crate::{
     bindings,
@@ -53,15 +54,36 @@ impl<'a> BoundFunction<'a> {
         // SAFETY: `devices` is valid, and does not move.
         unsafe { bindings::vfio_rs_init_list(devices.get()) };
         for member in members.iter() {
+            member.begin_reset();
             // SAFETY: The core device is initialised. Only this function links it, with the reflck
-            // held, as `members` proves.
-            unsafe { bindings::vfio_rs_link_device(member.core().as_raw(), devices.get()) };
+            // held, as `members` proves. The second call keeps it awake until its resumes are
+            // counted.
+            unsafe {
+                bindings::vfio_rs_link_device(member.core().as_raw(), devices.get());
+                bindings::vfio_rs_keep_awake(member.core().as_raw());
+            }
         }
 
         // SAFETY: `members` proves that its functions are neither opened, closed nor unregistered.
         // This empties the list.
-        to_result(unsafe {
+        let result = to_result(unsafe {
             bindings::vfio_pci_core_reset_devices(devices.get(), as_raw(self.pdev()))
-        })
+        });
+
+        for member in members.iter() {
+            if result.is_ok() {
+                member.end_reset(Reset::Shared);
+            }
+            // SAFETY: This pairs with `vfio_rs_keep_awake()`, and lets the function go to sleep.
+            unsafe { bindings::vfio_rs_put(member.core().as_raw()) };
+        }
+        // All at once, which takes as long as one.
+        for member in members.iter().filter(|_| result.is_ok()) {
+            // SAFETY: The core device is initialised, and so is its PCI device.
+            unsafe { bindings::vfio_rs_suspend(member.core().as_raw()) };
+            member.check_reach();
+        }
+
+        result
     }
 }

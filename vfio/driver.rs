@@ -70,6 +70,13 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
         shared: &Self::Shared,
     ) -> Result<Self::Data>;
 
+    /// Called after user space can open the device. The device lock of its function is held.
+    fn registered(data: &Self::Data);
+
+    /// Called when a reset of the function begins or an error was detected. The device lock is
+    /// held. Resets by the driver itself call it as well, except at close.
+    fn disturbed(data: &Self::Data);
+
     /// Called before a device waits for its last user in order to be unbound.
     ///
     /// Called with the device lock of its function held, which stays held.
@@ -83,10 +90,21 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// Opens the device for its first user. Called with its `dev_set->lock` held.
     fn open(device: ClosedDevice<'_, Self>) -> Result<EnabledDevice<'_, Self>>;
 
+    /// Returns whether the open in progress can skip the reset of the function, which it has woken.
+    fn is_clean(data: &Self::Data) -> bool;
+
+    /// Called while a device is disabled, by [`Driver::close`] or by an open that fails late.
+    ///
+    /// The function is quiesced. If this returns true, the driver calls [`Function::finish_close`]
+    /// from another context, instead of the rest of the close and of [`Driver::quiesced`].
+    ///
+    /// [`Function::finish_close`]: super::Function::finish_close
+    fn finish_later(data: &Self::Data) -> bool;
+
     /// Closes the device for its last user. Called with its `dev_set->lock` held.
     fn close(device: EnabledDevice<'_, Self>) -> DisabledDevice<'_, Self>;
 
-    /// Called once while a device is disabled, by [`Driver::close`] or by an open that fails late.
+    /// Called once while a device is disabled, unless [`Driver::finish_later`] returned true.
     fn quiesced(device: &Quiesced<'_, Self>);
 
     /// Binds a closed device to an iommufd context. Called with its `dev_set->lock` held.

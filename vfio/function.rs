@@ -12,7 +12,8 @@ use super::{
         has_virtual_functions,
         iommu_group_id,
         is_on_root_bus, //
-    }, //
+    },
+    record::Record, //
 };
 use crate::{
     bindings,
@@ -43,6 +44,18 @@ pub(crate) struct Function {
     core: ARef<CoreDevice>,
     address: Address,
     is_unbinding: Atomic<bool>,
+    record: Record,
+    flags: Flags,
+}
+
+/// The last close of a function. The owner of its claim uses them.
+pub(super) struct Flags {
+    /// Its user had opened it through a group without iommufd.
+    pub(super) was_in_group: Atomic<bool>,
+    /// The close is left to work, and `close()` does not know it yet.
+    pub(super) is_deferred: Atomic<bool>,
+    /// The work has not done it yet.
+    pub(super) is_half_closed: Atomic<bool>,
 }
 
 impl Function {
@@ -52,6 +65,12 @@ impl Function {
             core,
             address: address(pdev),
             is_unbinding: Atomic::new(false),
+            record: Record::new(),
+            flags: Flags {
+                was_in_group: Atomic::new(false),
+                is_deferred: Atomic::new(false),
+                is_half_closed: Atomic::new(false),
+            },
         }
     }
 
@@ -65,6 +84,14 @@ impl Function {
 
     pub(super) fn core(&self) -> &CoreDevice {
         &self.core
+    }
+
+    pub(super) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    pub(super) fn flags(&self) -> &Flags {
+        &self.flags
     }
 
     /// Returns the generic device, for log messages.

@@ -19,14 +19,15 @@
 //! in `rust/kernel/fwctl.rs`. Only `domain` knows the reflck, whose `Address` and `ResetScope` are
 //! plain data.
 //!
-//! - `params`, `dynamic_id`, `pci`, `core`
-//! - `function`, `trace`, `domain`, `owner`
+//! - `params`, `dynamic_id`, `pci`, `core`, `record`
+//! - `function`, `clean`, `trace`, `domain`, `owner`
 //! - `driver`, `device`
 //! - `pci_ops`, `ops`, `registration`
 //!
 //! C headers: [`include/linux/vfio.h`](srctree/include/linux/vfio.h),
 //! [`include/linux/vfio_pci_core.h`](srctree/include/linux/vfio_pci_core.h)
 
+mod clean;
 mod core;
 mod device;
 mod domain;
@@ -38,6 +39,7 @@ mod owner;
 mod params;
 mod pci;
 mod pci_ops;
+mod record;
 mod registration;
 mod trace;
 

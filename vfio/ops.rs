@@ -87,8 +87,12 @@ impl<T: Driver> Device<T> {
         });
 
         match result {
-            // The reference is for `unregister()`.
-            Ok(()) => _ = ARef::into_raw(core),
+            Ok(()) => {
+                // SAFETY: `data` is initialised, and remove cannot drop it before probe is over.
+                T::registered(unsafe { (*this).data() });
+                // The reference is for `unregister()`.
+                _ = ARef::into_raw(core);
+            }
             // SAFETY: The device is not registered, so there is no other reference to `data`.
             Err(_) => unsafe { (*this).data.assume_init_drop() },
         }

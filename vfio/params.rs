@@ -2,8 +2,8 @@
 
 //! The module parameters, which `bindings/helpers.c` defines.
 //!
-//! All but `driver_name` and `serialize` are those of vfio-pci, with the same names, types and
-//! permissions.
+//! All but `driver_name`, `serialize`, `skip_clean_reset`, `background_reset` and `strict` are
+//! those of vfio-pci, with the same names, types and permissions.
 
 use crate::bindings;
 use kernel::prelude::*;
@@ -17,6 +17,12 @@ pub(crate) struct Params {
     /// PCI IDs of devices whose functions must not be reset at the same time, separated by commas.
     /// Fixed at load.
     pub(crate) serialize: &'static CStr,
+    /// Skip the reset at open of a function that is proven clean. Can change at any time.
+    pub(crate) skip_clean_reset: bool,
+    /// Reset functions after close() has returned, and when they are bound. Can change at any time.
+    pub(crate) background_reset: bool,
+    /// Refuse to open a function that is dirty and cannot be reset. Can change at any time.
+    pub(crate) strict: bool,
     /// Do not use PCI 2.3 style INTx masking. Can change at any time.
     pub(crate) nointxmask: bool,
     /// Deny user space the legacy VGA addresses of a VGA device. Fixed at load.
@@ -41,6 +47,9 @@ impl Params {
                 ids: CStr::from_char_ptr((&raw const (*params).ids).cast()),
                 driver_name: CStr::from_char_ptr((&raw const (*params).driver_name).cast()),
                 serialize: CStr::from_char_ptr((&raw const (*params).serialize).cast()),
+                skip_clean_reset: (&raw const (*params).skip_clean_reset).read_volatile(),
+                background_reset: (&raw const (*params).background_reset).read_volatile(),
+                strict: (&raw const (*params).strict).read_volatile(),
                 nointxmask: (&raw const (*params).nointxmask).read_volatile(),
                 disable_vga: (&raw const (*params).disable_vga).read_volatile(),
                 disable_idle_d3: (&raw const (*params).disable_idle_d3).read_volatile(),

@@ -46,6 +46,8 @@ impl<T: Driver> PciVTable<T> {
         try_reset: Some(Self::try_reset_callback),
         hot_reset: Some(Self::hot_reset_callback),
         dependent_ids: Some(Self::dependent_ids_callback),
+        is_clean: Some(Self::is_clean_callback),
+        defer_disable: Some(Self::defer_disable_callback),
     };
 
     /// # Safety
@@ -57,6 +59,28 @@ impl<T: Driver> PciVTable<T> {
         let device = unsafe { Device::<T>::from_vdev(core.cast()) };
 
         T::quiesced(&Quiesced(device));
+    }
+
+    /// # Safety
+    ///
+    /// Called by `vfio_pci_core_enable()` with a registered device of this driver, with
+    /// `dev_set->lock` held.
+    unsafe extern "C" fn is_clean_callback(core: *mut bindings::vfio_pci_core_device) -> bool {
+        // SAFETY: By the requirements of this function.
+        let device = unsafe { Device::<T>::from_vdev(core.cast()) };
+
+        T::is_clean(device.data())
+    }
+
+    /// # Safety
+    ///
+    /// Called by `vfio_pci_core_disable()` with a registered device of this driver, with
+    /// `dev_set->lock` held.
+    unsafe extern "C" fn defer_disable_callback(core: *mut bindings::vfio_pci_core_device) -> bool {
+        // SAFETY: By the requirements of this function.
+        let device = unsafe { Device::<T>::from_vdev(core.cast()) };
+
+        T::finish_later(device.data())
     }
 
     /// # Safety

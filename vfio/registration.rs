@@ -73,7 +73,7 @@ impl<T: Driver> Registration<T> {
                     (*drv).probe = Some(VTable::<T>::probe_callback);
                     (*drv).remove = Some(VTable::<T>::remove_callback);
                     (*drv).sriov_configure = Some(VTable::<T>::sriov_configure_callback);
-                    (*drv).err_handler = &raw const bindings::vfio_pci_core_err_handlers;
+                    (*drv).err_handler = VTable::<T>::ERR_HANDLERS;
                     // vfio claims the DMA ownership of a group when user space opens it.
                     (*drv).driver_managed_dma = true;
                 }
@@ -138,6 +138,48 @@ impl<T: Driver> VTable<T> {
         },
         pin_init::zeroed(),
     ];
+
+    /// The handlers for resets log what the PCI core logs for drivers without them.
+    const ERR_HANDLERS: &'static bindings::pci_error_handlers = &bindings::pci_error_handlers {
+        error_detected: Some(Self::error_detected_callback),
+        reset_prepare: Some(Self::reset_prepare_callback),
+        reset_done: Some(Self::reset_done_callback),
+        ..pin_init::zeroed()
+    };
+
+    /// # Safety
+    ///
+    /// Called by the PCI bus with a device that is bound to the driver, and its lock held.
+    unsafe extern "C" fn error_detected_callback(
+        pdev: *mut bindings::pci_dev,
+        state: bindings::pci_channel_state_t,
+    ) -> bindings::pci_ers_result_t {
+        // SAFETY: By the requirements of this function.
+        unsafe {
+            T::disturbed(Device::<T>::of_bound(pdev).data());
+            bindings::vfio_pci_core_aer_err_detected(pdev, state)
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the PCI bus with a device that is bound to the driver, and its lock held.
+    unsafe extern "C" fn reset_prepare_callback(pdev: *mut bindings::pci_dev) {
+        // SAFETY: By the requirements of this function, the device is registered, or remove has not
+        // dropped its data yet.
+        let device = unsafe { Device::<T>::of_bound(pdev) };
+        dev_warn!(device.pdev(), "resetting\n");
+        T::disturbed(device.data());
+    }
+
+    /// # Safety
+    ///
+    /// As for `reset_prepare_callback()`.
+    unsafe extern "C" fn reset_done_callback(pdev: *mut bindings::pci_dev) {
+        // SAFETY: As in `reset_prepare_callback()`.
+        let device = unsafe { Device::<T>::of_bound(pdev) };
+        dev_warn!(device.pdev(), "reset done\n");
+    }
 
     /// # Safety
     ///

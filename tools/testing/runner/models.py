@@ -33,7 +33,7 @@ LOOM = {"RUSTFLAGS": "--cfg loom"}
 
 def inputs():
     """Returns the inputs of all models and mutants."""
-    driver = [REPO / "reflck.rs", REPO / "reflck", REPO / "vfio/dynamic_id.rs"]
+    driver = [REPO / "reflck.rs", REPO / "reflck", REPO / "vfio/dynamic_id.rs", REPO / "vfio/record.rs"]
     return [*driver, REPO / CRATE, TESTING / "Cargo.lock", MUTANTS, Path(__file__)]
 
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of the driver's `reflck.rs` and `vfio/dynamic_id.rs` on the host, with a stand-in for the
-//! kernel crate.
+//! Tests of the driver's `reflck.rs`, `vfio/dynamic_id.rs` and `vfio/record.rs` on the host, with a
+//! stand-in for the kernel crate.
 //!
 //! `reflck/tests.rs` has the tests that KUnit runs as well. The ones here need threads, allocations
 //! that fail or a clock that can be moved. With `--cfg loom` there are the models instead.
@@ -17,6 +17,8 @@ mod reflck;
 mod vfio {
     #[allow(dead_code)]
     pub(crate) mod dynamic_id;
+    #[cfg(not(loom))]
+    pub(crate) mod record;
 }
 
 #[cfg(not(loom))]
@@ -25,6 +27,8 @@ mod allocations;
 mod dynamic_ids;
 #[cfg(loom)]
 mod models;
+#[cfg(not(loom))]
+mod records;
 #[cfg(not(loom))]
 mod retries;
 #[cfg(not(loom))]

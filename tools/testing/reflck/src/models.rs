@@ -109,7 +109,7 @@ fn with_retry() -> (Machine, Member, Member) {
     (machine, a, b)
 }
 
-fn retry() -> JoinHandle<()> {
+fn run_work() -> JoinHandle<()> {
     spawn(|| while run_next().is_some() {})
 }
 
@@ -202,6 +202,50 @@ fn close_dirty(member: &Member) {
 fn open_and_close(member: &Member) {
     open(member);
     close_clean(member);
+}
+
+/// Opens a function, and skips its reset if it is clean.
+fn open_if_clean(member: &Member) {
+    let opening = member.open().unwrap();
+    pass(member);
+    if member.is_clean() {
+        member.hardware().skip_reset();
+    }
+    opening.succeed(true);
+}
+
+/// Leaves the rest of a close to work.
+fn close_later(member: &Member) {
+    let closing = member.close().unwrap();
+    pass(member);
+    closing.finish_later();
+}
+
+fn close_later_dirty(member: &Member) {
+    member.hardware().fail_alone(1, EIO);
+    close_later(member);
+}
+
+/// Uses two functions while work cleans the first one, and the second one if it is closed so.
+fn while_cleaning(
+    prepare: fn(&Member, &Member),
+    use_a: fn(&Member),
+    use_b: fn(&Member),
+) -> (usize, bool) {
+    let (machine, a, b) = two();
+    prepare(&a, &b);
+    let work = run_work();
+    let b = with(b, use_b);
+    use_a(&a);
+    done(work);
+    let members = [a, done(b)];
+    for member in &members {
+        member.finish_cleaning();
+    }
+    let found = (machine.resets(), members.iter().any(Member::is_dirty));
+    end(machine, members);
+
+    found
 }
 
 fn open_and_close_dirty(member: &Member) {
@@ -308,7 +352,7 @@ model!(listed_while_removed, 2, || {
 
     let thread = spawn(move || drop(a));
     let list = machine.show().unwrap();
-    assert!(["", "resets 0, 0 idle clean"].contains(&list.as_str()));
+    assert!(["", "resets 0, 0 idle unknown"].contains(&list.as_str()));
     done(thread);
     assert_empty(&machine);
 });
@@ -541,7 +585,7 @@ model!(retried_while_unbound, 2, || {
     bind_and_open(&a);
     close_dirty(&a);
 
-    let work = retry();
+    let work = run_work();
     unbind(&a);
     done(work);
     end(machine, [a, b]);
@@ -550,7 +594,7 @@ model!(retried_while_unbound, 2, || {
 model!(retried_while_sibling_is_opened, 2, || {
     let (machine, a, b) = with_retry();
 
-    let work = retry();
+    let work = run_work();
     open_and_close(&b);
     done(work);
     end(machine, [a, b]);
@@ -559,10 +603,10 @@ model!(retried_while_sibling_is_opened, 2, || {
 model!(retried_while_listed, 2, || {
     let (machine, a, b) = with_retry();
 
-    let work = retry();
+    let work = run_work();
     let list = machine.show().unwrap();
     assert!([
-        "resets 0 failed 1, 0 idle dirty, 1 idle clean",
+        "resets 0 failed 1, 0 idle dirty, 1 idle unknown",
         "resets 1, 0 idle clean, 1 idle clean"
     ]
     .contains(&list.as_str()));
@@ -573,7 +617,7 @@ model!(retried_while_listed, 2, || {
 model!(retried_while_open_fails, 2, || {
     let (machine, a, b) = with_retry();
 
-    let work = retry();
+    let work = run_work();
     fail_to_open(&a);
     done(work);
     end(machine, [a, b]);
@@ -582,7 +626,7 @@ model!(retried_while_open_fails, 2, || {
 model!(retried_while_the_dirty_one_is_removed, 2, || {
     let (machine, a, b) = with_retry();
 
-    let work = retry();
+    let work = run_work();
     drop(a);
     done(work);
     end(machine, [b]);
@@ -592,7 +636,7 @@ model!(retried_while_the_last_is_removed, 2, || {
     let (machine, a, b) = with_retry();
     drop(b);
 
-    let work = retry();
+    let work = run_work();
     drop(a);
     done(work);
     assert!(machine.attempts() <= 2);
@@ -630,10 +674,170 @@ model!(two_hot_resets_while_sibling_comes_and_goes, 3, || {
 model!(retried_while_one_is_opened_and_one_is_removed, 3, || {
     let (machine, a, b) = with_retry();
 
-    let work = retry();
+    let work = run_work();
     let b = spawn(move || drop(b));
     open_and_close_dirty(&a);
     done(b);
     done(work);
     end(machine, [a]);
+});
+
+model!(opened_while_cleaning, 2, || {
+    let (machine, a, b) = two();
+    open(&a);
+    close_later(&a);
+
+    let work = run_work();
+    open_if_clean(&a);
+    done(work);
+    end(machine, [a, b]);
+});
+
+model!(opened_while_cleaning_fails, 2, || {
+    let (machine, a, b) = two();
+    open(&a);
+    close_later_dirty(&a);
+
+    let work = run_work();
+    open_if_clean(&a);
+    // The bus reset came before the open.
+    assert_eq!(machine.resets(), 1);
+    done(work);
+    end(machine, [a, b]);
+});
+
+model!(touched_while_cleaning, 2, || {
+    let (machine, a, b) = two();
+    open(&a);
+    close_later(&a);
+
+    let work = run_work();
+    a.hardware().touch();
+    open_if_clean(&a);
+    done(work);
+    end(machine, [a, b]);
+});
+
+model!(interrupted_while_cleaning, 2, || {
+    let (machine, a, b) = two();
+    bind_and_open(&a);
+    close_later(&a);
+
+    let work = run_work();
+    unbind(&a);
+    let binding = interrupt(|| a.bind(ME));
+    pass(&a);
+    binding.bound(1);
+    done(work);
+    end(machine, [a, b]);
+});
+
+model!(attached_while_sibling_is_cleaning, 2, || {
+    let (machine, a, b) = two();
+    bind(&b, ME);
+    open(&a);
+    close_later(&a);
+
+    let work = run_work();
+    drop(b.attach().unwrap());
+    done(work);
+    end(machine, [a, b]);
+});
+
+model!(bound_while_sibling_is_cleaning, 2, || {
+    let (machine, a, b) = two();
+    open(&a);
+    close_later(&a);
+
+    let work = run_work();
+    bind(&b, ME);
+    done(work);
+    end(machine, [a, b]);
+});
+
+model!(hot_reset_while_sibling_is_cleaning, 2, || {
+    let (machine, a, b) = two();
+    open(&a);
+    open(&b);
+    close_later(&b);
+
+    let work = run_work();
+    hot_reset_and_close(&a);
+    done(work);
+    end(machine, [a, b]);
+});
+
+model!(removed_while_cleaning, 2, || {
+    let (machine, a, b) = two();
+    open(&a);
+    close_later(&a);
+
+    let work = run_work();
+    drop(a);
+    done(work);
+    end(machine, [b]);
+});
+
+model!(unbound_while_cleaning_fails, 3, || {
+    let prepare = |a: &Member, _: &Member| {
+        bind_and_open(a);
+        close_later_dirty(a);
+    };
+    assert_eq!(while_cleaning(prepare, unbind, |_| ()), (1, false));
+});
+
+model!(sibling_is_closed_while_cleaning_fails, 3, || {
+    let prepare = |a: &Member, b: &Member| {
+        open(a);
+        open(b);
+        close_later_dirty(a);
+    };
+    assert_eq!(while_cleaning(prepare, |_| (), close_dirty), (1, false));
+});
+
+model!(both_are_cleaned, 3, || {
+    let prepare = |a: &Member, b: &Member| {
+        open(a);
+        open(b);
+        close_later_dirty(a);
+        close_later_dirty(b);
+    };
+    let other = |_: &Member| while run_next().is_some() {};
+    assert_eq!(while_cleaning(prepare, |_| (), other), (1, false));
+});
+
+model!(new_one_is_opened_while_cleaning, 2, || {
+    let (machine, a, b) = two();
+    a.reset_later();
+
+    let work = run_work();
+    open_if_clean(&a);
+    close_clean(&a);
+    done(work);
+    end(machine, [a, b]);
+});
+
+model!(dirty_one_is_opened_while_new_one_is_reset, 2, || {
+    let (machine, a, b) = two();
+    machine.fail_resets(1, EIO);
+    open_and_close_dirty(&a);
+    b.reset_later();
+
+    let work = run_work();
+    open(&a);
+    // The bus reset came before the open.
+    assert_eq!(machine.resets(), 1);
+    close_clean(&a);
+    done(work);
+    end(machine, [a, b]);
+});
+
+model!(new_one_is_reset_while_sibling_is_retried, 2, || {
+    let (machine, a, b) = with_retry();
+    b.reset_later();
+
+    let work = run_work();
+    open_and_close(&b);
+    done(work);
+    end(machine, [a, b]);
 });

@@ -175,5 +175,5 @@ fn join_finds_the_domain_that_its_last_member_leaves() {
 
     leaver.unwrap().join().unwrap();
     let _b = joiner.unwrap().join().unwrap();
-    assert_eq!(machine.show().unwrap(), "resets 1, 1 idle clean");
+    assert_eq!(machine.show().unwrap(), "resets 1, 1 idle unknown");
 }

@@ -12,7 +12,8 @@ use kernel::{
         lock,
         wait,
         Condvar,
-        Mutex, //
+        Mutex,
+        MutexGuard, //
     }, //
 };
 use std::{
@@ -52,6 +53,18 @@ impl<T: Work> DelayedWork<T> {
 
     pub(crate) fn cancel(&self) {
         lock(&self.item.0.phase).delay = None;
+    }
+
+    /// Cancels the work, or waits for another thread that runs it, and runs it here.
+    pub(crate) fn run_now(&self) {
+        let item = &self.item.0;
+        let mut phase = lock(&item.phase);
+        while phase.is_running {
+            phase = wait(&item.done, phase);
+        }
+        phase.delay = None;
+        drop(phase);
+        self.work.run();
     }
 }
 
@@ -99,8 +112,26 @@ thread_local! {
 }
 
 impl Item {
+    /// Begins the work, if it is scheduled.
+    fn begin(self: &Arc<Self>, mut phase: MutexGuard<'_, Phase>) -> Option<Running> {
+        let delay = phase.delay.take()?;
+        phase.is_running = true;
+        let work = phase.work.expect("scheduled without work");
+
+        Some(Running {
+            item: self.clone(),
+            work,
+            delay,
+            again: None,
+        })
+    }
+
     fn schedule(self: &Arc<Self>, ms: u32) {
-        if lock(&self.phase).delay.replace(ms).is_none() {
+        self.schedule_locked(&mut lock(&self.phase), ms);
+    }
+
+    fn schedule_locked(self: &Arc<Self>, phase: &mut Phase, ms: u32) {
+        if phase.delay.replace(ms).is_none() {
             QUEUE.with_borrow_mut(|queue| queue.push_back(self.clone()));
         }
     }
@@ -111,21 +142,24 @@ pub(crate) struct Running {
     item: Arc<Item>,
     work: *const dyn Work,
     delay: u32,
+    again: Option<u32>,
 }
 
 impl Running {
-    pub(crate) fn finish(self) {
+    pub(crate) fn finish(mut self) {
         // SAFETY: Dropping the work waits until it is not running any more.
-        let again = unsafe { &*self.work }.run();
-        if let Some(ms) = again {
-            self.item.schedule(ms);
-        }
+        self.again = unsafe { &*self.work }.run();
     }
 }
 
 impl Drop for Running {
+    /// Schedules the work again if it asks for that, unless it was scheduled meanwhile.
     fn drop(&mut self) {
-        lock(&self.item.phase).is_running = false;
+        let mut phase = lock(&self.item.phase);
+        phase.is_running = false;
+        if let (None, Some(ms)) = (phase.delay, self.again) {
+            self.item.schedule_locked(&mut phase, ms);
+        }
         self.item.done.notify_all();
     }
 }
@@ -134,15 +168,9 @@ impl Drop for Running {
 pub(crate) fn begin() -> Option<Running> {
     loop {
         let item = QUEUE.with_borrow_mut(VecDeque::pop_front)?;
-        let mut phase = lock(&item.phase);
-        let Some(delay) = phase.delay.take() else {
-            continue;
-        };
-        phase.is_running = true;
-        let work = phase.work.expect("scheduled without work");
-        drop(phase);
-
-        return Some(Running { item, work, delay });
+        if let Some(running) = item.begin(lock(&item.phase)) {
+            return Some(running);
+        }
     }
 }
 

@@ -59,11 +59,11 @@ const WALKS: [(&str, Option<bool>, Walk); 10] = [
         let within = "vfio_device_fops_unl_ioctl";
         open(lab, faults, User::with_iommufd, within)
     }),
-    ("close_flr", Some(false), |lab, faults| {
+    // Either this task or a workqueue suspends and resumes the functions.
+    ("close_flr", None, |lab, faults| {
         let functions = [lab.topology.device("flr.0")?];
         close(lab, faults, &functions, Counts::flr(1))
     }),
-    // Either this task or a workqueue resumes the functions.
     ("close_bus_reset", None, |lab, faults| {
         close(lab, faults, &lab.topology.family("bus", 2)?, Counts::bus(1))
     }),

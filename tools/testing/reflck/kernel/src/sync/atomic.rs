@@ -1,28 +1,78 @@
 // SPDX-License-Identifier: GPL-2.0
 
-use super::backend::AtomicBool;
+use super::backend::{
+    AtomicBool,
+    AtomicU32, //
+};
 use std::sync::atomic::Ordering::SeqCst;
 
 pub struct Relaxed;
 pub struct Full;
 
-/// A flag. Every order of access is the strongest.
-pub struct Atomic<T>(AtomicBool, core::marker::PhantomData<T>);
+/// A type that an [`Atomic`] can hold.
+pub trait AtomicType: Copy {
+    type Repr;
 
-impl Atomic<bool> {
-    pub fn new(value: bool) -> Self {
-        Self(AtomicBool::new(value), core::marker::PhantomData)
+    fn new(value: Self) -> Self::Repr;
+    fn load(from: &Self::Repr) -> Self;
+    fn swap(with: &Self::Repr, value: Self) -> Self;
+}
+
+impl AtomicType for bool {
+    type Repr = AtomicBool;
+
+    fn new(value: Self) -> Self::Repr {
+        AtomicBool::new(value)
     }
 
-    pub fn load(&self, _: Relaxed) -> bool {
-        self.0.load(SeqCst)
+    fn load(from: &Self::Repr) -> Self {
+        from.load(SeqCst)
     }
 
-    pub fn store(&self, value: bool, _: Relaxed) {
-        self.0.store(value, SeqCst);
+    fn swap(with: &Self::Repr, value: Self) -> Self {
+        with.swap(value, SeqCst)
+    }
+}
+
+impl AtomicType for u32 {
+    type Repr = AtomicU32;
+
+    fn new(value: Self) -> Self::Repr {
+        AtomicU32::new(value)
     }
 
-    pub fn xchg(&self, value: bool, _: Full) -> bool {
-        self.0.swap(value, SeqCst)
+    fn load(from: &Self::Repr) -> Self {
+        from.load(SeqCst)
+    }
+
+    fn swap(with: &Self::Repr, value: Self) -> Self {
+        with.swap(value, SeqCst)
+    }
+}
+
+/// An atomic variable. Every order of access is the strongest.
+pub struct Atomic<T: AtomicType>(T::Repr);
+
+impl<T: AtomicType> Atomic<T> {
+    pub fn new(value: T) -> Self {
+        Self(T::new(value))
+    }
+
+    pub fn load(&self, _: Relaxed) -> T {
+        T::load(&self.0)
+    }
+
+    pub fn store(&self, value: T, _: Relaxed) {
+        T::swap(&self.0, value);
+    }
+
+    pub fn xchg(&self, value: T, _: Full) -> T {
+        T::swap(&self.0, value)
+    }
+}
+
+impl Atomic<u32> {
+    pub fn fetch_add(&self, value: u32, _: Relaxed) -> u32 {
+        self.0.fetch_add(value, SeqCst)
     }
 }

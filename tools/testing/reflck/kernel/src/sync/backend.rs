@@ -5,7 +5,10 @@
 #[cfg(loom)]
 pub use loom::{
     sync::{
-        atomic::AtomicBool,
+        atomic::{
+            AtomicBool,
+            AtomicU32, //
+        },
         Arc,
         Condvar,
         Mutex,
@@ -16,7 +19,10 @@ pub use loom::{
 #[cfg(not(loom))]
 pub use std::{
     sync::{
-        atomic::AtomicBool,
+        atomic::{
+            AtomicBool,
+            AtomicU32, //
+        },
         Arc,
         Condvar,
         Mutex,

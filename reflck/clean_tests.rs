@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of members that are clean, and of the work that cleans them, on fake hardware.
+//!
+//! KUnit runs them in the kernel, `cargo test` on the host. There the work runs when a test waits
+//! for it.
+
+use super::{
+    fake::{
+        anyone,
+        at,
+        close,
+        open,
+        Fake,
+        Machine,
+        BUS, //
+    },
+    Membership, //
+};
+use kernel::prelude::*;
+
+const ME: u8 = 1;
+
+/// Closes a member by work, and waits for that.
+fn close_later(member: &Membership<Fake>) -> Result {
+    member.close()?.finish_later();
+    member.finish_cleaning();
+
+    Ok(())
+}
+
+/// Opens a member, and skips its reset if it is clean. Returns whether it was.
+fn open_clean(member: &Membership<Fake>) -> Result<bool> {
+    let opening = member.open()?;
+    let is_clean = member.is_clean();
+    if is_clean {
+        member.hardware().skip_reset();
+    }
+    opening.succeed(true);
+
+    Ok(is_clean)
+}
+
+#[cfg_attr(CONFIG_VFIO_PCI_RS_KUNIT_TEST, kunit_tests(vfio_pci_rs_clean))]
+mod suite {
+    use super::*;
+
+    #[test]
+    fn closed_member_is_clean_for_one_open() -> Result {
+        let (machine, a, b) = Machine::with_two()?;
+
+        assert!(!open_clean(&a)?);
+        close(&a, false)?;
+        assert_eq!(machine.show()?, "resets 0, 0 idle clean, 1 idle unknown");
+        assert!(open_clean(&a)?);
+        assert!(!a.is_clean());
+        close_later(&a)?;
+        assert!(open_clean(&a)?);
+        close_later(&a)?;
+        assert!(!open_clean(&b)?);
+        assert_eq!(machine.log()?, "");
+
+        close_later(&b)
+    }
+
+    #[test]
+    fn touched_member_is_not_clean() -> Result {
+        let (machine, a, _b) = Machine::with_two()?;
+
+        open(&a)?;
+        close_later(&a)?;
+        a.hardware().touch();
+        assert_eq!(machine.show()?, "resets 0, 0 idle unknown, 1 idle unknown");
+        assert!(!open_clean(&a)?);
+
+        close_later(&a)
+    }
+
+    #[test]
+    fn work_that_cannot_clean_a_member_resets_the_domain() -> Result {
+        let (machine, a, b) = Machine::with_two()?;
+
+        a.hardware().fail_alone(1, EIO);
+        b.hardware().fail_alone(1, EIO);
+        open(&a)?;
+        open(&b)?;
+        close_later(&a)?;
+        assert_eq!(machine.show()?, "resets 0, 0 idle dirty, 1 open unknown");
+        close_later(&b)?;
+        assert_eq!(machine.show()?, "resets 1, 0 idle clean, 1 idle clean");
+        assert_eq!(
+            machine.log()?,
+            "0 is deferred by 1\n1 resets 0 1, 2 dirty\n"
+        );
+
+        Ok(())
+    }
+
+    #[test]
+    fn work_that_finds_a_lock_held_tries_again() -> Result {
+        let (machine, a, _b) = Machine::with_two()?;
+
+        a.hardware().fail_alone(6, EAGAIN);
+        open(&a)?;
+        close_later(&a)?;
+        assert_eq!(machine.show()?, "resets 0, 0 idle clean, 1 idle unknown");
+        a.hardware().fail_alone(7, EAGAIN);
+        open(&a)?;
+        close_later(&a)?;
+        assert_eq!(machine.log()?, "0 resets 0 1, 1 dirty\n");
+
+        Ok(())
+    }
+
+    #[test]
+    fn dirty_member_is_not_clean() -> Result {
+        let (machine, a, b) = Machine::with_two()?;
+
+        // Its last reset has worked, and nothing has touched it since, but its user.
+        a.reset_later();
+        a.finish_cleaning();
+        open(&b)?;
+        assert!(open_clean(&a)?);
+        close(&a, true)?;
+        a.hardware().prove();
+        assert!(!open_clean(&a)?);
+        close(&a, false)?;
+        assert_eq!(machine.log()?, "0 is deferred by 1\n");
+
+        close(&b, false)
+    }
+
+    #[test]
+    fn failed_reset_leaves_none_clean() -> Result {
+        let (machine, a, b) = Machine::with_two()?;
+
+        open(&b)?;
+        close(&b, false)?;
+        machine.fail_resets(1, EIO);
+        b.hardware().touch();
+        a.hardware().fail_alone(1, EIO);
+        open(&a)?;
+        close_later(&a)?;
+        assert_eq!(machine.show()?, "resets 0, 0 idle dirty, 1 idle unknown");
+        assert!(!open_clean(&b)?);
+
+        close(&b, false)
+    }
+
+    #[test]
+    fn new_member_is_reset_by_work() -> Result {
+        let (machine, a, b) = Machine::with_two()?;
+
+        a.hardware().fail_alone(3, EAGAIN);
+        a.reset_later();
+        a.finish_cleaning();
+        assert_eq!(machine.show()?, "resets 0, 0 idle clean, 1 idle unknown");
+        b.hardware().fail_alone(7, EAGAIN);
+        b.reset_later();
+        b.finish_cleaning();
+        assert_eq!(machine.show()?, "resets 0, 0 idle clean, 1 idle unknown");
+        b.hardware().fail_alone(1, EIO);
+        b.reset_later();
+        b.finish_cleaning();
+        assert_eq!(machine.show()?, "resets 0, 0 idle clean, 1 idle unknown");
+        assert!(open_clean(&a)?);
+
+        close_later(&a)
+    }
+
+    #[test]
+    fn new_member_that_is_in_use_is_left_alone() -> Result {
+        let (machine, a, b) = Machine::with_two()?;
+
+        open(&a)?;
+        a.reset_later();
+        a.finish_cleaning();
+        b.bind(ME)?.bound(1);
+        b.reset_later();
+        b.finish_cleaning();
+        assert_eq!(machine.show()?, "resets 0, 0 open unknown, 1 idle unknown");
+        close(&a, false)?;
+        drop(b.unbind()?);
+
+        Ok(())
+    }
+
+    #[test]
+    fn new_member_may_let_the_domain_be_reset() -> Result {
+        let (machine, a, _b) = Machine::with_two()?;
+
+        machine.fail_resets(1, EIO);
+        open(&a)?;
+        close(&a, true)?;
+        let c = machine.join(BUS, 2)?;
+        c.hardware().fail_alone(1, EIO);
+        machine.log()?;
+        c.reset_later();
+        c.finish_cleaning();
+        assert_eq!(machine.log()?, "2 resets 0 1 2, 1 dirty\n");
+
+        Ok(())
+    }
+
+    #[test]
+    fn open_of_a_dirty_member_resets_the_unused_domain_first() -> Result {
+        let (machine, a, b) = Machine::with_two()?;
+
+        machine.fail_resets(1, EIO);
+        open(&a)?;
+        close(&a, true)?;
+        machine.log()?;
+        let opening = a.open()?;
+        assert_eq!(machine.log()?, "0 resets 0 1, 1 dirty\n");
+        assert_eq!(machine.show()?, "resets 1, 0 opening clean, 1 idle clean");
+        opening.succeed(false);
+        open(&b)?;
+        machine.fail_resets(1, EIO);
+        close(&a, true)?;
+        // Not while a sibling is in use.
+        a.open()?.succeed(false);
+        assert_eq!(machine.log()?, "0 is deferred by 1\n");
+        close(&b, false)?;
+
+        close(&a, false)
+    }
+
+    #[test]
+    fn debt_outlives_the_membership() -> Result {
+        let (machine, a, b) = Machine::with_two()?;
+
+        machine.fail_resets(1, EIO);
+        open(&a)?;
+        close(&a, true)?;
+        drop(a);
+        let mut debts = 0;
+        machine.registry.for_each_debt(|address| {
+            debts += usize::from(*address == at(0));
+        });
+        assert_eq!(debts, 1);
+        let a = machine.join(BUS, 0)?;
+        assert_eq!(machine.show()?, "resets 0, 1 idle unknown, 0 idle dirty");
+        machine.registry.for_each_debt(|_| debts += 1);
+        assert_eq!(debts, 1);
+        machine.log()?;
+        a.hardware().fail_alone(1, EIO);
+        a.reset_later();
+        a.finish_cleaning();
+        assert_eq!(machine.log()?, "0 resets 1 0, 1 dirty\n");
+        drop(a);
+        drop(b);
+        machine.registry.for_each_debt(|_| debts += 1);
+        assert_eq!(debts, 1);
+
+        Ok(())
+    }
+
+    #[test]
+    fn debt_is_forgiven_by_a_reset_at_unbind() -> Result {
+        let (machine, a, _b) = Machine::with_two()?;
+
+        machine.fail_resets(1, EIO);
+        open(&a)?;
+        close(&a, true)?;
+        a.hardware().forgive();
+        a.forgive();
+        drop(a);
+        let a = machine.join(BUS, 0)?;
+        assert!(!a.is_dirty());
+
+        Ok(())
+    }
+
+    #[test]
+    fn hot_reset_cleans_idle_members_only() -> Result {
+        let (machine, a, b) = Machine::with_two()?;
+
+        open(&a)?;
+        a.reset_owned(anyone)?;
+        assert_eq!(machine.show()?, "resets 1, 0 open unknown, 1 idle clean");
+        assert!(open_clean(&b)?);
+        close(&a, false)?;
+
+        close(&b, false)
+    }
+
+    #[test]
+    fn member_that_leaves_is_cleaned_first() -> Result {
+        let (machine, a, b) = Machine::with_two()?;
+
+        open(&a)?;
+        a.close()?.finish_later();
+        drop(a);
+        assert_eq!(machine.show()?, "resets 0, 1 idle unknown");
+        drop(b);
+
+        Ok(())
+    }
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Members that are clean, and those that are put into the hands of their work.
+
+use super::{
+    member::{
+        Binding,
+        Chore,
+        Claim,
+        Condition,
+        Members, //
+    },
+    Event,
+    Hardware,
+    Membership,
+    Purpose, //
+};
+use kernel::time::Delta;
+
+impl<H: Hardware> Membership<H> {
+    /// Returns whether an open can skip the reset of the function, which it has just woken.
+    ///
+    /// The caller holds the [`Opening`]. Takes the reflck.
+    pub(crate) fn is_clean(&self) -> bool {
+        let members = self.seat.members.lock();
+
+        self.member.state.access(&members).condition == Condition::Clean
+            && self.hardware().is_untouched(1)
+    }
+
+    /// Lets work reset a function that has just been bound, unless it is in use already.
+    ///
+    /// A hot reset that waits goes first. If no two members may be reset at a time, the first open
+    /// does it. Takes the reflck.
+    pub(crate) fn reset_later(&self) {
+        let mut members = self.seat.members.lock();
+
+        let state = self.member.state.access(&members);
+        let is_idle = state.claim == Claim::Idle && state.binding == Binding::Unbound;
+        if is_idle && members.waiting == 0 && !members.serialized {
+            self.begin_chore_locked(&mut members, Chore::Reset);
+        }
+    }
+
+    /// Puts the member into the hands of its work. Takes the reflck.
+    pub(super) fn begin_chore(&self, chore: Chore) {
+        self.begin_chore_locked(&mut self.seat.members.lock(), chore);
+    }
+
+    fn begin_chore_locked(&self, members: &mut Members<H>, chore: Chore) {
+        self.member.state.access_mut(members).claim = Claim::Cleaning(chore, 0);
+        self.hardware().notify(
+            &self.seat.scope,
+            Event::Claim(Purpose::Clean, Delta::from_micros(0)),
+        );
+        self.cleaner.schedule(0);
+    }
+
+    /// Does the work on the member here, or waits for its end.
+    ///
+    /// Called when no user can open the member any more. Without its device lock, which the caller
+    /// may hold, the function is not reset. Takes the reflck.
+    pub(crate) fn finish_cleaning(&self) {
+        let is_cleaning = || {
+            let members = self.seat.members.lock();
+            self.member.state.access(&members).is_cleaning()
+        };
+
+        while is_cleaning() {
+            self.cleaner.run_now();
+        }
+    }
+}

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The resets of a function alone that keep it clean, and their record.
+//!
+//! C header: [`include/linux/vfio_pci_core.h`](srctree/include/linux/vfio_pci_core.h)
+
+use super::{
+    core::CoreDevice,
+    function::Function,
+    record::Reset, //
+};
+use crate::bindings;
+use kernel::{
+    error::to_result,
+    prelude::*,
+    sync::atomic::Relaxed, //
+};
+
+impl CoreDevice {
+    /// Returns how often the function was woken, modulo 2^32.
+    fn resumes(&self) -> u32 {
+        // SAFETY: The core device is initialised. The counter can change at any time.
+        unsafe { (&raw const (*self.as_raw()).resumes).read_volatile() }
+    }
+
+    /// Returns whether the function is a VF of a PF that user space can have.
+    fn has_user_pf(&self) -> bool {
+        // SAFETY: The core device is initialised. Only registering it sets the field.
+        unsafe { !(*self.as_raw()).sriov_pf_core_dev.is_null() }
+    }
+}
+
+impl Function {
+    /// Records that a reset of the function has begun, or that an error was detected.
+    pub(crate) fn disturb(&self) {
+        self.record().disturb();
+        // SAFETY: The core device is initialised. Its user can set the flag at any time.
+        unsafe { (&raw mut (*self.core().as_raw()).touched).write_volatile(true) };
+    }
+
+    /// Records that the driver begins a reset of the function.
+    pub(crate) fn begin_reset(&self) {
+        self.record().begin();
+    }
+
+    /// Records that the reset has worked, with the function awake since.
+    ///
+    /// The user of its PF can touch a VF at any time, so that is not recorded.
+    pub(super) fn end_reset(&self, reset: Reset) {
+        if !self.core().has_user_pf() {
+            self.record().end(reset, self.core().resumes());
+        }
+    }
+
+    /// Records that the user leaves, and that the driver begins a reset.
+    pub(crate) fn begin_close(&self) {
+        // SAFETY: The core device is initialised, and its user is about to leave.
+        let is_by_group = unsafe { !bindings::vfio_rs_is_bound_to_iommufd(self.core().as_raw()) };
+
+        self.flags().was_in_group.store(is_by_group, Relaxed);
+        self.begin_reset();
+    }
+
+    /// Ends the close of a function unless its work does, so that the next open finds it asleep.
+    ///
+    /// vfio-pci-core has put its runtime PM reference. May sleep, about 10 ms.
+    pub(crate) fn end_close(&self) {
+        if !self.flags().is_deferred.xchg(false, Relaxed) {
+            // SAFETY: The core device is initialised, and so is its PCI device.
+            unsafe { bindings::vfio_rs_suspend(self.core().as_raw()) };
+            self.check_reach();
+        }
+    }
+
+    /// Keeps the record of a reset only if the function is asleep and out of reach.
+    ///
+    /// Without D3hot, like most VFs, it still answers. The devices of the last user may then reach
+    /// it through a container that has mapped its BARs, and does not drop them at close. iommufd
+    /// maps no BARs but those of a dma-buf, which are revoked. Root can reach it through its
+    /// `resource` files, as it can a function in D3hot with `setpci`.
+    pub(super) fn check_reach(&self) {
+        // SAFETY: The core device is initialised, and so is its PCI device.
+        let (is_suspended, is_in_d3hot) = unsafe {
+            (
+                bindings::vfio_rs_is_suspended(self.core().as_raw()),
+                bindings::vfio_rs_is_in_d3hot(self.core().as_raw()),
+            )
+        };
+
+        if !is_suspended || !is_in_d3hot && self.flags().was_in_group.load(Relaxed) {
+            self.record().invalidate();
+        }
+    }
+
+    /// Returns whether nothing can have touched the idle function since it was last reset.
+    ///
+    /// It was woken `wakes` times by the driver since.
+    pub(crate) fn is_untouched(&self, wakes: u32) -> bool {
+        self.record().is_untouched(self.core().resumes(), wakes)
+    }
+
+    /// Returns whether a reset of the function alone has worked.
+    pub(crate) fn resets_alone(&self) -> bool {
+        self.record().resets_alone()
+    }
+
+    /// Returns whether the open of an untouched function can skip its reset.
+    ///
+    /// User space relies on a reset of the function alone later, which root may have disabled. One
+    /// that does not answer is left to the reset.
+    pub(crate) fn can_skip_reset(&self) -> bool {
+        // SAFETY: The device is on its bus while it is being opened.
+        let is_present = || unsafe { bindings::pci_device_is_present(self.as_raw()) };
+
+        self.resets_alone() && self.has_reset() && is_present()
+    }
+
+    /// Returns whether the kernel knows a reset of the function alone.
+    fn has_reset(&self) -> bool {
+        // SAFETY: `self` holds a reference to the device. Root can change the methods at any time.
+        unsafe { (&raw const (*self.as_raw()).reset_methods[0]).read_volatile() != 0 }
+    }
+
+    /// Returns whether work may reset the function, which is idle.
+    ///
+    /// The IOMMU core refuses to attach the group of a function with ATS during its reset, and a
+    /// user that opens it by its group would see that.
+    pub(crate) fn can_reset_later(&self) -> bool {
+        // SAFETY: `self` holds a reference to the device.
+        unsafe { !bindings::vfio_rs_pci_has_ats(self.as_raw()) }
+    }
+
+    /// Prepares to finish a close of the function by work. Returns false if it is better not to.
+    ///
+    /// The function does no DMA after that, nor interrupts. Once the user's domain is detached, the
+    /// default domain of the host must block a function that ignores the bus master bit. May sleep
+    /// until its requests are completed, 700 ms at most.
+    pub(crate) fn begin_half_close(&self) -> bool {
+        // SAFETY: The core device is initialised, and its user is about to leave.
+        let can_wait = unsafe { bindings::vfio_rs_begin_half_close(self.core().as_raw()) };
+        if can_wait {
+            self.flags().is_half_closed.store(true, Relaxed);
+            self.flags().is_deferred.store(true, Relaxed);
+        }
+
+        can_wait
+    }
+
+    /// Resets an idle function alone, by work. It is asleep after that.
+    ///
+    /// Fails with [`ENOTTY`] if it has no such reset, [`EBUSY`] if it has VFs, [`ENODEV`] if it
+    /// does not answer, [`EAGAIN`] if its device lock or that of the bridge is held elsewhere, or
+    /// the error of a resume. May sleep, about 100 ms.
+    pub(crate) fn reset_alone(&self) -> Result {
+        let core = self.core().as_raw();
+
+        if !self.has_reset() {
+            return Err(ENOTTY);
+        }
+        // SAFETY: The core device is initialised, and so is its PCI device.
+        to_result(unsafe { bindings::vfio_rs_wake(core) })?;
+        self.begin_reset();
+        // SAFETY: The device is bound, as remove waits for the work.
+        let result = to_result(unsafe { bindings::vfio_rs_try_reset_function(self.as_raw()) });
+        if result.is_ok() {
+            self.end_reset(Reset::Alone);
+        }
+        // SAFETY: This pairs with `vfio_rs_wake()`.
+        unsafe { bindings::vfio_rs_put_sync(core) };
+        self.check_reach();
+
+        result
+    }
+
+    /// Finishes a close after [`Function::begin_half_close`], by work. May sleep, about 100 ms.
+    ///
+    /// Calls `settle` with whether the function is still owed a reset: asleep if it is not, else in
+    /// D0, as its slot or bus may be reset next. Without `force`, fails with [`EAGAIN`] and no side
+    /// effect if the device lock or that of the bridge is held elsewhere.
+    pub(crate) fn finish_close(&self, force: bool, settle: impl FnOnce(bool)) -> Result {
+        let core = self.core().as_raw();
+
+        if !self.flags().is_half_closed.load(Relaxed) {
+            kernel::warn_on!(true);
+            settle(true);
+            return Ok(());
+        }
+
+        self.begin_reset();
+        // SAFETY: vfio-pci-core has asked for this, and the claim keeps others away.
+        let needs_reset = unsafe {
+            to_result(bindings::vfio_pci_core_finish_disable(core, force))?;
+            (*core).needs_reset
+        };
+        self.flags().is_half_closed.store(false, Relaxed);
+        // SAFETY: vfio-pci-core has left its reference.
+        let put = || unsafe { bindings::vfio_rs_put_sync(core) };
+        if needs_reset {
+            settle(true);
+            put();
+        } else {
+            self.end_reset(Reset::Bare);
+            put();
+            self.check_reach();
+            settle(false);
+        }
+
+        Ok(())
+    }
+}
