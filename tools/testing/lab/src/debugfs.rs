@@ -12,7 +12,8 @@ use crate::sysfs::Bdf;
 pub const DIRECTORY: &str = "/sys/kernel/debug/vfio_pci_rs";
 pub const FILE: &str = "/sys/kernel/debug/vfio_pci_rs/reset_domains";
 
-const STATES: [&str; 4] = ["idle", "opening", "open", "closing"];
+const STATES: [&str; 5] = ["idle", "opening", "open", "closing", "cleaning"];
+const CONDITIONS: [&str; 3] = ["unknown", "dirty", "clean"];
 const KINDS: [&str; 3] = ["slot", "bus", "private"];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,9 +32,10 @@ pub struct Domain {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     pub function: Bdf,
-    /// `idle`, `opening`, `open` or `closing`.
+    /// `idle`, `opening`, `open`, `closing` or `cleaning`.
     pub state: String,
     pub dirty: bool,
+    pub clean: bool,
 }
 
 /// Returns the text of the file.
@@ -64,12 +66,15 @@ fn parse(text: &str) -> Result<Vec<Domain>> {
         let invalid = || format!("reset_domains has an invalid line '{line}'");
         let words = line.split_whitespace().collect::<Vec<_>>();
         match words[..] {
-            [function, state, dirt @ ("dirty" | "clean")] if STATES.contains(&state) => {
+            [function, state, condition]
+                if STATES.contains(&state) && CONDITIONS.contains(&condition) =>
+            {
                 let domain = domains.last_mut().with_context(invalid)?;
                 domain.members.push(Member {
                     function: Bdf::parse(function)?,
                     state: state.to_owned(),
-                    dirty: dirt == "dirty",
+                    dirty: condition == "dirty",
+                    clean: condition == "clean",
                 });
             }
             [kind, name, "resets", resets, ref failed @ ..] if KINDS.contains(&kind) => {
@@ -104,6 +109,7 @@ slot 0000:02:00 resets 1
   0000:02:00.1 open clean
 bus 0000:03 resets 0 failed 2
   0000:03:00.0 idle dirty
+  0000:03:00.1 cleaning unknown
 private 0000:00:04.0 resets 0
   0000:00:04.0 closing clean
 ";
@@ -117,7 +123,10 @@ private 0000:00:04.0 resets 0
         assert_eq!(domains[0].dirty(), 1);
         let function = Bdf::parse("0000:02:00.1").expect("a valid address");
         let member = domains[0].member(&function).expect("a member");
-        assert_eq!((member.state.as_str(), member.dirty), ("open", false));
+        assert_eq!((member.state.as_str(), member.clean), ("open", true));
+        let member = &domains[1].members[1];
+        assert_eq!((member.state.as_str(), member.dirty), ("cleaning", false));
+        assert!(!member.clean);
     }
 
     #[test]

@@ -16,6 +16,12 @@ const WITH_DOMAINS: &str = "vfio_pci_rs";
 /// The driver whose name it can take.
 pub const REPLACED: &str = "vfio-pci";
 
+/// Parameters with which it resets functions when vfio-pci does, as most tests expect.
+pub const AS_C: [&str; 2] = ["skip_clean_reset=0", "background_reset=0"];
+
+/// Parameters with which it resets functions as it does by default.
+pub const CLEAN: [&str; 2] = ["skip_clean_reset=1", "background_reset=1"];
+
 /// The reason to skip a check that needs a module.
 pub const BUILT_IN: &str = "the driver is built into the kernel";
 
@@ -50,9 +56,17 @@ impl Driver {
         Ok(module_path(&self.module()).exists() && self.references()?.is_none())
     }
 
-    /// Loads the module with exactly these parameters, after removing it if it is loaded. Sets
-    /// the parameters of a driver that is built in, or fails.
+    /// Loads the module with exactly these parameters and [`AS_C`], after removing it if it is
+    /// loaded. Sets the parameters of a driver that is built in, or fails.
     pub fn load(&self, parameters: &[&str]) -> Result<()> {
+        match self.shows_domains() {
+            true => self.load_as_is(&[&AS_C, parameters].concat()),
+            false => self.load_as_is(parameters),
+        }
+    }
+
+    /// Loads the module like [`Driver::load`], with its own defaults.
+    pub fn load_as_is(&self, parameters: &[&str]) -> Result<()> {
         self.unload()?;
         // Opening a container requests this module without waiting for it.
         modprobe("vfio_iommu_type1", &[])?;
@@ -140,8 +154,15 @@ fn loaded(module: &str) -> Result<Option<String>> {
 }
 
 /// Loads a module and its dependencies, unless they are loaded or built in.
+///
+/// An error does not repeat the parameters, so that it is the same for drivers that need others.
 pub fn modprobe(module: &str, parameters: &[&str]) -> Result<()> {
-    run(Command::new("modprobe").arg(module).args(parameters)).map(drop)
+    let shown = format!("modprobe {module}");
+    run_as(
+        &shown,
+        Command::new("modprobe").arg(module).args(parameters),
+    )
+    .map(drop)
 }
 
 /// Removes a module; an error if it is in use or not loaded.
@@ -158,7 +179,12 @@ pub fn modinfo(module: &str, field: &str) -> Result<Vec<String>> {
 /// Runs a program and returns its output; an error with its messages if it fails.
 pub fn run(command: &mut Command) -> Result<String> {
     let shown = format!("{command:?}").replace('"', "");
-    let output = command.output().with_context(|| shown.clone())?;
+    run_as(&shown, command)
+}
+
+/// Runs a program like [`run`]; an error calls it `shown`.
+fn run_as(shown: &str, command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| shown.to_owned())?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let errors = text(&output.stderr);
     ensure!(output.status.success(), "{shown} failed: {}", errors.trim());
