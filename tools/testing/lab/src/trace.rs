@@ -27,7 +27,10 @@ const FLR: &str = "pcie_flr";
 const BUS_RESET: &str = "pci_bridge_secondary_bus_reset";
 const SLOT_RESET: &str = "pciehp_reset_slot";
 const BEGIN_RESET: &str = "pci_reset_bus";
+const OPEN: &str = "vfio_pci_core_enable";
 const RELEASE: &str = "vfio_device_fops_release";
+// A compiler may inline process_one_work().
+const WORK: &str = "worker_thread";
 const DEVICE_IOCTL: &str = "vfio_device_fops_unl_ioctl";
 
 /// The running function tracer. Dropping it stops it.
@@ -178,6 +181,11 @@ impl Event {
     fn chain_has(&self, function: &str) -> bool {
         self.chain.iter().any(|f| f == function)
     }
+
+    /// Binding a device to an iommufd, which opens it, is an ioctl, too.
+    fn is_asked_by_user(&self) -> bool {
+        self.chain_has(DEVICE_IOCTL) && !self.chain_has(OPEN)
+    }
 }
 
 impl Calls {
@@ -206,6 +214,21 @@ impl Calls {
         counts.bus + counts.slot
     }
 
+    /// Returns the resets from one time of the monotonic clock to another.
+    pub fn between(&self, start: Duration, end: Duration) -> Calls {
+        self.filter(|call| (start..end).contains(&call.time))
+    }
+
+    /// Returns the resets during a device's open.
+    pub fn at_open(&self) -> Calls {
+        self.filter(|call| call.chain_has(OPEN))
+    }
+
+    /// Returns the resets by work of the driver, for which no call of a user waits.
+    pub fn in_background(&self) -> Calls {
+        self.filter(|call| call.chain_has(WORK))
+    }
+
     /// Returns the resets during a device's close.
     pub fn at_release(&self) -> Calls {
         self.filter(|call| call.chain_has(RELEASE))
@@ -214,12 +237,12 @@ impl Calls {
     /// Returns the resets that the user of an open device requested (`VFIO_DEVICE_RESET`,
     /// `VFIO_DEVICE_PCI_HOT_RESET`).
     pub fn asked_by_user(&self) -> Calls {
-        self.filter(|call| call.chain_has(DEVICE_IOCTL))
+        self.filter(Event::is_asked_by_user)
     }
 
     /// Returns the resets that no user requested.
     pub fn by_driver(&self) -> Calls {
-        self.filter(|call| !call.chain_has(DEVICE_IOCTL))
+        self.filter(|call| !call.is_asked_by_user())
     }
 
     fn filter(&self, keep: impl Fn(&Event) -> bool) -> Calls {
@@ -324,7 +347,7 @@ mod tests {
     const TRACE: &str = "\
 # tracer: function
 #
-# entries-in-buffer/entries-written: 9/9   #P:2
+# entries-in-buffer/entries-written: 13/13   #P:2
 #
 #           TASK-PID     CPU#  |||||  TIMESTAMP  FUNCTION
            <...>-101     [000] .....    10.000001: pcie_flr <-pcie_reset_flr
@@ -344,18 +367,33 @@ mod tests {
  qemu-system-x86-200     [001] .....    12.0: <stack trace>
  => pci_bridge_secondary_bus_reset
  => vfio_device_fops_unl_ioctl
+ qemu-system-x86-200     [001] .....    13.0: pcie_flr <-pcie_reset_flr
+ qemu-system-x86-200     [001] .....    13.0: <stack trace>
+ => pcie_flr
+ => vfio_pci_core_enable
+ => vfio_device_fops_unl_ioctl
+   kworker/u8:1-33       [000] .....    13.5: pcie_flr <-pcie_reset_flr
+   kworker/u8:1-33       [000] .....    13.5: <stack trace>
+ => pcie_flr
+ => process_one_work
+ => worker_thread
 ";
 
     #[test]
     fn counts_by_kind_and_cause() {
         let calls = Calls(parse(TRACE).expect("a valid trace"));
-        assert_eq!(calls.counts(), Counts::new(2, 1, 1));
+        assert_eq!(calls.counts(), Counts::new(4, 1, 1));
         assert_eq!(calls.bus_or_slot(), 2);
         assert_eq!(calls.bus_reset(), Some(Duration::from_micros(11_000_001)));
         assert_eq!(calls.at_release().counts(), Counts::flr(1));
         assert_eq!(calls.at_release().0[0].task, "<...>-101");
         assert_eq!(calls.asked_by_user().counts(), Counts::bus(1));
-        assert_eq!(calls.by_driver().counts(), Counts::new(2, 0, 1));
+        assert_eq!(calls.by_driver().counts(), Counts::new(4, 0, 1));
+        // One is by a group, one by an iommufd.
+        assert_eq!(calls.at_open().counts(), Counts::flr(2));
+        assert_eq!(calls.in_background().counts(), Counts::flr(1));
+        let [from, to] = [11, 13].map(Duration::from_secs);
+        assert_eq!(calls.between(from, to).counts(), Counts::new(0, 1, 1));
         assert_eq!(calls.0[1].time, Duration::from_micros(10_000_002));
     }
 
