@@ -31,6 +31,13 @@ const HOT_RESET: &str = "vfio_pci_hot_reset ";
 const AFFECTED: &str = "vfio_pci_hot_reset_dep_devices ";
 const RESULT: &str = "vfio_pci_hot_reset_result ";
 
+/// The interface of the kernel by which QEMU opens functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    Groups,
+    Iommufd,
+}
+
 /// A running QEMU. Dropping it kills it.
 #[derive(Debug)]
 pub struct Qemu {
@@ -74,6 +81,17 @@ impl Qemu {
     /// Starts QEMU with `functions` assigned. Its messages are in `NAME.log` in `results`, its
     /// trace in `NAME.trace`.
     pub fn start(functions: &[Device], results: &Path, name: &str) -> Result<Self> {
+        Self::start_by(Access::Groups, functions, results, name, &[])
+    }
+
+    /// The same with more arguments, and by either interface.
+    pub fn start_by(
+        access: Access,
+        functions: &[Device],
+        results: &Path,
+        name: &str,
+        arguments: &[&str],
+    ) -> Result<Self> {
         let log = results.join(format!("{name}.log"));
         let log_file = File::create(&log).with_context(|| log.display().to_string())?;
         let trace = results.join(format!("{name}.trace"));
@@ -81,12 +99,20 @@ impl Qemu {
         let mut command = Command::new(PROGRAM);
         command
             .args(ARGUMENTS.split_whitespace())
+            .args(arguments)
             .arg("-qmp")
             .arg(format!("unix:{},server=on,wait=off", socket.display()))
             .arg("-D")
             .arg(&trace);
+        let by = match access {
+            Access::Groups => "",
+            Access::Iommufd => {
+                command.args(["-object", "iommufd,id=iommufd0"]);
+                ",iommufd=iommufd0"
+            }
+        };
         for (i, function) in functions.iter().enumerate() {
-            let device = format!("vfio-pci,host={},id=assigned{i}", function.bdf());
+            let device = format!("vfio-pci,host={},id=assigned{i}{by}", function.bdf());
             command.args(["-device", &device]);
         }
         let child = command
