@@ -46,6 +46,12 @@ class Benchmark:
         """Returns the ratio of the times to wake `count` functions and one."""
         return self.median(f"wake_{count}", key="wake_ns") / self.median("wake_1", key="wake_ns")
 
+    def least_ratio(self, pattern):
+        """Returns the least ratio of C's wall times to ours in the cases that match `pattern`."""
+        cases = [case for case in self.cases if re.fullmatch(pattern, case)]
+        # Without the time of QEMU itself, nothing may be left.
+        return min(self.wall(case, C) / max(self.wall(case), 1) for case in cases)
+
     def slowest_call(self):
         """Returns the most that a call takes longer than C's, in parts of C's time."""
         calls = [name for name in self.cases if name.startswith("data_path_")]
@@ -89,6 +95,10 @@ TARGETS = (
     ("wake 64 functions of a bus for its reset / one", lambda b: b.woken(64), "≤", 2),
     ("200 functions bound, vfio_pci_rs / vfio-pci",
      lambda b: b.ratio("probe_200", OURS, C), "≤", 1.05),
+    ("QEMU with 8 functions of one bus, or 7 VFs, started: vfio-pci / vfio_pci_rs, the least",
+     lambda b: b.least_ratio("qemu_(bus|vfs)_.*_start"), "≥", 4),
+    ("the same, stopped", lambda b: b.least_ratio("qemu_(bus|vfs)_.*_stop"), "≥", 8),
+    ("the same, stopped and started", lambda b: b.least_ratio("qemu_.*_restart"), "≥", 5),
     ("time of the slowest call of the data path beyond vfio-pci's, in parts of it",
      Benchmark.slowest_call, "≤", 0.02),
 )  # fmt: skip
@@ -125,7 +135,7 @@ def times(benchmark, key, scale, pattern):
     drivers, rows = benchmark.drivers, []
     for case in (case for case in benchmark.cases if re.match(pattern, case)):
         figures = {driver: benchmark.values(case, driver, key) for driver in drivers}
-        measured = figures.get(C) and figures.get(OURS)
+        measured = figures.get(C) and figures.get(OURS) and median(figures[OURS])
         ratio = f"{median(figures[C]) / median(figures[OURS]):.2f}" if measured else NOTHING
         cells = [spread(figures[driver], scale) for driver in drivers]
         losses = [lost(benchmark, case, driver) for driver in drivers]
@@ -169,6 +179,10 @@ Nothing fails because of them.
 ## Waking of functions before a bus reset, ms
 
 {times(benchmark, "wake_ns", 1e6, "wake_")}
+
+## Function resets with QEMU
+
+{times(benchmark, "function_resets", 1, "qemu_(bus|vfs)")}
 ## Calls on an open function, ns
 
 {times(benchmark, "call_ns", 1, "data_path_")}"""

@@ -27,6 +27,23 @@ impl<T> Done<T> {
     pub fn length(&self) -> Duration {
         self.end.saturating_sub(self.start)
     }
+
+    /// Returns the result and the times.
+    pub fn split(self) -> (T, Done<()>) {
+        let Done {
+            value,
+            start,
+            end,
+            processor,
+        } = self;
+        let times = Done {
+            value: (),
+            start,
+            end,
+            processor,
+        };
+        (value, times)
+    }
 }
 
 /// Does `work`, and returns its times.

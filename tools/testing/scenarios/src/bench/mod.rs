@@ -30,6 +30,8 @@
 //! - `function_resets`, `bus_resets`: the resets that were made (not in `selftest_*`);
 //! - `due`, `lost`: the resets that were due, and those among them that were not made;
 //! - `wake_ns`: how long ours woke functions before a bus reset (only in `wake_*`);
+//! - `whole_ns`, `at_open`, `by_qemu`, `at_close`, `in_background`: in `qemu_*`, the wall time with
+//!   that of QEMU itself, and the function resets by their causes;
 //! - `call_ns`: the only one in `data_path_*`, the time of one call in the fastest part of a round.
 
 use std::collections::BTreeMap;
@@ -51,6 +53,7 @@ use measure::Sample;
 mod data_path;
 pub(crate) mod measure;
 mod opens;
+mod qemu;
 mod wake;
 
 pub const C: &str = "vfio-pci";
@@ -81,6 +84,8 @@ pub struct Bench {
     rounds: usize,
     /// The directory of the kernel's selftests.
     selftests: PathBuf,
+    /// The directory of the results.
+    results: PathBuf,
     report: Report,
 }
 
@@ -119,6 +124,7 @@ pub const ALL: &[Part] = &[
     part("wake", wake::run),
     part("scale", opens::scale),
     part("probe", opens::probe),
+    part("qemu", qemu::run),
 ];
 
 impl Part {
@@ -199,7 +205,7 @@ impl Drop for Loaded<'_> {
 
 impl Bench {
     /// Checks that all drivers can be loaded.
-    pub fn new(topology: Topology, sets: &Path, selftests: PathBuf, rounds: usize) -> Result<Self> {
+    pub fn new(results: PathBuf, sets: &Path, selftests: PathBuf, rounds: usize) -> Result<Self> {
         let drivers = Competitor::all(sets);
         for competitor in &drivers {
             let _loaded = competitor.load()?;
@@ -215,18 +221,19 @@ impl Bench {
         };
         let cases = BTreeMap::new();
         Ok(Bench {
-            topology,
+            topology: Topology::read(&results)?,
             drivers,
             rounds,
             selftests,
+            results,
             report: Report { meta, cases },
         })
     }
 
     /// Writes the results.
-    pub fn write(&self, results: &Path) -> Result<()> {
+    pub fn write(&self) -> Result<()> {
         let text = serde_json::to_string(&self.report)?;
-        fs::write(results.join("bench.json"), text + "\n").context("bench.json")
+        fs::write(self.results.join("bench.json"), text + "\n").context("bench.json")
     }
 
     /// Loads each of the `drivers` in turn for some `work`, in each round, and adds the samples of
@@ -279,6 +286,16 @@ impl Bench {
             bound.release()?;
             Ok(samples)
         })
+    }
+
+    /// Returns the median of the wall times of all drivers in a case.
+    fn median(&self, case: &str) -> Result<u64> {
+        let samples = self.report.cases.get(case).into_iter();
+        let samples = samples.flat_map(|drivers| drivers.values().flatten());
+        let mut times: Vec<u64> = samples.map(|sample| sample["wall_ns"]).collect();
+        times.sort_unstable();
+        let median = times.get(times.len() / 2).copied();
+        median.with_context(|| format!("{case} was not measured"))
     }
 
     /// Returns exactly `count` functions of this family.

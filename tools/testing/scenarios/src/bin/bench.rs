@@ -11,7 +11,6 @@ use anyhow::Result;
 use clap::Parser;
 use guest::bench::{Bench, ALL};
 use guest::choose;
-use lab::topology::Topology;
 
 /// Measure the time to open and close functions, driver by driver.
 #[derive(Parser)]
@@ -42,12 +41,12 @@ fn main() -> Result<()> {
         results,
     } = Arguments::parse();
     let chosen = choose(ALL, &only, &[], |part| part.name)?;
-    let mut bench = Bench::new(Topology::read(&results)?, &sets, selftests, rounds.get())?;
+    let mut bench = Bench::new(results, &sets, selftests, rounds.get())?;
     for part in chosen {
         let start = Instant::now();
         println!("{}", part.name);
         part.run(&mut bench)?;
         println!("{}: {:.0} s", part.name, start.elapsed().as_secs_f64());
     }
-    bench.write(&results)
+    bench.write()
 }
