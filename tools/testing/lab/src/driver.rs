@@ -88,6 +88,12 @@ impl Driver {
         Ok(())
     }
 
+    /// Changes a parameter of the loaded driver.
+    pub fn set(&self, parameter: &str, on: bool) -> Result<()> {
+        let path = parameter_path(&self.module(), parameter);
+        write_attribute(&path, if on { "Y" } else { "N" })
+    }
+
     /// Returns whether [`Driver::load`] can set `parameter`.
     pub fn takes(&self, parameter: &str) -> Result<bool> {
         let path = parameter_path(&self.module(), parameter);

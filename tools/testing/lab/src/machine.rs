@@ -133,6 +133,18 @@ impl Lab {
         wait::until(wait::SETTLE, || self.driver.references(), gone).map(drop)
     }
 
+    /// Waits until `function` is neither used nor cleaned, if the driver shows that.
+    pub fn wait_idle(&self, function: &Bdf) -> Result<()> {
+        let idle = || -> Result<bool> {
+            let domain = self.domain_of(function)?;
+            let member = domain.as_ref().and_then(|domain| domain.member(function));
+            Ok(member.is_none_or(|member| member.state == "idle"))
+        };
+        let idle = wait::until(wait::SETTLE, idle, |idle| !matches!(idle, Ok(false)))?;
+        ensure!(idle, "{function} does not become idle");
+        Ok(())
+    }
+
     /// Returns the reset domains, if the driver shows them.
     pub fn domains(&self) -> Result<Vec<Domain>> {
         match self.driver.shows_domains() {
