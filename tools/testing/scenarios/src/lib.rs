@@ -8,6 +8,7 @@
 pub mod bench;
 pub mod faults;
 pub mod qemu;
+pub mod registers;
 pub mod scenarios;
 pub mod together;
 

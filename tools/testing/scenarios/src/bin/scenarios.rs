@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 use guest::choose;
+use guest::registers::{hold, HOLD};
 use guest::scenarios::ALL;
 use lab::machine::Lab;
 use lab::report::Report;
@@ -19,6 +20,9 @@ struct Arguments {
     /// Print the names of the scenarios.
     #[arg(long)]
     list: bool,
+    /// Only open this function, write to it and wait: the user for a scenario to kill.
+    #[arg(long = HOLD, hide = true, value_name = "FUNCTION")]
+    hold: Option<String>,
     /// The driver under test, by its name under /sys/bus/pci/drivers.
     #[arg(long, default_value = "vfio_pci_rs")]
     driver: String,
@@ -38,6 +42,9 @@ struct Arguments {
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
+    if let Some(function) = arguments.hold {
+        hold(&function)?;
+    }
     if arguments.list {
         ALL.iter()
             .for_each(|scenario| println!("{}", scenario.name));

@@ -20,6 +20,7 @@ mod hot_reset;
 mod kinds;
 mod kvm;
 mod locked;
+mod oracle;
 mod probe;
 mod tracing;
 mod vga;
@@ -50,6 +51,7 @@ pub const ALL: &[Scenario] = &[
     alone("closed_together", bridge::closed_together),
     compared("vga", vga::run),
     alone("tracepoints", tracing::run),
+    alone("oracle", oracle::run),
 ];
 
 const fn compared(name: &'static str, run: Run) -> Scenario {

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Registers that show the next user of a function what the last one left: a reset clears them, and
+//! D3hot, close and open do not.
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::FileExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use anyhow::{ensure, Context, Result};
+use lab::sysfs::Bdf;
+use lab::vfio::User;
+use vfio_bindings::bindings::vfio::{
+    VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_BAR4_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX,
+};
+use vfio_ioctls::VfioDevice;
+use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
+
+// linux/pci_regs.h
+const COMMAND: u64 = 0x04;
+const COMMAND_MEMORY: u16 = 0x02;
+const COMMAND_MASTER: u16 = 0x04;
+
+// QEMU's edu: its registers, and its buffer.
+const EDU: &str = "1234";
+const EDU_DMA_SOURCE: u64 = 0x80;
+const EDU_DMA_TARGET: u64 = 0x88;
+const EDU_DMA_COUNT: u64 = 0x90;
+const EDU_DMA_COMMAND: u64 = 0x98;
+const EDU_DMA_START_TO_MEMORY: u32 = 0x03;
+const EDU_BUFFER: u32 = 0x4_0000;
+
+const INTEL: &str = "8086";
+
+/// Any value of a register that is an address.
+const LEFT: u32 = 0x0125_4000;
+
+/// The registers of a kind of device, of 32 bits.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    bar: u32,
+    /// A place, and bits there with a value that a function that answers has.
+    answer: (u64, u32, u32),
+    /// A register that is 0 after a reset and keeps any address that is written to it.
+    register: u64,
+}
+
+/// Virtio's common configuration: the vector of changes, which is none, and the address of the
+/// queue's descriptors.
+const VIRTIO_RNG: Kind = Kind {
+    bar: VFIO_PCI_BAR4_REGION_INDEX,
+    answer: (0x10, u32::MAX, 0x0000_ffff),
+    register: 0x20,
+};
+
+/// STATUS, and TDBAL of the first queue.
+const IGB: Kind = Kind {
+    bar: VFIO_PCI_BAR0_REGION_INDEX,
+    answer: (0x08, 0xff00_0000, 0x8000_0000),
+    register: 0xe000,
+};
+
+/// The content of the register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    Zero,
+    Left,
+    Other(u32),
+    /// The function does not answer; this is read instead.
+    NoAnswer(u32),
+}
+
+impl fmt::Display for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Content::Zero => f.write_str("0"),
+            Content::Left => f.write_str("left"),
+            Content::Other(value) => write!(f, "{value:#x}"),
+            Content::NoAnswer(value) => write!(f, "no answer but {value:#x}"),
+        }
+    }
+}
+
+impl Kind {
+    fn of(function: &Bdf) -> Result<Self> {
+        let (vendor, _) = function.id()?;
+        Ok(if vendor == INTEL { IGB } else { VIRTIO_RNG })
+    }
+
+    fn content(self, read: impl Fn(u64) -> Result<u32>) -> Result<Content> {
+        let (at, mask, expected) = self.answer;
+        let answer = read(at)?;
+        if answer & mask != expected {
+            return Ok(Content::NoAnswer(answer));
+        }
+        Ok(match read(self.register)? {
+            0 => Content::Zero,
+            LEFT => Content::Left,
+            other => Content::Other(other),
+        })
+    }
+}
+
+/// An open function whose memory is enabled.
+pub struct Registers {
+    device: VfioDevice,
+    kind: Kind,
+}
+
+impl Registers {
+    pub fn open(user: &User, function: &Bdf) -> Result<Self> {
+        let device = user.device(function)?;
+        command(&device, COMMAND_MEMORY);
+        let kind = Kind::of(function)?;
+        Ok(Registers { device, kind })
+    }
+
+    pub fn content(&self) -> Result<Content> {
+        self.kind.content(|at| {
+            let mut bytes = [0xff; 4];
+            // An error is only logged.
+            self.device.region_read(self.kind.bar, &mut bytes, at);
+            Ok(u32::from_le_bytes(bytes))
+        })
+    }
+
+    /// Writes to the register.
+    pub fn write(&self) -> Result<()> {
+        let (bar, at) = (self.kind.bar, self.kind.register);
+        self.device.region_write(bar, &LEFT.to_le_bytes(), at);
+        written(self.content()?)
+    }
+}
+
+/// Sets bits of the command register.
+fn command(device: &VfioDevice, bits: u16) {
+    let mut command = [0; 2];
+    device.region_read(VFIO_PCI_CONFIG_REGION_INDEX, &mut command, COMMAND);
+    let command = u16::from_le_bytes(command) | bits;
+    device.region_write(
+        VFIO_PCI_CONFIG_REGION_INDEX,
+        &command.to_le_bytes(),
+        COMMAND,
+    );
+}
+
+/// Opens an edu, and makes it write to memory that it has not, 100 ms from now.
+pub fn start_dma(user: &User, edu: &Bdf) -> Result<VfioDevice> {
+    let device = user.device(edu)?;
+    command(&device, COMMAND_MEMORY | COMMAND_MASTER);
+    for (at, value) in [
+        (EDU_DMA_SOURCE, EDU_BUFFER),
+        (EDU_DMA_TARGET, LEFT),
+        (EDU_DMA_COUNT, 4),
+        (EDU_DMA_COMMAND, EDU_DMA_START_TO_MEMORY),
+    ] {
+        device.region_write(VFIO_PCI_BAR0_REGION_INDEX, &value.to_le_bytes(), at);
+    }
+    Ok(device)
+}
+
+/// A user opens the function, writes to the register and closes it.
+pub fn leave(function: &Bdf) -> Result<()> {
+    Registers::open(&User::new()?, function)?.write()
+}
+
+/// Returns the content that the next user of the function finds.
+pub fn find(function: &Bdf) -> Result<Content> {
+    Registers::open(&User::new()?, function)?.content()
+}
+
+/// Writes to the register of a function that is awake and has no user, as root can.
+pub fn write_as_root(function: &Bdf) -> Result<()> {
+    let config = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(function.path().join("config"))?;
+    let mut command = [0; 2];
+    config.read_exact_at(&mut command, COMMAND)?;
+    let command = u16::from_le_bytes(command) | COMMAND_MEMORY;
+    config.write_all_at(&command.to_le_bytes(), COMMAND)?;
+
+    let kind = Kind::of(function)?;
+    let path = function.path().join(format!("resource{}", kind.bar));
+    let file = OpenOptions::new().read(true).write(true).open(&path);
+    let file = file.with_context(|| path.display().to_string())?;
+    let size = usize::try_from(file.metadata()?.len())?;
+    let bar = MmapRegion::<()>::from_file(FileOffset::new(file, 0), size)
+        .with_context(|| path.display().to_string())?;
+    let registers = bar.as_volatile_slice();
+    let at = usize::try_from(kind.register)?;
+    registers.store(LEFT, at, Ordering::SeqCst)?;
+    written(kind.content(|at| Ok(registers.load(usize::try_from(at)?, Ordering::SeqCst)?))?)
+}
+
+fn written(content: Content) -> Result<()> {
+    ensure!(content == Content::Left, "the register has {content}");
+    Ok(())
+}
+
+/// A process that has a function open, and has written to its register or started its DMA.
+#[derive(Debug)]
+pub struct Holder(Child);
+
+/// The option by which a program runs [`hold`].
+pub const HOLD: &str = "hold";
+
+impl Holder {
+    pub fn start(function: &Bdf) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg(format!("--{HOLD}={function}"));
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let stdout = child.stdout.take().context("its output is piped")?;
+        let holder = Holder(child);
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        ensure!(line.trim_end() == HOLD, "a process did not open {function}");
+        Ok(holder)
+    }
+
+    /// Kills the process and waits for its end.
+    pub fn kill(mut self) -> Result<()> {
+        self.0.kill()?;
+        self.0.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // Both fail if it has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Opens the function at `address`, writes to its register or starts its DMA, reports that, and
+/// waits to be killed.
+pub fn hold(address: &str) -> Result<()> {
+    let function = Bdf::parse(address)?;
+    let user = User::new()?;
+    let _open = match function.id()? {
+        (vendor, _) if vendor == EDU => start_dma(&user, &function)?,
+        _ => {
+            let registers = Registers::open(&user, &function)?;
+            registers.write()?;
+            registers.device
+        }
+    };
+    println!("{HOLD}");
+    loop {
+        thread::park();
+    }
+}
+
+/// Resets everything below `port`, as root can behind the kernel's back.
+pub fn reset_below(port: &Bdf) -> Result<()> {
+    const BRIDGE_CONTROL: u64 = 0x3e;
+    const BUS_RESET: u16 = 0x40;
+
+    let config = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(port.path().join("config"))?;
+    let mut control = [0; 2];
+    config.read_exact_at(&mut control, BRIDGE_CONTROL)?;
+    let control = u16::from_le_bytes(control);
+    for control in [control | BUS_RESET, control] {
+        config.write_all_at(&control.to_le_bytes(), BRIDGE_CONTROL)?;
+        thread::sleep(lab::wait::STAY);
+    }
+    Ok(())
+}
+
+/// Returns the addresses in the BARs of an awake function.
+pub fn bars(function: &Bdf) -> Result<Vec<u8>> {
+    let config = fs::read(function.path().join("config"))?;
+    let bars = config.get(0x10..0x28);
+    bars.map(<[u8]>::to_vec)
+        .context("config space is too short")
+}

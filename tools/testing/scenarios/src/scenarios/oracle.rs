@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The content of a register that the next user of a function finds, by the ways in which a
+//! function changes hands.
+
+use anyhow::Result;
+use lab::driver;
+use lab::helper::DeviceLock;
+use lab::machine::{Lab, STUB};
+use lab::report::Test;
+use lab::topology::Device;
+use lab::vfio::User;
+
+use super::failed_reset::comes_clean;
+use crate::bench::measure::wait_asleep;
+use crate::registers::{find, leave, write_as_root, Content, Holder, Registers};
+
+const ZERO: Content = Content::Zero;
+const LEFT: Content = Content::Left;
+
+/// A way, and the contents found afterwards with vfio-pci and with ours.
+struct Way {
+    what: &'static str,
+    c: Content,
+    ours: Content,
+    run: fn(&Lab, &Functions) -> Result<Content>,
+}
+
+const fn way(
+    what: &'static str,
+    c: Content,
+    ours: Content,
+    run: fn(&Lab, &Functions) -> Result<Content>,
+) -> Way {
+    Way { what, c, ours, run }
+}
+
+/// A, B and C share a bus that only its reset cleans. FLR cleans the other one.
+struct Functions {
+    a: Device,
+    b: Device,
+    c: Device,
+    port: Device,
+    flr: Device,
+}
+
+/// A is used, unless another function is named.
+const WAYS: &[Way] = &[
+    way("close, open", ZERO, ZERO, closed),
+    way("kill, open", ZERO, ZERO, killed),
+    way("close and open beside an open function", LEFT, LEFT, beside),
+    way(
+        "close beside a stranger, bind it, open",
+        LEFT,
+        ZERO,
+        stranger_bound,
+    ),
+    way(
+        "close beside a stranger, unbind, bind both, open",
+        LEFT,
+        ZERO,
+        rebound,
+    ),
+    way(
+        "close beside a stranger, reload the driver, bind all, open",
+        LEFT,
+        LEFT,
+        reloaded,
+    ),
+    way(
+        "close while the reset fails, retry, open",
+        LEFT,
+        ZERO,
+        retried,
+    ),
+    way("with FLR: close, open", ZERO, ZERO, flr_closed),
+    way("with FLR: kill, open", ZERO, ZERO, flr_killed),
+    way("with FLR: close while locked, open", ZERO, ZERO, flr_locked),
+    way(
+        "with FLR: close, unbind, bind, open",
+        ZERO,
+        ZERO,
+        flr_rebound,
+    ),
+    way(
+        "with FLR: write while unbound, bind, open",
+        ZERO,
+        ZERO,
+        flr_unbound,
+    ),
+    way("with FLR: write while unused, open", ZERO, ZERO, flr_unused),
+];
+
+pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
+    let device = |role| lab.topology.device(role);
+    let functions = Functions {
+        a: device("bus.a")?,
+        b: device("bus.b")?,
+        c: device("bus.c")?,
+        port: device("bus.port")?,
+        flr: device("flr.0")?,
+    };
+    driver::modprobe("pci_stub", &[])?;
+    for Way { what, c, ours, run } in WAYS {
+        lab.driver.load_as_is(&[])?;
+        functions.port.write("reset_subordinate", "1")?;
+        let found = run(lab, &functions);
+        let expected = if lab.driver.shows_domains() { ours } else { c };
+        if let Some(found) = t.done(format!("{what}: can be tried"), found) {
+            t.eq(format!("left to the next user: {what}"), *expected, found);
+        }
+        lab.restore()?;
+    }
+    Ok(())
+}
+
+impl Functions {
+    fn bus(&self) -> [&Device; 3] {
+        [&self.a, &self.b, &self.c]
+    }
+
+    /// Binds A and B, and C to another driver, which forbids to reset the bus; A is used.
+    fn leave_beside_stranger(&self, lab: &Lab) -> Result<()> {
+        for device in [&self.a, &self.b] {
+            device.bind(lab.driver.name())?;
+        }
+        self.c.bind(STUB)?;
+        leave(&self.a)
+    }
+}
+
+fn closed(lab: &Lab, functions: &Functions) -> Result<Content> {
+    let _bound = lab.bind(functions.bus())?;
+    leave(&functions.a)?;
+    find(&functions.a)
+}
+
+fn killed(lab: &Lab, functions: &Functions) -> Result<Content> {
+    let _bound = lab.bind(functions.bus())?;
+    Holder::start(&functions.a)?.kill()?;
+    lab.wait_unreferenced()?;
+    find(&functions.a)
+}
+
+fn beside(lab: &Lab, functions: &Functions) -> Result<Content> {
+    let _bound = lab.bind(functions.bus())?;
+    // A group can have one user only.
+    let user = User::new()?;
+    let _other = user.open(&functions.b)?;
+    Registers::open(&user, &functions.a)?.write()?;
+    Registers::open(&user, &functions.a)?.content()
+}
+
+fn stranger_bound(lab: &Lab, functions: &Functions) -> Result<Content> {
+    functions.leave_beside_stranger(lab)?;
+    functions.c.bind(lab.driver.name())?;
+    find(&functions.a)
+}
+
+fn rebound(lab: &Lab, functions: &Functions) -> Result<Content> {
+    functions.leave_beside_stranger(lab)?;
+    functions.a.bind(lab.driver.name())?;
+    functions.c.bind(lab.driver.name())?;
+    find(&functions.a)
+}
+
+fn reloaded(lab: &Lab, functions: &Functions) -> Result<Content> {
+    functions.leave_beside_stranger(lab)?;
+    functions.bus().into_iter().try_for_each(|f| f.release())?;
+    lab.driver.load_as_is(&[])?;
+    let _bound = lab.bind(functions.bus())?;
+    find(&functions.a)
+}
+
+fn retried(lab: &Lab, functions: &Functions) -> Result<Content> {
+    let _bound = lab.bind(functions.bus())?;
+    let lock = DeviceLock::hold(&functions.c)?;
+    leave(&functions.a)?;
+    lab.wait_idle(&functions.a)?;
+    drop(lock);
+    if lab.driver.shows_domains() {
+        comes_clean(lab, &functions.a)?;
+    }
+    find(&functions.a)
+}
+
+fn flr_closed(lab: &Lab, functions: &Functions) -> Result<Content> {
+    let _bound = lab.bind([&functions.flr])?;
+    leave(&functions.flr)?;
+    find(&functions.flr)
+}
+
+fn flr_killed(lab: &Lab, functions: &Functions) -> Result<Content> {
+    let _bound = lab.bind([&functions.flr])?;
+    Holder::start(&functions.flr)?.kill()?;
+    lab.wait_unreferenced()?;
+    find(&functions.flr)
+}
+
+fn flr_locked(lab: &Lab, functions: &Functions) -> Result<Content> {
+    let _bound = lab.bind([&functions.flr])?;
+    let registers = Registers::open(&User::new()?, &functions.flr)?;
+    registers.write()?;
+    let lock = DeviceLock::hold(&functions.flr)?;
+    drop(registers);
+    wait_asleep(&functions.flr)?;
+    drop(lock);
+    find(&functions.flr)
+}
+
+fn flr_rebound(lab: &Lab, functions: &Functions) -> Result<Content> {
+    let _bound = lab.bind([&functions.flr])?;
+    leave(&functions.flr)?;
+    functions.flr.bind(lab.driver.name())?;
+    find(&functions.flr)
+}
+
+fn flr_unbound(lab: &Lab, functions: &Functions) -> Result<Content> {
+    write_as_root(&functions.flr)?;
+    let _bound = lab.bind([&functions.flr])?;
+    find(&functions.flr)
+}
+
+fn flr_unused(lab: &Lab, functions: &Functions) -> Result<Content> {
+    let _bound = lab.bind([&functions.flr])?;
+    wait_asleep(&functions.flr)?;
+    functions.flr.write("power/control", "on")?;
+    write_as_root(&functions.flr)?;
+    functions.flr.write("power/control", "auto")?;
+    wait_asleep(&functions.flr)?;
+    find(&functions.flr)
+}
