@@ -16,7 +16,7 @@ use lab::vfio::User;
 use lab::wait;
 use vmm_sys_util::eventfd::{EventFd, EFD_NONBLOCK};
 
-const INJECTOR: &str = "aer_inject";
+pub(super) const INJECTOR: &str = "aer_inject";
 
 // Uncorrectable errors (linux/pci_regs.h): a nonfatal and a fatal one.
 const COMPLETION_TIMEOUT: u32 = 0x0000_4000;
@@ -77,23 +77,28 @@ fn inject(
     error: u32,
     bus: usize,
 ) -> Result<()> {
-    let mut mark = Mark::here()?;
     let when = format!("at an error: {what}");
-    let lines = lab.counted(t, &when, Counts::bus(bus), || {
-        fs::write(format!("/dev/{INJECTOR}"), message(function, error))
-            .with_context(|| format!("injecting an error of {function}"))?;
-        let recovery = || mark.lines_with(&["device recovery"]);
-        wait::until(
-            wait::SETTLE,
-            recovery,
-            |lines| !matches!(lines, Ok(lines) if lines.is_empty()),
-        )
-    })?;
+    let lines = lab.counted(t, &when, Counts::bus(bus), || recover(function, error))?;
     let last = lines.last().map_or("", String::as_str);
     let outcome = last.rsplit(' ').next().unwrap_or("");
     let recovery = format!("the kernel's recovery: {what}");
     t.seen(recovery, "successful", outcome);
     Ok(())
+}
+
+/// Injects an error, and waits for the kernel's recovery. Returns the log lines about that.
+fn recover(function: &Bdf, error: u32) -> Result<Vec<String>> {
+    let mut mark = Mark::here()?;
+    fs::write(format!("/dev/{INJECTOR}"), message(function, error))
+        .with_context(|| format!("injecting an error of {function}"))?;
+    let recovery = || mark.lines_with(&["device recovery"]);
+    let some = |lines: &Result<Vec<String>>| !matches!(lines, Ok(lines) if lines.is_empty());
+    wait::until(wait::SETTLE, recovery, some)
+}
+
+/// Injects a nonfatal error.
+pub(super) fn inject_nonfatal(function: &Bdf) -> Result<()> {
+    recover(function, COMPLETION_TIMEOUT).map(drop)
 }
 
 /// Returns a `struct aer_error_inj` (`drivers/pci/pcie/aer_inject.c`).

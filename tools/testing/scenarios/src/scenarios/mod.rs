@@ -12,6 +12,7 @@ use lab::machine::Lab;
 use lab::report::{Report, Test};
 
 mod bridge;
+mod clean;
 mod drop_in;
 mod dynamic_ids;
 mod errors;
@@ -51,6 +52,8 @@ pub const ALL: &[Scenario] = &[
     alone("closed_together", bridge::closed_together),
     compared("vga", vga::run),
     alone("tracepoints", tracing::run),
+    alone("known_clean", clean::run),
+    alone("known_clean_tricks", clean::tricks),
     alone("oracle", oracle::run),
 ];
 

@@ -148,7 +148,8 @@ fn beside(lab: &Lab, functions: &Functions) -> Result<Content> {
     let user = User::new()?;
     let _other = user.open(&functions.b)?;
     Registers::open(&user, &functions.a)?.write()?;
-    Registers::open(&user, &functions.a)?.content()
+    let next = Registers::open(&user, &functions.a)?;
+    next.content()
 }
 
 fn stranger_bound(lab: &Lab, functions: &Functions) -> Result<Content> {

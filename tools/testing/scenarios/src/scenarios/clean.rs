@@ -1,0 +1,424 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A function that is proven clean is opened without a reset, and reset in the background after it
+//! was closed. Whatever may have touched it in between leads to a reset at open.
+
+use std::fs;
+use std::path::Path;
+use std::slice;
+use std::thread;
+
+use anyhow::{bail, ensure, Context, Result};
+use lab::debugfs::{Domain, Member};
+use lab::driver;
+use lab::helper::{DeviceLock, Marked};
+use lab::machine::{Lab, PF};
+use lab::report::Test;
+use lab::sriov::VirtualFunctions;
+use lab::sysfs::{write_attribute, Bdf};
+use lab::topology::Device;
+use lab::trace::Counts;
+use lab::vfio::{Opened, User};
+use lab::wait;
+
+use super::{errno, errors};
+use crate::bench::measure::wait_asleep;
+use crate::registers::{bars, reset_below, Content, Registers};
+
+const NONE: Counts = Counts::NONE;
+const VFS: usize = 7;
+
+const SKIP: &str = "skip_clean_reset";
+const BACKGROUND: &str = "background_reset";
+
+/// Whether the driver skips resets at open, and resets in the background.
+const POLICIES: [(bool, bool); 4] = [(true, false), (false, true), (false, false), (true, true)];
+
+const POWER_STATE: &str = "/sys/power/state";
+const POWER_TEST: &str = "/sys/power/pm_test";
+
+/// The resets of some functions that are opened and closed.
+#[derive(Debug, Clone, Copy)]
+struct Resets {
+    at_open: usize,
+    at_close: usize,
+    in_background: usize,
+}
+
+impl Resets {
+    fn of(functions: usize, skip: bool, background: bool) -> Self {
+        Resets {
+            at_open: if skip { 0 } else { functions },
+            at_close: if background { 0 } else { functions },
+            in_background: if background { functions } else { 0 },
+        }
+    }
+}
+
+pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
+    if !lab.driver.shows_domains() {
+        t.skip("resets of clean functions", "vfio-pci makes them");
+        return Ok(());
+    }
+    lab.driver.load_as_is(&[])?;
+    // Those with ATS may be reset at close.
+    let flr = lab.topology.family("flr", 6)?;
+    let functions = [&flr[..6], &lab.topology.family("pair", 2)?].concat();
+    of(lab, t, "functions of two buses", &functions, &User::new()?)?;
+
+    let pf = lab.topology.device(PF)?;
+    let enabled = VirtualFunctions::enable(&pf, VFS)?;
+    let vfs = enabled.devices();
+    match User::with_iommufd() {
+        Ok(user) => of(lab, t, "VFs of an iommufd", &vfs, &user)?,
+        Err(e) => t.skip("VFs of an iommufd", format!("{e:#}")),
+    }
+    // The container of the last user may still reach them: without D3hot, they answer.
+    let binding = lab.bind(&vfs)?;
+    settled(lab, &vfs)?;
+    for (when, skip) in [("bound", true), ("used", false)] {
+        let when = format!("VFs of groups, after they were {when}");
+        cycle(lab, t, &when, &vfs, Resets::of(VFS, skip, true))?;
+    }
+    binding.release()?;
+    drop(enabled);
+
+    lab.driver.load_as_is(&[&format!("{BACKGROUND}=0")])?;
+    let function = &functions[..1];
+    let binding = lab.counted(t, "at bind, none in the background", NONE, || {
+        lab.bind(function)
+    })?;
+    let first = Resets::of(1, false, false);
+    cycle(lab, t, "bound without a reset", function, first)?;
+    cycle(
+        lab,
+        t,
+        "closed with one",
+        function,
+        Resets::of(1, true, false),
+    )?;
+    binding.release()?;
+
+    lab.driver.load_as_is(&["disable_idle_d3=1"])?;
+    let binding = lab.bind(function)?;
+    unused(lab, function)?;
+    let awake = Resets::of(1, false, true);
+    cycle(lab, t, "awake while unused", function, awake)?;
+    binding.release()?;
+    lab.unreferenced(t)
+}
+
+/// Binds, opens and closes functions, each by one thread.
+fn of(lab: &Lab, t: &mut Test<'_>, what: &str, functions: &[Device], user: &User) -> Result<()> {
+    let count = functions.len();
+    let (binding, calls) = lab.tracer.count(|| {
+        let binding = lab.bind(functions)?;
+        settled(lab, functions)?;
+        Ok(binding)
+    })?;
+    lab.resets(t, &calls, &format!("at bind of {what}"), Counts::flr(count));
+    let in_background = calls.in_background().counts();
+    let at_bind = format!("resets in the background at bind of {what}");
+    t.eq(at_bind, Counts::flr(count), in_background);
+
+    let first = Resets::of(count, true, true);
+    cycle_of(lab, t, what, functions, user, first)?;
+    at_once(lab, t, what, functions, user)?;
+    for (skip, background) in POLICIES {
+        lab.driver.set(SKIP, skip)?;
+        lab.driver.set(BACKGROUND, background)?;
+        let when = format!("{what}, {SKIP}={skip}, {BACKGROUND}={background}");
+        let resets = Resets::of(count, skip, background);
+        cycle_of(lab, t, &when, functions, user, resets)?;
+    }
+    binding.release()
+}
+
+/// Opens functions by their groups and closes them.
+fn cycle(
+    lab: &Lab,
+    t: &mut Test<'_>,
+    when: &str,
+    functions: &[Device],
+    expected: Resets,
+) -> Result<()> {
+    cycle_of(lab, t, when, functions, &User::new()?, expected)
+}
+
+/// Opens and closes functions, one after the other, and waits until they are unused.
+fn cycle_of(
+    lab: &Lab,
+    t: &mut Test<'_>,
+    when: &str,
+    functions: &[Device],
+    user: &User,
+    expected: Resets,
+) -> Result<()> {
+    let at_open = Counts::flr(expected.at_open);
+    let opened = lab.counted(t, &format!("at open: {when}"), at_open, || {
+        open(user, functions)
+    })?;
+    let ((), calls) = lab.tracer.count(|| {
+        drop(opened);
+        unused(lab, functions)
+    })?;
+    let Resets {
+        at_close,
+        in_background,
+        ..
+    } = expected;
+    let all = Counts::flr(at_close + in_background);
+    lab.resets(t, &calls, &format!("after close: {when}"), all);
+    for (place, expected, got) in [
+        ("in close", at_close, calls.at_release()),
+        ("in the background", in_background, calls.in_background()),
+    ] {
+        let what = format!("resets {place}: {when}");
+        t.eq(what, Counts::flr(expected), got.counts());
+    }
+    Ok(())
+}
+
+/// An open that comes while the functions are cleaned waits, and finds them clean.
+fn at_once(
+    lab: &Lab,
+    t: &mut Test<'_>,
+    what: &str,
+    functions: &[Device],
+    user: &User,
+) -> Result<()> {
+    let opened = open(user, functions)?;
+    let (opened, calls) = lab.tracer.count(|| {
+        drop(opened);
+        open(user, functions)
+    })?;
+    let all = Counts::flr(functions.len());
+    for (when, expected, got) in [
+        ("before", all, calls.in_background()),
+        ("at", NONE, calls.at_open()),
+    ] {
+        let what = format!("resets {when} an open at once of {what}");
+        t.eq(what, expected, got.counts());
+    }
+    drop(opened);
+    settled(lab, functions)
+}
+
+fn open(user: &User, functions: &[Device]) -> Result<Vec<Opened>> {
+    let opened = functions.iter().map(|function| user.open(function));
+    opened.collect()
+}
+
+/// Waits until the functions are idle, clean and asleep, if they may sleep.
+fn settled(lab: &Lab, functions: &[Device]) -> Result<()> {
+    let unsettled = || -> Result<Option<String>> {
+        let domains = lab.domains()?;
+        let member = |function: &Bdf| domains.iter().find_map(|domain| domain.member(function));
+        let unsettled = |member: &Member| member.state != "idle" || !member.clean;
+        let mut members = functions.iter().filter_map(|function| member(function));
+        Ok(members
+            .find(|member| unsettled(member))
+            .map(|member| format!("{member:?}")))
+    };
+    let done = |unsettled: &Result<Option<String>>| matches!(unsettled, Ok(None));
+    if let Some(unsettled) = wait::until(wait::SETTLE, unsettled, done)? {
+        bail!("a function does not come clean: {unsettled}");
+    }
+    unused(lab, functions)
+}
+
+/// Waits until the functions are idle, and asleep, if they may sleep.
+fn unused(lab: &Lab, functions: &[Device]) -> Result<()> {
+    functions.iter().try_for_each(|f| lab.wait_idle(f))?;
+    let awake = driver::parameter_path(&lab.driver.module(), "disable_idle_d3");
+    match fs::read_to_string(awake)?.trim_end() {
+        "Y" => Ok(()),
+        _ => functions.iter().try_for_each(wait_asleep),
+    }
+}
+
+/// Something that may have touched a clean function that was not used.
+struct Trick<'a> {
+    lab: &'a Lab,
+    function: &'a Device,
+}
+
+pub(super) fn tricks(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
+    if !lab.driver.shows_domains() {
+        t.skip("resets of touched functions", "vfio-pci resets all");
+        return Ok(());
+    }
+    lab.driver.load_as_is(&["enable_sriov=1"])?;
+    let flr = lab.topology.device("flr.0")?;
+    let pf = lab.topology.device(PF)?;
+    let port = lab.topology.device("igb.port")?;
+    let binding = lab.bind([&flr, &pf])?;
+    let trick = Trick {
+        lab,
+        function: &flr,
+    };
+    trick.finds(t, "nothing", 0, |_| Ok(()))?;
+    trick.finds(t, "woken by power/control and asleep again", 1, |flr| {
+        flr.write("power/control", "on")?;
+        thread::sleep(wait::STAY);
+        flr.write("power/control", "auto")?;
+        wait_asleep(flr)
+    })?;
+    // It must sleep after its close to be proven clean again.
+    settled(lab, slice::from_ref(&flr))?;
+    flr.write("power/control", "on")?;
+    let user = User::new()?;
+    let when = "at open: kept awake by power/control";
+    let opened = lab.counted(t, when, Counts::flr(1), || user.open(&flr))?;
+    flr.write("power/control", "auto")?;
+    drop((opened, user));
+    trick.finds(t, "reset by sysfs", 1, |flr| {
+        flr.write("reset", "1")?;
+        wait_asleep(flr)
+    })?;
+    trick.finds(t, "not reset by sysfs", 1, |flr| {
+        let unplugged = Marked::unplugged(flr)?;
+        let reset = flr.write("reset", "1");
+        drop(unplugged);
+        ensure!(errno(&reset) == "ENOTTY", "the reset: {reset:?}");
+        wait_asleep(flr)
+    })?;
+    trick.finds(t, "not cleaned in the background", 1, |flr| {
+        let opened = User::new()?.open(flr)?;
+        let lock = DeviceLock::hold(flr)?;
+        drop(opened);
+        dirty(lab, flr)?;
+        drop(lock);
+        Ok(())
+    })?;
+    suspended(t, &trick)?;
+
+    let trick = Trick { lab, function: &pf };
+    trick.finds(t, "VFs in between", 1, |pf| {
+        pf.write("sriov_numvfs", "1")?;
+        pf.write("sriov_numvfs", "0")?;
+        wait_asleep(pf)
+    })?;
+    injected(t, &trick)?;
+    // No part of the kernel learns of this one; it restores the function when it wakes it.
+    trick.works(t, "a raw reset of the bus while it sleeps", |_| {
+        reset_below(&port)
+    })?;
+    binding.release()?;
+
+    let binding = lab.bind([&flr])?;
+    settled(lab, slice::from_ref(&flr))?;
+    flr.bind(lab.driver.name())?;
+    let trick = Trick {
+        lab,
+        function: &flr,
+    };
+    trick.finds(t, "unbound, bound and cleaned", 0, |_| Ok(()))?;
+    binding.release()?;
+
+    lab.driver.load_as_is(&["disable_idle_d3=1"])?;
+    let binding = lab.bind([&pf])?;
+    unused(lab, slice::from_ref(&pf))?;
+    reset_below(&port)?;
+    // Its BARs are lost, with vfio-pci as well: the kernel restores those that it has put to sleep.
+    let user = User::new()?;
+    let when = "at open: a raw reset of the bus while it is awake";
+    let opened = lab.counted(t, when, Counts::flr(1), || user.open(&pf))?;
+    drop(opened);
+    binding.release()?;
+    lab.unreferenced(t)
+}
+
+impl Trick<'_> {
+    /// Checks how often a function is reset at open after `work`, which finds it clean.
+    fn finds(
+        &self,
+        t: &mut Test<'_>,
+        what: &str,
+        at_open: usize,
+        work: impl FnOnce(&Device) -> Result<()>,
+    ) -> Result<()> {
+        let functions = slice::from_ref(self.function);
+        settled(self.lab, functions)?;
+        work(self.function)?;
+        let when = format!("{what} ({})", self.function.role());
+        let resets = Resets {
+            at_open,
+            ..Resets::of(1, false, true)
+        };
+        cycle(self.lab, t, &when, functions, resets)
+    }
+
+    /// Checks that a function works and is clean after `work`.
+    fn works(
+        &self,
+        t: &mut Test<'_>,
+        what: &str,
+        work: impl FnOnce(&Device) -> Result<()>,
+    ) -> Result<()> {
+        unused(self.lab, slice::from_ref(self.function))?;
+        let before = bars(self.function)?;
+        work(self.function)?;
+        let (registers, calls) = self
+            .lab
+            .tracer
+            .count(|| Registers::open(&User::new()?, self.function))?;
+        t.note(format!("resets at open after {what}: {}", calls.counts()));
+        t.eq(
+            format!("content after {what}"),
+            Content::Zero,
+            registers.content()?,
+        );
+        let after = bars(self.function)?;
+        t.check(format!("BARs after {what}"), before == after, || {
+            format!("{before:x?} became {after:x?}")
+        });
+        Ok(())
+    }
+}
+
+/// Waits until a function is idle and dirty.
+fn dirty(lab: &Lab, function: &Device) -> Result<()> {
+    let domain = || lab.domain_of(function);
+    let dirty = |domain: &Result<Option<Domain>>| {
+        let member = domain
+            .as_ref()
+            .ok()
+            .and_then(|domain| domain.as_ref()?.member(function));
+        member.is_some_and(|member| member.state == "idle" && !member.clean)
+    };
+    let domain = wait::until(wait::SETTLE, domain, dirty);
+    ensure!(dirty(&domain), "{function} is not dirty: {domain:?}");
+    Ok(())
+}
+
+/// The system goes to sleep, as far as the machine can.
+fn suspended(t: &mut Test<'_>, trick: &Trick<'_>) -> Result<()> {
+    const WHAT: &str = "suspended with the system";
+
+    let sleep = |level: &str| -> Result<()> {
+        write_attribute(Path::new(POWER_TEST), level)?;
+        let slept = write_attribute(Path::new(POWER_STATE), "freeze");
+        write_attribute(Path::new(POWER_TEST), "none")?;
+        slept
+    };
+    settled(trick.lab, slice::from_ref(trick.function))?;
+    if let Err(e) = sleep("devices") {
+        t.skip(WHAT, format!("{e:#}"));
+        return Ok(());
+    }
+    trick.finds(t, WHAT, 1, |_| sleep("devices"))
+}
+
+/// PCI Express reports an error of the function.
+fn injected(t: &mut Test<'_>, trick: &Trick<'_>) -> Result<()> {
+    if let Err(e) = driver::modinfo(errors::INJECTOR, "filename") {
+        t.skip("an error while it is unused", format!("{e:#}"));
+        return Ok(());
+    }
+    driver::modprobe(errors::INJECTOR, &[])?;
+    let inject = |function: &Device| errors::inject_nonfatal(function);
+    let injected = trick.finds(t, "an error", 1, inject);
+    driver::rmmod(errors::INJECTOR).context("the errors are intercepted")?;
+    injected
+}
