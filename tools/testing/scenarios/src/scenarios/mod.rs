@@ -13,6 +13,7 @@ use lab::report::{Report, Test};
 
 mod bridge;
 mod clean;
+mod cleaning;
 mod drop_in;
 mod dynamic_ids;
 mod errors;
@@ -55,6 +56,8 @@ pub const ALL: &[Scenario] = &[
     alone("known_clean", clean::run),
     alone("known_clean_tricks", clean::tricks),
     alone("oracle", oracle::run),
+    alone("closed_while_cleaning", cleaning::run),
+    compared("dma_after_close", cleaning::dma),
 ];
 
 const fn compared(name: &'static str, run: Run) -> Scenario {

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Functions that leave the driver, or whose driver is removed, just after they were closed; and
+//! DMA of a function whose user is killed.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{anyhow, Result};
+use lab::kmsg::Mark;
+use lab::machine::Lab;
+use lab::report::Test;
+use lab::topology::Device;
+use lab::vfio::User;
+
+use crate::registers::{start_dma, Content, Holder, Registers};
+
+const FUNCTIONS: usize = 8;
+
+/// Longer than the time from the start of DMA to its end.
+const DMA_END: Duration = Duration::from_millis(500);
+
+/// How often to try to kill a user before that.
+const ATTEMPTS: usize = 20;
+
+/// Every function is reset before it is unbound, and the next user finds it clean.
+pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
+    lab.driver.load_as_is(&[])?;
+    let functions = lab.topology.family("flr", FUNCTIONS)?;
+    let (mut unreset, mut left) = (0, 0);
+    for round in 0..lab.rounds {
+        let binding = lab.bind(&functions)?;
+        let user = User::new()?;
+        let opened = open(&user, &functions)?;
+        let found = opened
+            .iter()
+            .map(Registers::content)
+            .collect::<Result<Vec<_>>>()?;
+        left += found
+            .iter()
+            .filter(|content| **content != Content::Zero)
+            .count();
+        opened.iter().try_for_each(Registers::write)?;
+        drop(user);
+        let ((), calls) = lab.tracer.count(|| {
+            drop(opened);
+            // Every other round, the module takes the functions along.
+            match round % 2 {
+                0 => unbind_all(&functions),
+                _ => lab.driver.unload(),
+            }
+        })?;
+        unreset += FUNCTIONS.saturating_sub(calls.counts().flr);
+        binding.release()?;
+        lab.driver.load_as_is(&[])?;
+    }
+    let all = FUNCTIONS * lab.rounds;
+    t.eq(
+        format!("resets lost of {all} before the unbind"),
+        0,
+        unreset,
+    );
+    t.eq(format!("of {all} users who find content"), 0, left);
+    lab.unreferenced(t)
+}
+
+fn open(user: &User, functions: &[Device]) -> Result<Vec<Registers>> {
+    functions
+        .iter()
+        .map(|function| Registers::open(user, function))
+        .collect()
+}
+
+/// Unbinds all functions at once.
+fn unbind_all(functions: &[Device]) -> Result<()> {
+    thread::scope(|scope| {
+        let threads: Vec<_> = functions
+            .iter()
+            .map(|f| scope.spawn(|| f.unbind()))
+            .collect();
+        let ended: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
+        ended
+            .into_iter()
+            .try_for_each(|ended| ended.map_err(|_| anyhow!("a thread panicked"))?)
+    })
+}
+
+/// A function that is about to write to memory when its user is killed does not do so later. The
+/// IOMMU reports it, as the function may write to none.
+pub(super) fn dma(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
+    lab.driver.load_as_is(&[])?;
+    let function = lab.topology.device("conv.a")?;
+    // Nothing resets it: the others on its bus are not bound.
+    let binding = lab.bind([&function])?;
+    let mut mark = Mark::here()?;
+    let device = start_dma(&User::new()?, &function)?;
+    thread::sleep(DMA_END);
+    t.seen("DMA while it is open", true, faults(&mut mark)? > 0);
+    drop(device);
+
+    let mut late = 0;
+    let mut stopped = false;
+    for _ in 0..ATTEMPTS {
+        Holder::start(&function)?.kill()?;
+        lab.wait_unreferenced()?;
+        let early = faults(&mut mark)?;
+        thread::sleep(DMA_END);
+        late += faults(&mut mark)?;
+        stopped = early == 0;
+        if stopped {
+            break;
+        }
+    }
+    t.seen("a user is killed before DMA", true, stopped);
+    t.seen("DMA after the user was killed", 0, late);
+    binding.release()?;
+    lab.unreferenced(t)
+}
+
+/// Returns how often the IOMMU has reported a forbidden write since the last call.
+fn faults(mark: &mut Mark) -> Result<usize> {
+    Ok(mark.lines_with(&["DMAR:", "DMA Write", "fault"])?.len())
+}
