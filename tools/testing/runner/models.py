@@ -41,29 +41,38 @@ def results(long=False, only=None):
     """Returns the Result of each model and mutant, or of those named `only`."""
     run = Steps("models")
     program = build(run, "build the models", TESTING, "target-models", LOOM)["reflck"]
-    models = re.findall(r"^models::(\w+): test$", run("", program, "--list"), re.MULTILINE)
-    mutants = tomllib.loads(MUTANTS.read_text())["mutant"]
+    listed = re.findall(r"^(models::\S+): test$", run("", program, "--list"), re.MULTILINE)
+    mutants = mutants_of(listed)
+    models = [path for path in listed if only in (None, last(path))]
     if only:
-        models = [model for model in models if model == only]
-        tests = [(mutant, test_of(mutant).rpartition("::")[2]) for mutant in mutants]
-        mutants = [mutant for mutant, test in tests if only in (mutant["name"], test)]
+        mutants = [mutant for mutant in mutants if only in (mutant["name"], last(mutant["test"]))]
         if not models + mutants:
             raise Failure(f"looked for a model or a mutant of the name {only}")
     environment = os.environ | ({} if long else {"LOOM_MAX_PREEMPTIONS": str(PREEMPTIONS)})
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(pool.map(lambda model: run_model(program, model, environment), models))
-        kinds = ("model", "target-mutants", LOOM), ("test", "target-mutants-unit", {})
-        for kind, target, variables in kinds:
-            some = [mutant for mutant in mutants if kind in mutant]
+        kinds = (True, "target-mutants", LOOM), (False, "target-mutants-unit", {})
+        for is_model, target, variables in kinds:
+            some = [mutant for mutant in mutants if ("model" in mutant) == is_model]
             with tempfile.TemporaryDirectory() as trees:
                 built = build_mutants(run, some, Path(trees), target, variables) if some else []
                 found += pool.map(run_mutant, some, built, [environment] * len(some))
     return found
 
 
-def test_of(mutant):
-    """Returns the path of the test that must notice a mutant."""
-    return mutant["test"] if "test" in mutant else f"models::{mutant['model']}"
+def last(path):
+    """Returns the name of a test without its modules."""
+    return path.rpartition("::")[2]
+
+
+def mutants_of(models):
+    """Returns the mutants, each with the path of the test that must notice it."""
+    paths, found = {last(path): path for path in models}, []
+    for file, mutants in tomllib.loads(MUTANTS.read_text()).items():
+        for name, mutant in mutants.items():
+            test = paths.get(mutant.get("model"), "a model that does not exist")
+            found.append({"name": name, "file": file, "new": "", "test": test} | mutant)
+    return found
 
 
 def build(run, what, workspace, target, variables):
@@ -80,11 +89,11 @@ def build(run, what, workspace, target, variables):
 
 def run_model(program, model, environment):
     """Runs a model, which says how many interleavings there were."""
-    ended = run_test(program, f"models::{model}", environment)
-    count = re.search(rf"model {model}: (\d+ interleavings.*)", ended.stdout)
+    ended, name = run_test(program, model, environment), last(model)
+    count = re.search(rf"model {name}: (\d+ interleavings.*)", ended.stdout)
     if ended.returncode or not count:
-        return Result(f"model {model}", False, "\n".join(ended.stdout.splitlines()[-40:]))
-    return Result(f"model {model}", True, count[1])
+        return Result(f"model {name}", False, "\n".join(ended.stdout.splitlines()[-40:]))
+    return Result(f"model {name}", True, count[1])
 
 
 def run_test(program, test, environment, **options):
@@ -128,11 +137,11 @@ def copy_tree(to):
 
 def run_mutant(mutant, program, environment):
     """Checks that the test notices the mutant: it panics."""
-    name = f"mutant {mutant['name']}: noticed by {test_of(mutant)}"
+    name = f"mutant {mutant['name']}: noticed by {mutant['test']}"
     if not program.startswith("/"):
         return Result(name, False, program)
     try:
-        ended = run_test(program, test_of(mutant), environment, timeout=LIMIT)
+        ended = run_test(program, mutant["test"], environment, timeout=LIMIT)
     except subprocess.TimeoutExpired:
         return Result(name, False, f"the test did not end within {LIMIT} s")
     # Drops after that may panic again, which ends the program.
