@@ -38,12 +38,6 @@ use std::sync::{
     Arc,
 };
 
-type Member = Membership<Fake>;
-
-/// Two iommufd contexts.
-const ME: u8 = 1;
-const OTHER: u8 = 2;
-
 /// Defines a model of so many threads, the main one included.
 macro_rules! model {
     ($name:ident, $threads:literal, $body:expr) => {
@@ -53,6 +47,16 @@ macro_rules! model {
         }
     };
 }
+
+mod cleaning;
+mod hot_resets;
+mod retries;
+
+type Member = Membership<Fake>;
+
+/// Two iommufd contexts.
+const ME: u8 = 1;
+const OTHER: u8 = 2;
 
 /// Runs the interleavings of `body`, and prints their number.
 fn explore(name: &str, threads: usize, body: fn()) {
@@ -98,19 +102,16 @@ fn three() -> (Machine, Member, Member, Member) {
     (machine, a, b, c)
 }
 
-/// Makes a machine with two functions, the first one dirty and with a retry due.
-fn with_retry() -> (Machine, Member, Member) {
-    let (machine, a, b) = two();
-    machine.fail_resets(1, EAGAIN);
-    open(&a);
-    close_dirty(&a);
-    assert_eq!((machine.attempts(), machine.resets()), (1, 0));
-
-    (machine, a, b)
-}
-
 fn run_work() -> JoinHandle<()> {
     spawn(|| while run_next().is_some() {})
+}
+
+/// Uses two functions while another thread runs the work that is due.
+fn with_work((machine, a, b): (Machine, Member, Member), use_both: fn(&Member, &Member)) {
+    let work = run_work();
+    use_both(&a, &b);
+    done(work);
+    end(machine, [a, b]);
 }
 
 /// Uses two functions at once, each in a thread. Returns the number of resets.
@@ -204,50 +205,6 @@ fn open_and_close(member: &Member) {
     close_clean(member);
 }
 
-/// Opens a function, and skips its reset if it is clean.
-fn open_if_clean(member: &Member) {
-    let opening = member.open().unwrap();
-    pass(member);
-    if member.is_clean() {
-        member.hardware().skip_reset();
-    }
-    opening.succeed(true);
-}
-
-/// Leaves the rest of a close to work.
-fn close_later(member: &Member) {
-    let closing = member.close().unwrap();
-    pass(member);
-    closing.finish_later();
-}
-
-fn close_later_dirty(member: &Member) {
-    member.hardware().fail_alone(1, EIO);
-    close_later(member);
-}
-
-/// Uses two functions while work cleans the first one, and the second one if it is closed so.
-fn while_cleaning(
-    prepare: fn(&Member, &Member),
-    use_a: fn(&Member),
-    use_b: fn(&Member),
-) -> (usize, bool) {
-    let (machine, a, b) = two();
-    prepare(&a, &b);
-    let work = run_work();
-    let b = with(b, use_b);
-    use_a(&a);
-    done(work);
-    let members = [a, done(b)];
-    for member in &members {
-        member.finish_cleaning();
-    }
-    let found = (machine.resets(), members.iter().any(Member::is_dirty));
-    end(machine, members);
-
-    found
-}
-
 fn open_and_close_dirty(member: &Member) {
     open(member);
     close_dirty(member);
@@ -263,23 +220,6 @@ fn unbind(member: &Member) {
     let unbinding = member.unbind().unwrap();
     pass(member);
     drop(unbinding);
-}
-
-fn hot_reset_and_close(member: &Member) {
-    member.reset_owned(anyone).unwrap();
-    close_clean(member);
-}
-
-/// Resets the bus for the user [`ME`], or fails because of other users.
-fn reset_mine(member: &Member) {
-    let result = member.reset_owned(user_of(ME));
-    assert!(matches!(result, Ok(()) | Err(EINVAL)));
-}
-
-fn reset_mine_and_give_back(member: &Member) {
-    reset_mine(member);
-    close_clean(member);
-    unbind(member);
 }
 
 fn bind_and_open(member: &Member) {
@@ -355,151 +295,6 @@ model!(listed_while_removed, 2, || {
     assert!(["", "resets 0, 0 idle unknown"].contains(&list.as_str()));
     done(thread);
     assert_empty(&machine);
-});
-
-model!(hot_reset_while_sibling_comes_and_goes, 2, || {
-    pair(|a, _| open(a), hot_reset_and_close, open_and_close_dirty);
-});
-
-model!(hot_reset_while_sibling_is_bound, 2, || {
-    let bind_and_unbind = |b: &Member| {
-        bind(b, ME);
-        unbind(b);
-    };
-    pair(
-        |a, _| bind_and_open(a),
-        reset_mine_and_give_back,
-        bind_and_unbind,
-    );
-});
-
-model!(hot_reset_while_sibling_changes_hands, 2, || {
-    let prepare = |a: &Member, b: &Member| {
-        bind_and_open(a);
-        bind(b, ME);
-    };
-    pair(prepare, reset_mine_and_give_back, |b| {
-        unbind(b);
-        bind(b, OTHER);
-    });
-});
-
-model!(hot_reset_refused_while_sibling_is_bound, 2, || {
-    let prepare = |a: &Member, b: &Member| {
-        bind_and_open(a);
-        bind(b, OTHER);
-    };
-    let refused = |a: &Member| {
-        assert_eq!(a.reset_owned(user_of(ME)), Err(EINVAL));
-        close_clean(a);
-        unbind(a);
-    };
-    pair(prepare, refused, open_and_close_dirty);
-});
-
-/// A hot reset may wait for `b`, and then `c` waits for the hot reset.
-fn hot_reset_with(result: Result) {
-    let (machine, a, b, c) = three();
-    open(&a);
-    if let Err(error) = result {
-        machine.fail_resets(1, error);
-    }
-
-    let thread = spawn(move || {
-        open(&b);
-        open(&c);
-        (b, c)
-    });
-    assert_eq!(a.reset_owned(anyone), result);
-    let (b, c) = done(thread);
-    end(machine, [a, b, c]);
-}
-
-model!(hot_reset_wakes_an_open, 2, || hot_reset_with(Ok(())));
-model!(failed_hot_reset_wakes_an_open, 2, || hot_reset_with(Err(
-    EIO
-)));
-
-model!(refused_hot_reset_wakes_an_open, 2, || {
-    let (machine, a, b, c) = three();
-    for member in [&a, &b, &c] {
-        bind(member, ME);
-    }
-    open(&a);
-
-    let thread = spawn(move || {
-        unbind(&b);
-        open(&c);
-        (b, c)
-    });
-    reset_mine(&a);
-    let (b, c) = done(thread);
-    end(machine, [a, b, c]);
-});
-
-model!(interrupted_hot_reset_wakes_an_open, 2, || {
-    let (machine, a, b, c) = three();
-    open(&a);
-
-    let thread = spawn(move || {
-        open(&b);
-        open(&c);
-        (b, c)
-    });
-    signals::send();
-    let result = a.reset_owned(anyone);
-    assert!(matches!(result, Ok(()) | Err(ERESTARTNOINTR)));
-    let (b, c) = done(thread);
-    end(machine, [a, b, c]);
-});
-
-model!(interrupted_bind_lets_a_hot_reset_go_on, 2, || {
-    let (machine, a, b, c) = three();
-    open(&a);
-    let opening = b.open().unwrap();
-
-    let hot_reset = with(a, |a| a.reset_owned(anyone).unwrap());
-    // The hot reset may wait for `b`, and then this waits for the hot reset.
-    signals::send();
-    assert!(matches!(c.bind(ME).err(), None | Some(ERESTARTNOINTR)));
-    opening.succeed(true);
-    end(machine, [done(hot_reset), b, c]);
-});
-
-model!(interrupted_users_leave_nothing_behind, 2, || {
-    let (machine, a, b) = two();
-    bind_and_open(&a);
-
-    let opening = b.open().unwrap();
-    signals::send();
-    assert_eq!(a.attach().err(), Some(ERESTARTNOINTR));
-    signals::send();
-    assert_eq!(a.reset_owned(anyone).err(), Some(ERESTARTNOINTR));
-    drop(opening);
-    let attaching = a.attach().unwrap();
-    signals::send();
-    assert_eq!(b.open().err(), Some(ERESTARTNOINTR));
-    signals::send();
-    assert_eq!(a.for_each_binding(ME, |_, _| ()), Err(ERESTARTNOINTR));
-    drop(attaching);
-    open(&b);
-    a.reset_owned(anyone).unwrap();
-    end(machine, [a, b]);
-});
-
-model!(hot_reset_is_refused_when_a_stranger_joins, 2, || {
-    let (machine, a, b) = two();
-    bind_and_open(&a);
-    bind(&b, ME);
-    let opening = b.open().unwrap();
-
-    let other = machine.clone();
-    let c = spawn(move || other.join(BUS, 2).unwrap());
-    // Nothing but the stranger ends the wait for `b`.
-    assert_eq!(a.reset_owned(user_of(ME)), Err(EINVAL));
-    let c = done(c);
-    drop(opening);
-    end(machine, [a, b, c]);
 });
 
 model!(serialized_siblings_come_and_go, 2, || {
@@ -579,265 +374,7 @@ model!(bound_while_sibling_is_closed, 2, || {
     assert_eq!(pair(|_, b| open(b), fail_to_bind, close_dirty), 1);
 });
 
-model!(retried_while_unbound, 2, || {
-    let (machine, a, b) = two();
-    machine.fail_resets(1, EAGAIN);
-    bind_and_open(&a);
-    close_dirty(&a);
-
-    let work = run_work();
-    unbind(&a);
-    done(work);
-    end(machine, [a, b]);
-});
-
-model!(retried_while_sibling_is_opened, 2, || {
-    let (machine, a, b) = with_retry();
-
-    let work = run_work();
-    open_and_close(&b);
-    done(work);
-    end(machine, [a, b]);
-});
-
-model!(retried_while_listed, 2, || {
-    let (machine, a, b) = with_retry();
-
-    let work = run_work();
-    let list = machine.show().unwrap();
-    assert!([
-        "resets 0 failed 1, 0 idle dirty, 1 idle unknown",
-        "resets 1, 0 idle clean, 1 idle clean"
-    ]
-    .contains(&list.as_str()));
-    done(work);
-    end(machine, [a, b]);
-});
-
-model!(retried_while_open_fails, 2, || {
-    let (machine, a, b) = with_retry();
-
-    let work = run_work();
-    fail_to_open(&a);
-    done(work);
-    end(machine, [a, b]);
-});
-
-model!(retried_while_the_dirty_one_is_removed, 2, || {
-    let (machine, a, b) = with_retry();
-
-    let work = run_work();
-    drop(a);
-    done(work);
-    end(machine, [b]);
-});
-
-model!(retried_while_the_last_is_removed, 2, || {
-    let (machine, a, b) = with_retry();
-    drop(b);
-
-    let work = run_work();
-    drop(a);
-    done(work);
-    assert!(machine.attempts() <= 2);
-    assert_empty(&machine);
-});
-
 model!(three_come_and_go, 3, || {
     let open_and_close = open_and_close_dirty;
     trio(|_, _| (), open_and_close, fail_to_open, open_and_close);
-});
-
-model!(hot_reset_while_two_come_and_go, 3, || {
-    let prepare = |a: &Member, _: &Member| open(a);
-    trio(
-        prepare,
-        hot_reset_and_close,
-        open_and_close_dirty,
-        fail_to_open,
-    );
-});
-
-model!(hot_reset_while_two_are_opened, 3, || {
-    trio(|a, _| open(a), hot_reset_and_close, open, open);
-});
-
-model!(two_hot_resets_while_sibling_comes_and_goes, 3, || {
-    let prepare = |a: &Member, b: &Member| {
-        open(a);
-        open(b);
-    };
-    let hot_reset = hot_reset_and_close;
-    trio(prepare, hot_reset, hot_reset, open_and_close_dirty);
-});
-
-model!(retried_while_one_is_opened_and_one_is_removed, 3, || {
-    let (machine, a, b) = with_retry();
-
-    let work = run_work();
-    let b = spawn(move || drop(b));
-    open_and_close_dirty(&a);
-    done(b);
-    done(work);
-    end(machine, [a]);
-});
-
-model!(opened_while_cleaning, 2, || {
-    let (machine, a, b) = two();
-    open(&a);
-    close_later(&a);
-
-    let work = run_work();
-    open_if_clean(&a);
-    done(work);
-    end(machine, [a, b]);
-});
-
-model!(opened_while_cleaning_fails, 2, || {
-    let (machine, a, b) = two();
-    open(&a);
-    close_later_dirty(&a);
-
-    let work = run_work();
-    open_if_clean(&a);
-    // The bus reset came before the open.
-    assert_eq!(machine.resets(), 1);
-    done(work);
-    end(machine, [a, b]);
-});
-
-model!(touched_while_cleaning, 2, || {
-    let (machine, a, b) = two();
-    open(&a);
-    close_later(&a);
-
-    let work = run_work();
-    a.hardware().touch();
-    open_if_clean(&a);
-    done(work);
-    end(machine, [a, b]);
-});
-
-model!(interrupted_while_cleaning, 2, || {
-    let (machine, a, b) = two();
-    bind_and_open(&a);
-    close_later(&a);
-
-    let work = run_work();
-    unbind(&a);
-    let binding = interrupt(|| a.bind(ME));
-    pass(&a);
-    binding.bound(1);
-    done(work);
-    end(machine, [a, b]);
-});
-
-model!(attached_while_sibling_is_cleaning, 2, || {
-    let (machine, a, b) = two();
-    bind(&b, ME);
-    open(&a);
-    close_later(&a);
-
-    let work = run_work();
-    drop(b.attach().unwrap());
-    done(work);
-    end(machine, [a, b]);
-});
-
-model!(bound_while_sibling_is_cleaning, 2, || {
-    let (machine, a, b) = two();
-    open(&a);
-    close_later(&a);
-
-    let work = run_work();
-    bind(&b, ME);
-    done(work);
-    end(machine, [a, b]);
-});
-
-model!(hot_reset_while_sibling_is_cleaning, 2, || {
-    let (machine, a, b) = two();
-    open(&a);
-    open(&b);
-    close_later(&b);
-
-    let work = run_work();
-    hot_reset_and_close(&a);
-    done(work);
-    end(machine, [a, b]);
-});
-
-model!(removed_while_cleaning, 2, || {
-    let (machine, a, b) = two();
-    open(&a);
-    close_later(&a);
-
-    let work = run_work();
-    drop(a);
-    done(work);
-    end(machine, [b]);
-});
-
-model!(unbound_while_cleaning_fails, 3, || {
-    let prepare = |a: &Member, _: &Member| {
-        bind_and_open(a);
-        close_later_dirty(a);
-    };
-    assert_eq!(while_cleaning(prepare, unbind, |_| ()), (1, false));
-});
-
-model!(sibling_is_closed_while_cleaning_fails, 3, || {
-    let prepare = |a: &Member, b: &Member| {
-        open(a);
-        open(b);
-        close_later_dirty(a);
-    };
-    assert_eq!(while_cleaning(prepare, |_| (), close_dirty), (1, false));
-});
-
-model!(both_are_cleaned, 3, || {
-    let prepare = |a: &Member, b: &Member| {
-        open(a);
-        open(b);
-        close_later_dirty(a);
-        close_later_dirty(b);
-    };
-    let other = |_: &Member| while run_next().is_some() {};
-    assert_eq!(while_cleaning(prepare, |_| (), other), (1, false));
-});
-
-model!(new_one_is_opened_while_cleaning, 2, || {
-    let (machine, a, b) = two();
-    a.reset_later();
-
-    let work = run_work();
-    open_if_clean(&a);
-    close_clean(&a);
-    done(work);
-    end(machine, [a, b]);
-});
-
-model!(dirty_one_is_opened_while_new_one_is_reset, 2, || {
-    let (machine, a, b) = two();
-    machine.fail_resets(1, EIO);
-    open_and_close_dirty(&a);
-    b.reset_later();
-
-    let work = run_work();
-    open(&a);
-    // The bus reset came before the open.
-    assert_eq!(machine.resets(), 1);
-    close_clean(&a);
-    done(work);
-    end(machine, [a, b]);
-});
-
-model!(new_one_is_reset_while_sibling_is_retried, 2, || {
-    let (machine, a, b) = with_retry();
-    b.reset_later();
-
-    let work = run_work();
-    open_and_close(&b);
-    done(work);
-    end(machine, [a, b]);
 });
