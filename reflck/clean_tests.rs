@@ -187,14 +187,10 @@ mod suite {
 
     #[test]
     fn new_member_may_let_the_domain_be_reset() -> Result {
-        let (machine, a, _b) = Machine::with_two()?;
+        let (machine, _a, _b) = Machine::with_dirty()?;
 
-        machine.fail_resets(1, EIO);
-        open(&a)?;
-        close(&a, true)?;
         let c = machine.join(BUS, 2)?;
         c.hardware().fail_alone(1, EIO);
-        machine.log()?;
         c.reset_later();
         c.finish_cleaning();
         assert_eq!(machine.log()?, "2 resets 0 1 2, 1 dirty\n");
@@ -204,12 +200,8 @@ mod suite {
 
     #[test]
     fn open_of_a_dirty_member_resets_the_unused_domain_first() -> Result {
-        let (machine, a, b) = Machine::with_two()?;
+        let (machine, a, b) = Machine::with_dirty()?;
 
-        machine.fail_resets(1, EIO);
-        open(&a)?;
-        close(&a, true)?;
-        machine.log()?;
         let opening = a.open()?;
         assert_eq!(machine.log()?, "0 resets 0 1, 1 dirty\n");
         assert_eq!(machine.show()?, "resets 1, 0 opening clean, 1 idle clean");
@@ -227,11 +219,8 @@ mod suite {
 
     #[test]
     fn debt_outlives_the_membership() -> Result {
-        let (machine, a, b) = Machine::with_two()?;
+        let (machine, a, b) = Machine::with_dirty()?;
 
-        machine.fail_resets(1, EIO);
-        open(&a)?;
-        close(&a, true)?;
         drop(a);
         let mut debts = 0;
         machine.registry.for_each_debt(|address| {
@@ -242,7 +231,6 @@ mod suite {
         assert_eq!(machine.show()?, "resets 0, 1 idle unknown, 0 idle dirty");
         machine.registry.for_each_debt(|_| debts += 1);
         assert_eq!(debts, 1);
-        machine.log()?;
         a.hardware().fail_alone(1, EIO);
         a.reset_later();
         a.finish_cleaning();
@@ -257,11 +245,8 @@ mod suite {
 
     #[test]
     fn debt_is_forgiven_by_a_reset_at_unbind() -> Result {
-        let (machine, a, _b) = Machine::with_two()?;
+        let (machine, a, _b) = Machine::with_dirty()?;
 
-        machine.fail_resets(1, EIO);
-        open(&a)?;
-        close(&a, true)?;
         a.hardware().forgive();
         a.forgive();
         drop(a);

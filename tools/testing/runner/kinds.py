@@ -205,14 +205,16 @@ class Host(Suite):
 
 @dataclass(frozen=True)
 class Kunit(Guest):
-    """A guest whose kernel ran the driver's KUnit suite at boot."""
+    """A guest whose kernel ran the driver's KUnit suites at boot."""
 
     def run(self, directory, made, output=None):
         results = super().run(directory, made, output)
         tests, errors = ktap.read((directory / "dmesg.log").read_text(errors="replace"))
-        ours = [test for test in tests if test.name == "vfio_pci_rs_reflck"]
-        if not ours:
-            errors.append("the driver's suite did not run")
+        sources = (file.read_text() for file in (REPO / "reflck").rglob("*.rs"))
+        suites = {name for text in sources for name in re.findall(r"kunit_tests\((\w+)\)", text)}
+        ours = [test for test in tests if test.name in suites]
+        missing = suites.difference(test.name for test in ours)
+        errors += [f"the suite {name} did not run" for name in sorted(missing)]
         return [*results, *ours, wrong("KUnit is complete", errors)]
 
 

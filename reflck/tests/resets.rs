@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Resets at the last close of a domain.
+
+use super::*;
+
+#[cfg_attr(CONFIG_VFIO_PCI_RS_KUNIT_TEST, kunit_tests(vfio_pci_rs_resets))]
+mod suite {
+    use super::*;
+
+    #[test]
+    fn last_close_resets_once() -> Result {
+        let (machine, a, b) = Machine::with_two()?;
+        open(&a)?;
+        open(&b)?;
+        assert_eq!(machine.log()?, "");
+
+        close(&a, true)?;
+        assert_eq!(machine.log()?, "0 is deferred by 1\n");
+        assert_eq!(machine.show()?, "resets 0, 0 idle dirty, 1 open unknown");
+        close(&b, true)?;
+        assert_eq!(machine.log()?, "1 resets 0 1, 2 dirty\n");
+        assert_eq!(machine.show()?, "resets 1, 0 idle clean, 1 idle clean");
+
+        open(&a)?;
+        close(&a, false)?;
+        assert_eq!(machine.log()?, "");
+        open(&a)?;
+        close(&a, true)?;
+        assert_eq!(machine.log()?, "0 resets 0 1, 1 dirty\n");
+        assert_eq!(machine.show()?, "resets 2, 0 idle clean, 1 idle clean");
+
+        Ok(())
+    }
+
+    #[test]
+    fn clean_last_close_resets_a_dirty_sibling() -> Result {
+        let (machine, a, b) = Machine::with_two()?;
+        open(&a)?;
+        open(&b)?;
+
+        close(&a, true)?;
+        close(&b, false)?;
+        assert_eq!(
+            machine.log()?,
+            "0 is deferred by 1\n1 resets 0 1, 1 dirty\n"
+        );
+        assert_eq!(machine.show()?, "resets 1, 0 idle clean, 1 idle clean");
+
+        Ok(())
+    }
+
+    #[test]
+    fn sibling_in_transit_defers_the_reset() -> Result {
+        let (machine, a, b) = Machine::with_two()?;
+        open(&a)?;
+        let opening = b.open()?;
+        close(&a, true)?;
+        assert_eq!(machine.show()?, "resets 0, 0 idle dirty, 1 opening unknown");
+        opening.succeed(true);
+
+        open(&a)?;
+        let closing = b.close()?;
+        close(&a, true)?;
+        assert_eq!(machine.log()?, "0 is deferred by 1\n0 is deferred by 1\n");
+        assert_eq!(machine.show()?, "resets 0, 0 idle dirty, 1 closing unknown");
+        closing.settle(false);
+        assert_eq!(machine.log()?, "1 resets 0 1, 1 dirty\n");
+
+        Ok(())
+    }
+
+    #[test]
+    fn any_user_defers_the_reset() -> Result {
+        for (closing, user, expected) in [
+            (0, 1, "0 is deferred by 1\n"),
+            (0, 2, "0 is deferred by 2\n"),
+            (1, 0, "1 is deferred by 0\n"),
+            (1, 2, "1 is deferred by 2\n"),
+            (2, 0, "2 is deferred by 0\n"),
+            (2, 1, "2 is deferred by 1\n"),
+        ] {
+            let (machine, a, b) = Machine::with_two()?;
+            let members = [a, b, machine.join(BUS, 2)?];
+            open(&members[closing])?;
+            open(&members[user])?;
+
+            close(&members[closing], true)?;
+            assert_eq!(machine.log()?, expected);
+            close(&members[user], false)?;
+        }
+
+        Ok(())
+    }
+
+    #[test]
+    fn other_domains_do_not_defer_the_reset() -> Result {
+        let machine = Machine::new()?;
+        let a = machine.join(BUS, 0)?;
+        let b = machine.join(bus(0, 2), 1)?;
+        open(&a)?;
+        open(&b)?;
+
+        close(&a, true)?;
+        assert_eq!(machine.log()?, "0 resets 0, 1 dirty\n");
+        assert_eq!(
+            machine.show()?,
+            "resets 1, 0 idle clean\nbus 0000:02 resets 0, 1 open unknown"
+        );
+        close(&b, false)
+    }
+
+    #[test]
+    fn failed_open_makes_the_deferred_reset() -> Result {
+        let (machine, a, b) = Machine::with_two()?;
+        let c = machine.join(BUS, 2)?;
+        open(&a)?;
+        open(&c)?;
+        let opening = b.open()?;
+        close(&a, true)?;
+        machine.log()?;
+
+        drop(opening);
+        assert_eq!(machine.log()?, "1 is deferred by 2\n");
+        let opening = b.open()?;
+        close(&c, false)?;
+        assert_eq!(machine.log()?, "2 is deferred by 1\n");
+        drop(opening);
+        assert_eq!(machine.log()?, "1 resets 0 1 2, 1 dirty\n");
+
+        Ok(())
+    }
+
+    #[test]
+    fn close_without_a_result_leaves_the_function_dirty() -> Result {
+        let (machine, a, _b) = Machine::with_two()?;
+
+        open(&a)?;
+        drop(a.close()?);
+        assert_eq!(machine.log()?, "0 resets 0 1, 1 dirty\n");
+
+        Ok(())
+    }
+
+    #[test]
+    fn failed_reset_leaves_all_dirty_until_the_next_close() -> Result {
+        let (machine, a, b) = Machine::with_two()?;
+        let c = machine.join(BUS, 2)?;
+        machine.fail_resets(2, EIO);
+        open(&a)?;
+        open(&b)?;
+        close(&a, true)?;
+        close(&b, true)?;
+        assert_eq!(
+            machine.log()?,
+            "0 is deferred by 1\n1 resets 0 1 2, 2 dirty\n1 fails with -5\n"
+        );
+        open(&c)?;
+        close(&c, false)?;
+        assert_eq!(machine.log()?, "2 resets 0 1 2, 2 dirty\n2 fails with -5\n");
+        assert_eq!(
+            machine.show()?,
+            "resets 0, 0 idle dirty, 1 idle dirty, 2 idle clean"
+        );
+
+        open(&c)?;
+        close(&c, false)?;
+        assert_eq!(machine.log()?, "2 resets 0 1 2, 2 dirty\n");
+        assert_eq!(
+            machine.show()?,
+            "resets 1, 0 idle clean, 1 idle clean, 2 idle clean"
+        );
+
+        Ok(())
+    }
+
+    #[test]
+    fn reset_affects_the_members_of_its_time() -> Result {
+        let (machine, a, b) = Machine::with_two()?;
+        open(&a)?;
+        let _c = machine.join(BUS, 2)?;
+        drop(b);
+
+        close(&a, true)?;
+        assert_eq!(machine.log()?, "0 resets 0 2, 1 dirty\n");
+
+        Ok(())
+    }
+
+    #[test]
+    fn dirty_function_leaves_nothing_behind() -> Result {
+        let (machine, a, b) = Machine::with_dirty()?;
+        assert!(a.is_dirty());
+        assert!(!b.is_dirty());
+
+        drop(a);
+        open(&b)?;
+        close(&b, false)?;
+        assert_eq!(machine.log()?, "");
+        assert_eq!(machine.show()?, "resets 0, 1 idle clean");
+
+        Ok(())
+    }
+
+    #[test]
+    fn private_domain_is_never_reset() -> Result {
+        let machine = Machine::new()?;
+        let a = machine.join(PRIVATE, 0)?;
+
+        for dirty in [true, true, false, true] {
+            open(&a)?;
+            close(&a, dirty)?;
+            assert_eq!(a.is_dirty(), dirty);
+            drop(a.open()?);
+            assert_eq!(a.is_dirty(), dirty);
+        }
+        open(&a)?;
+        close(&a, false)?;
+        open(&a)?;
+        drop(a.close()?);
+        assert!(a.is_dirty());
+        assert_eq!(machine.show()?, private("idle dirty")?.as_str());
+        assert_eq!(machine.log()?, "");
+
+        Ok(())
+    }
+
+    /// The tests on the host have their own clock for this.
+    #[cfg(CONFIG_VFIO_PCI_RS_KUNIT_TEST)]
+    #[test]
+    fn transient_failure_is_retried() -> Result {
+        use kernel::time::{
+            delay::fsleep,
+            Delta, //
+        };
+
+        let (machine, a, b) = Machine::with_two()?;
+        machine.fail_resets(2, EAGAIN);
+        open(&a)?;
+        close(&a, true)?;
+        // A generous limit: this may be a slow machine.
+        for _ in 0..500 {
+            if !a.is_dirty() {
+                break;
+            }
+            fsleep(Delta::from_millis(20));
+        }
+        assert_eq!(machine.show()?, "resets 1, 0 idle clean, 1 idle clean");
+
+        // The last member takes a retry with it.
+        machine.fail_resets(2, EAGAIN);
+        open(&b)?;
+        close(&b, true)?;
+        drop((a, b));
+        assert_eq!(machine.show()?, "");
+
+        Ok(())
+    }
+}
