@@ -182,6 +182,7 @@ pub enum To {
 /// The directory of an attribute in sysfs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Of {
+    Bus,
     Driver,
     Parameters,
     Function(u8),

@@ -10,13 +10,15 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
+use lab::debugfs;
 use lab::driver::{self, Driver};
 use lab::helper::{Identity, DENYLISTED};
-use lab::machine::give_port_back;
+use lab::machine::{give_port_back, STUB};
 use lab::sriov::VirtualFunctions;
 use lab::sysfs::driver_path;
 use lab::topology::{Device, Topology};
+use lab::trace::Tracer;
 
 use crate::call::{Call, Handle, Of, Request, To};
 use crate::places::{self, Place};
@@ -24,6 +26,10 @@ use crate::session::{Entry, Mode, Session};
 
 /// Bad entries of `ids`, then a good one.
 const IDS: &str = "ids=nonsense,1234,1234:,zz:11e8,1234:11e8:1:2:3:4:5,10000:1,,1234:11e8:zz";
+
+/// The ID of the edu, and PCI_ANY_ID.
+const EDU: &str = "1234 11e8";
+const ANY: &str = "ffffffff";
 
 /// Uses the driver, and leaves its module unloaded.
 pub fn run(driver: &Driver, topology: &Topology) -> Result<Vec<Entry>> {
@@ -37,6 +43,8 @@ pub fn run(driver: &Driver, topology: &Topology) -> Result<Vec<Entry>> {
         script(&mut session)?;
         let entries = session.finish();
         functions.iter().filter(|of| of.path().exists()).try_for_each(|of| of.release())?;
+        let left = driver.shows_domains() && !debugfs::domains()?.is_empty();
+        ensure!(!left, "an unbound function is in a reset domain");
         Ok::<_, anyhow::Error>(entries)
     };
     driver.load(&[])?;
@@ -111,6 +119,8 @@ fn identities(session: &mut Session<'_>) -> Result<()> {
     };
     let set = |name: &'static str, value: &str| Call::Set(Of::Driver, name, value.into());
     let edu = session.functions[0].clone();
+    let offer = Call::Set(Of::Bus, "drivers_probe", edu.bdf().to_string());
+    let tracer = Tracer::start(false)?;
 
     log(session, Call::Reload("no_such_parameter=1"));
     log(session, Call::Reload("disable_vga=maybe"));
@@ -120,16 +130,39 @@ fn identities(session: &mut Session<'_>) -> Result<()> {
         log(session, set("new_id", id));
         log(session, set("remove_id", id));
     }
+    log(session, offer.clone());
     for _ in 0..2 {
-        log(session, set("new_id", "1234 11e8"));
+        log(session, set("new_id", EDU));
     }
     log(session, set("bind", &edu.bdf().to_string()));
+    log(session, set("unbind", &edu.bdf().to_string()));
+    log(session, offer.clone());
     for _ in 0..2 {
-        log(session, set("remove_id", "1234 11e8"));
+        log(session, set("remove_id", EDU));
     }
     for _ in 0..2 {
         log(session, set("unbind", &edu.bdf().to_string()));
     }
+    log(session, offer);
+    // Subsystem and class narrow an ID. An override for another driver goes before it.
+    let subsystem = edu.read("subsystem_vendor")? + " " + &edu.read("subsystem_device")?;
+    let class = edu.read("class")?;
+    for id in [
+        format!("{EDU} {subsystem}"),
+        format!("{EDU} 1234 1"),
+        format!("1234 {ANY} {ANY} {ANY} {class} ffffff"),
+        format!("1234 {ANY} {ANY} {ANY} {class} ff0000"),
+        format!("1234 {ANY} {ANY} {ANY} 010802 ffffff"),
+    ] {
+        log(session, set("new_id", &id));
+        log(session, set("remove_id", &id));
+        log(session, Call::Bind(0, To::None));
+    }
+    log(session, Call::Set(Of::Function(0), "driver_override", STUB.to_owned()));
+    log(session, set("new_id", EDU));
+    log(session, Call::Bind(0, To::None));
+    // The ID is gone with the module.
+    log(session, Call::Reload(""));
     // Without an override, and functions that do not exist.
     for address in [&*edu.bdf().to_string(), "nonsense", "ffff:ff:1f.7"] {
         log(session, set("bind", address));
@@ -144,6 +177,8 @@ fn identities(session: &mut Session<'_>) -> Result<()> {
     log(session, Call::Reload("disable_denylist=1"));
     log(session, Call::Bind(0, To::Driver));
     drop(identity);
+    session
+        .fact("resets while functions are bound and refused", tracer.calls()?.counts().to_string());
     Ok(())
 }
 

@@ -19,9 +19,6 @@ pub const REPLACED: &str = "vfio-pci";
 /// Parameters with which it resets functions when vfio-pci does, as most tests expect.
 pub const AS_C: [&str; 2] = ["skip_clean_reset=0", "background_reset=0"];
 
-/// Parameters with which it resets functions as it does by default.
-pub const CLEAN: [&str; 2] = ["skip_clean_reset=1", "background_reset=1"];
-
 /// The reason to skip a check that needs a module.
 pub const BUILT_IN: &str = "the driver is built into the kernel";
 

@@ -20,10 +20,7 @@ use crate::wait;
 pub const STUB: &str = "pci-stub";
 
 /// The driver that a PCI Express port has at boot.
-pub const PORT_DRIVER: &str = "pcieport";
-
-/// The role of the port that tests may unbind from its driver.
-pub const PORT: &str = "port";
+const PORT_DRIVER: &str = "pcieport";
 
 /// The role of the physical function.
 pub const PF: &str = "igb.pf";
@@ -208,8 +205,8 @@ impl Lab {
         })
     }
 
-    /// Restores the machine's initial state: functions unbound, ports with their driver, no
-    /// virtual functions, modules removed.
+    /// Restores the machine's initial state: functions unbound, no virtual functions, modules
+    /// removed.
     pub fn restore(&self) -> Result<()> {
         if driver::references(helper::MODULE)?.is_some() {
             driver::rmmod(helper::MODULE)?;
@@ -227,9 +224,6 @@ impl Lab {
             if pf.driver().as_deref() == Some(sriov::PF_STUB) || pf.read("sriov_numvfs")? != "0" {
                 VirtualFunctions::disable(&pf)?;
             }
-        }
-        if let Ok(port) = self.topology.device(PORT) {
-            give_port_back(&port)?;
         }
         self.driver.unload()
     }

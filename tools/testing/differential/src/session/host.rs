@@ -78,6 +78,7 @@ impl Session<'_> {
 
     fn directory(&self, of: Of) -> Option<PathBuf> {
         Some(match of {
+            Of::Bus => PathBuf::from("/sys/bus/pci"),
             Of::Driver => driver_path(self.driver.name()),
             Of::Parameters => driver::parameter_path(&self.driver.module(), ""),
             Of::Function(number) => self.function(number)?.path(),
