@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * One open function: everything that its user changes is undone at its release.
- * Also how the user is asked for the release, and a smoke test of what the kernel's
- * own vfio selftests leave out.
+ * Also the parameter that says how INTx is masked.
  *
  * The environment is described in vfio_pci_rs_test.c. Here, the functions must be
  * QEMU's:
@@ -19,7 +18,6 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <linux/virtio_config.h>
@@ -206,21 +204,6 @@ FIXTURE_TEARDOWN_PARENT(device)
 	EXPECT_EQ(0, unbind_functions(&self->functions));
 }
 
-TEST_F_TIMEOUT(device, unbind_asks_for_release, LIMIT)
-{
-	int request = enable_irq(self->device->fd, VFIO_PCI_REQ_IRQ_INDEX);
-	pid_t pid;
-
-	EXPECT_FALSE(is_signalled(request, 0));
-	pid = begin(unbind_function, self->bdf);
-	EXPECT_TRUE(is_signalled(request, LIMIT_MS));
-	EXPECT_TRUE(blocks(pid));
-	EXPECT_EQ(0, read_status(self->device));
-	vfio_pci_device_cleanup(self->device);
-	EXPECT_TRUE(succeeds(pid));
-	EXPECT_FALSE(is_bound(self->bdf));
-}
-
 /* A release ends the low power states, and finds the function in either. */
 TEST_F_TIMEOUT(device, released_asleep, LIMIT)
 {
@@ -246,30 +229,6 @@ TEST_F_TIMEOUT(device, restored_at_release, LIMIT)
 {
 	vfio_pci_device_cleanup(self->device);
 	check_restored(_metadata, &self->user, self->bdf, VFIO_PCI_MSIX_IRQ_INDEX);
-}
-
-/* A function sleeps until the user, or the host if that shall count, wakes it. */
-TEST_F_TIMEOUT(device, low_power, LIMIT)
-{
-	int event = eventfd(0, EFD_CLOEXEC);
-
-	ASSERT_EQ(0, low_power(self->device, ENTRY, 0));
-	EXPECT_EQ(-EINVAL, low_power(self->device, ENTRY, 0));
-	EXPECT_TRUE(comes_to(self->bdf, "D3hot"));
-	EXPECT_TRUE(is_unmapped(self->device));
-	EXPECT_EQ(0, read_status(self->device));
-	EXPECT_TRUE(comes_to(self->bdf, "D3hot"));
-	ASSERT_EQ(0, low_power(self->device, EXIT, 0));
-	EXPECT_TRUE(comes_to(self->bdf, "D0"));
-	EXPECT_TRUE(is_usable(self->device));
-
-	ASSERT_EQ(0, low_power(self->device, WAKEUP, event));
-	EXPECT_TRUE(comes_to(self->bdf, "D3hot"));
-	ASSERT_EQ(0, write_file(path(PCI_DEVICES "%s/power/control", self->bdf), "on"));
-	EXPECT_TRUE(arrives(event));
-	ASSERT_EQ(0, write_file(path(PCI_DEVICES "%s/power/control", self->bdf), "auto"));
-	EXPECT_TRUE(stays_in(self->bdf, "D0"));
-	EXPECT_TRUE(is_usable(self->device));
 }
 
 /* A device that raises interrupts on demand. */

@@ -116,31 +116,6 @@ TEST_F_TIMEOUT(hot_reset, in_d3hot, LIMIT)
 	EXPECT_FALSE(is_unmapped(self->devices[0]));
 }
 
-TEST_F_TIMEOUT(hot_reset, owner_of_all, LIMIT)
-{
-	struct vfio_pci_device **devices = self->devices;
-	int i, count = self->functions.count;
-	unsigned int id[MAX_FUNCTIONS];
-
-	open_all(&self->user, &self->functions, devices);
-	for (i = 0; i < count; i++) {
-		id[i] = vfio_pci_config_readw(devices[i], PCI_DEVICE_ID);
-		read_bar(devices[i]);
-	}
-	take_resets();
-	ASSERT_EQ(0, hot_reset(&self->user, devices[0]->fd));
-	ASSERT_EQ(0, hot_reset(&self->user, devices[1]->fd));
-	EXPECT_RESETS(0, 2);
-	for (i = 0; i < count; i++) {
-		EXPECT_STATE("open", devices[i]->bdf);
-		EXPECT_TRUE(comes_to(devices[i]->bdf, "D0"));
-		EXPECT_EQ(id[i], vfio_pci_config_readw(devices[i], PCI_DEVICE_ID));
-		/* Faults in again. With memory disabled, it raises SIGBUS. */
-		read_bar(devices[i]);
-	}
-	EXPECT_DOMAIN(devices[0]->bdf, resets, 2);
-}
-
 struct reader {
 	struct vfio_pci_device *device;
 	bool stop;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A PF and its VFs: the driver of the VFs, the token that their users need, and the
- * users of VFs or PF when these are taken away.
+ * A PF and its VFs: the driver of the VFs, and the users of VFs or PF when these are
+ * taken away.
  *
  * The environment is described in vfio_pci_rs_test.c:
  *
@@ -27,8 +27,7 @@
 /* The reason not to unbind a PF with VFs there, whatever its driver. */
 #define UNLOCKED	"lockdep reports any PF driver: an unbind does not hold pci_rescan_remove_lock"
 
-#define FIRST_TOKEN	"52ac9bff-3a88-4fbd-901a-0d767c3b6c97"
-#define OTHER_TOKEN	"88594674-90a0-47a9-aea8-9d9b352ac08a"
+#define TOKEN		"52ac9bff-3a88-4fbd-901a-0d767c3b6c97"
 
 FIXTURE(sriov) {
 	struct functions pfs, vfs;
@@ -120,14 +119,14 @@ TEST_F_TIMEOUT(sriov, vfs_are_the_drivers, LIMIT)
 	int i, pf, fd[MAX_FUNCTIONS];
 	char override[32];
 
-	pf = open_with_token(&self->user, self->pf, FIRST_TOKEN);
+	pf = open_with_token(&self->user, self->pf, TOKEN);
 	for (i = 0; i < self->vfs.count; i++) {
 		const char *vf = self->vfs.bdf[i];
 
 		EXPECT_TRUE(is_bound(vf));
 		ASSERT_EQ(0, read_word(path(PCI_DEVICES "%s/driver_override", vf), override));
 		EXPECT_STREQ(driver(), override);
-		fd[i] = open_with_token(&self->user, vf, FIRST_TOKEN);
+		fd[i] = open_with_token(&self->user, vf, TOKEN);
 		EXPECT_STATE("open", vf);
 		EXPECT_DOMAIN(vf, members, 1);
 	}
@@ -146,33 +145,6 @@ TEST_F_TIMEOUT(sriov, vfs_are_the_drivers, LIMIT)
 	EXPECT_EQ(-ENOENT, set_vfs(self->pf, "1"));
 }
 
-/* Users of VFs need the token, and of the PF while VFs are in use. */
-TEST_F_TIMEOUT(sriov, token, LIMIT)
-{
-	const char *pf = self->pf, *vf = self->vf;
-	int fd;
-
-	/* A PF begins with a random token. */
-	EXPECT_EQ(-EACCES, open_and_close(&self->user, vf, NULL));
-	EXPECT_EQ(-EACCES, open_and_close(&self->user, vf, FIRST_TOKEN));
-	ASSERT_EQ(0, open_and_close(&self->user, pf, FIRST_TOKEN));
-	fd = open_with_token(&self->user, vf, FIRST_TOKEN);
-	EXPECT_EQ(-EACCES, open_and_close(&self->user, pf, NULL));
-	EXPECT_EQ(-EACCES, open_and_close(&self->user, pf, OTHER_TOKEN));
-	EXPECT_EQ(0, open_and_close(&self->user, pf, FIRST_TOKEN));
-	ASSERT_EQ(0, close(fd));
-
-	EXPECT_EQ(0, open_and_close(&self->user, pf, NULL));
-	EXPECT_EQ(0, open_and_close(&self->user, vf, FIRST_TOKEN));
-	EXPECT_EQ(0, open_and_close(&self->user, pf, OTHER_TOKEN));
-	EXPECT_EQ(-EACCES, open_and_close(&self->user, vf, FIRST_TOKEN));
-	renew_user(&self->user);
-	ASSERT_EQ(0, unbind_function(vf));
-	ASSERT_EQ(0, bind_function(vf, driver()));
-	EXPECT_EQ(-EACCES, open_and_close(&self->user, vf, NULL));
-	EXPECT_EQ(0, open_and_close(&self->user, vf, OTHER_TOKEN));
-}
-
 /* Disabling VFs asks the user of one for its release, and waits for it. */
 TEST_F_TIMEOUT(sriov, vfs_are_disabled_while_one_is_in_use, LIMIT)
 {
@@ -182,8 +154,8 @@ TEST_F_TIMEOUT(sriov, vfs_are_disabled_while_one_is_in_use, LIMIT)
 	int fd, request;
 	pid_t pid;
 
-	open_with_token(&self->user, self->pf, FIRST_TOKEN);
-	fd = open_with_token(&self->user, vf, FIRST_TOKEN);
+	open_with_token(&self->user, self->pf, TOKEN);
+	fd = open_with_token(&self->user, vf, TOKEN);
 	request = enable_irq(fd, VFIO_PCI_REQ_IRQ_INDEX);
 	EXPECT_FALSE(is_signalled(request, 0));
 
@@ -194,7 +166,7 @@ TEST_F_TIMEOUT(sriov, vfs_are_disabled_while_one_is_in_use, LIMIT)
 	device.fd = fd;
 	get_region(fd, VFIO_PCI_CONFIG_REGION_INDEX, &device.config_space);
 	EXPECT_NE(0xffff, vfio_pci_config_readw(&device, PCI_VENDOR_ID));
-	EXPECT_EQ(-ENODEV, try_open(&self->user, vf, FIRST_TOKEN));
+	EXPECT_EQ(-ENODEV, try_open(&self->user, vf, TOKEN));
 	EXPECT_STATE("open", vf);
 
 	ASSERT_EQ(0, close(fd));
@@ -209,8 +181,8 @@ TEST_F_TIMEOUT(sriov, pf_is_unbound, LIMIT)
 {
 	if (exists(LOCKDEP))
 		SKIP(return, UNLOCKED);
-	ASSERT_EQ(0, open_and_close(&self->user, self->pf, FIRST_TOKEN));
-	ASSERT_EQ(0, open_and_close(&self->user, self->vf, FIRST_TOKEN));
+	ASSERT_EQ(0, open_and_close(&self->user, self->pf, TOKEN));
+	ASSERT_EQ(0, open_and_close(&self->user, self->vf, TOKEN));
 	renew_user(&self->user);
 
 	ASSERT_EQ(0, unbind_function(self->pf));
@@ -238,8 +210,8 @@ TEST_F_TIMEOUT(sriov, pf_is_unbound_while_in_use, LIMIT)
 			ASSERT_EQ(0, bind_function(self->pf, driver()));
 			enable_vfs(self->pf, &self->vfs);
 		}
-		pf = open_with_token(&self->user, self->pf, FIRST_TOKEN);
-		vf = open_with_token(&self->user, self->vf, FIRST_TOKEN);
+		pf = open_with_token(&self->user, self->pf, TOKEN);
+		vf = open_with_token(&self->user, self->vf, TOKEN);
 		pf_request = enable_irq(pf, VFIO_PCI_REQ_IRQ_INDEX);
 		vf_request = enable_irq(vf, VFIO_PCI_REQ_IRQ_INDEX);
 
