@@ -3,19 +3,16 @@
 //! Random calls: the same ones for the same seed, functions and outcomes.
 //!
 //! Most are valid, many are almost valid. Later calls meet the states that earlier ones left. No
-//! call depends on time or makes the device access memory.
+//! call depends on time or makes the device access memory. The calls that only vfio-pci-core
+//! handles are in `smoke.rs`.
 
 use fastrand::Rng;
 use raw::Pointer;
-use vfio_bindings::bindings::vfio;
 
 use crate::call::{At, Block, Bytes, Call, Handle, Of, Request, To};
 use crate::script;
-use crate::session::{self, Mode, Session, EVENTS};
+use crate::session::{self, Mode, Session};
 use crate::smoke;
-
-/// The number of calls that a device in low power sleeps.
-const SLEEP: u32 = 6;
 
 /// Sizes of arguments.
 const SIZES: [u32; 12] = [0, 1, 8, 11, 12, 16, 19, 20, 24, 32, 4096, u32::MAX];
@@ -23,13 +20,11 @@ const SIZES: [u32; 12] = [0, 1, 8, 11, 12, 16, 19, 20, 24, 32, 4096, u32::MAX];
 struct Generator<'a, 's> {
     rng: Rng,
     session: &'a mut Session<'s>,
-    /// The number of calls until the device is woken.
-    asleep: u32,
 }
 
 /// Opens the device, and makes at least `calls` calls.
 pub fn run(session: &mut Session<'_>, seed: u64, calls: usize) {
-    let mut generator = Generator { rng: Rng::with_seed(seed), session, asleep: 0 };
+    let mut generator = Generator { rng: Rng::with_seed(seed), session };
     generator.session.open(Handle::DEVICE);
     while generator.session.entries.len() < calls {
         generator.next();
@@ -49,7 +44,7 @@ type Kind<G> = (u32, fn(&mut G));
 
 impl Generator<'_, '_> {
     /// The calls, and how often each is made: more often the ones that run the driver's code.
-    const KINDS: [Kind<Self>; 18] = [
+    const KINDS: [Kind<Self>; 13] = [
         (60, Self::open),
         (35, Self::close),
         (3, |this| this.call(Call::CloseAll)),
@@ -61,22 +56,11 @@ impl Generator<'_, '_> {
         (30, Self::state),
         (40, Self::scratch),
         (35, Self::garbage),
-        (20, Self::config),
         (20, Self::repair),
-        (15, Self::interrupts),
-        (10, Self::mapping),
-        (10, Self::feature),
-        (3, Self::low_power),
         (3, |this| this.call(Call::pointer(Handle::DEVICE, Request::RESET, Pointer::Null))),
     ];
 
     fn next(&mut self) {
-        if self.asleep > 0 {
-            self.asleep -= 1;
-            if self.asleep == 0 {
-                return smoke::feature(self.session, smoke::LOW_POWER_EXIT, 0);
-            }
-        }
         let total = Self::KINDS.iter().map(|(weight, _)| weight).sum();
         let mut drawn: u32 = self.rng.u32(0..total);
         for (weight, kind) in Self::KINDS {
@@ -239,76 +223,10 @@ impl Generator<'_, '_> {
         self.call(Call::block(device, request, block));
     }
 
-    /// Writes to the header only, whose registers a reset restores.
-    fn config(&mut self) {
-        let on = self.device();
-        let length = self.choose(&[1, 2, 4, 4, 8]);
-        let (write, align) = (self.one_in(3), !(u64::from(length) - 1));
-        if write {
-            let bytes = Bytes((0..length).map(|_| self.rng.u8(..)).collect());
-            let at = At::config(self.rng.u64(0..0x40) & align);
-            self.call(Call::Write(on, at, bytes));
-        } else {
-            let at = At::config(self.rng.u64(0..0x108) & align);
-            self.call(Call::Read(on, at, length));
-        }
-    }
-
     /// Enables the memory that an earlier call may have disabled.
     fn repair(&mut self) {
         let on = self.device();
         self.call(Call::Write(on, At::config(4), Bytes(vec![3, 0])));
-    }
-
-    fn interrupts(&mut self) {
-        match self.rng.u32(0..4) {
-            0 => return self.call(Call::Signals),
-            1 => {
-                let event = self.rng.u8(0..EVENTS);
-                return self.call(Call::Signal(event));
-            }
-            _ => {}
-        }
-        let index = self.rng.u32(0..=vfio::VFIO_PCI_NUM_IRQS);
-        let action = vfio::VFIO_IRQ_SET_ACTION_MASK << self.rng.u32(0..3);
-        let count = self.rng.u32(0..3);
-        let block = |argsz, data| Block::words(&[argsz, action | data, index, 0, count]);
-        let block = if self.one_in(2) {
-            block(20, vfio::VFIO_IRQ_SET_DATA_NONE)
-        } else {
-            let files = block(20 + 4 * count, vfio::VFIO_IRQ_SET_DATA_EVENTFD);
-            (0..count).fold(files, |block, _| block.file(Handle::Event(self.rng.u8(0..EVENTS))))
-        };
-        self.call(Call::device(Request::SET_IRQS, block));
-    }
-
-    fn mapping(&mut self) {
-        let scratch = self.session.place.scratch;
-        let (page, offset) = scratch.page();
-        let event = Handle::Event(self.rng.u8(0..EVENTS));
-        match self.rng.u32(0..6) {
-            0 => self.call(Call::Map(page, 4096, true)),
-            1 => self.call(Call::Unmap),
-            2 => self.call(Call::Load(offset, 4)),
-            3 => self.call(Call::Store(offset, Bytes(vec![0x5a; 4]))),
-            _ => {
-                let file = self.choose(&[event, event, Handle::Minus, Handle::Closed]);
-                let block = smoke::ioeventfd(scratch.at, 4, 0x1234, file);
-                self.call(Call::device(Request::IOEVENTFD, block));
-            }
-        }
-    }
-
-    fn feature(&mut self) {
-        let operations = [vfio::VFIO_DEVICE_FEATURE_GET, vfio::VFIO_DEVICE_FEATURE_PROBE];
-        let flags = self.choose(&operations) | self.rng.u32(0..18);
-        let size = self.choose(&[0, 4, 8, 16, 24, 40]);
-        smoke::feature(self.session, flags, size);
-    }
-
-    fn low_power(&mut self) {
-        self.asleep = SLEEP;
-        smoke::feature(self.session, smoke::LOW_POWER_ENTRY, 0);
     }
 }
 

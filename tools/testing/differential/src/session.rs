@@ -29,7 +29,7 @@ mod host;
 mod opening;
 
 /// The number of eventfds for any purpose.
-pub const EVENTS: u8 = 4;
+const EVENTS: u8 = 4;
 
 /// The eventfd that is signalled when a device in low power wakes.
 pub const WAKEUP: Handle = Handle::Event(EVENTS);
@@ -64,8 +64,6 @@ pub struct Session<'a> {
     pub mode: Mode,
     /// The address space of each iommufd.
     pub ioas: [u32; 2],
-    /// Whether the function suspends whenever it is not accessed.
-    low_power: bool,
     pub entries: Vec<Entry>,
 }
 
@@ -93,7 +91,6 @@ impl<'a> Session<'a> {
             functions,
             mode,
             ioas: [0; 2],
-            low_power: false,
             entries: Vec::new(),
         })
     }
@@ -115,11 +112,7 @@ impl<'a> Session<'a> {
 
     /// Makes and records a call.
     pub fn call(&mut self, call: Call) -> Outcome {
-        self.await_low_power(&call);
         let outcome = self.make(&call).unwrap_or(Outcome::new(Returned::NotMade));
-        if outcome.succeeded() {
-            self.follow_low_power(&call);
-        }
         self.entries.push((call, outcome.clone()));
         outcome
     }

@@ -25,9 +25,9 @@ const TRIGGER: u32 = vfio::VFIO_IRQ_SET_ACTION_TRIGGER;
 const GET: u32 = vfio::VFIO_DEVICE_FEATURE_GET;
 const SET: u32 = vfio::VFIO_DEVICE_FEATURE_SET;
 const PROBE: u32 = vfio::VFIO_DEVICE_FEATURE_PROBE;
-pub const LOW_POWER_ENTRY: u32 = SET | vfio::VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY;
-pub const LOW_POWER_EXIT: u32 = SET | vfio::VFIO_DEVICE_FEATURE_LOW_POWER_EXIT;
-pub const WITH_WAKEUP: u32 = SET | vfio::VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP;
+const LOW_POWER_ENTRY: u32 = SET | vfio::VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY;
+const LOW_POWER_EXIT: u32 = SET | vfio::VFIO_DEVICE_FEATURE_LOW_POWER_EXIT;
+const WITH_WAKEUP: u32 = SET | vfio::VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP;
 
 const REGIONS: u32 = vfio::VFIO_PCI_NUM_REGIONS;
 const IRQS: u32 = vfio::VFIO_PCI_NUM_IRQS;
@@ -142,7 +142,7 @@ pub fn read_scratch(session: &mut Session<'_>, on: Handle) {
 }
 
 /// Calls `VFIO_DEVICE_FEATURE` with data that is no file and no address.
-pub fn feature(session: &mut Session<'_>, flags: u32, size: u32) {
+fn feature(session: &mut Session<'_>, flags: u32, size: u32) {
     let block = Block::words(&[8 + size, flags]).raw(&[0; 64]);
     session.call(Call::device(Request::FEATURE, block));
 }
@@ -151,7 +151,7 @@ fn wakeup(file: Handle) -> Block {
     Block::words(&[16, WITH_WAKEUP]).file(file).word(0)
 }
 
-pub fn ioeventfd(at: At, width: u32, data: u64, file: Handle) -> Block {
+fn ioeventfd(at: At, width: u32, data: u64, file: Handle) -> Block {
     Block::words(&[32, width])
         .raw(&at.in_file().to_ne_bytes())
         .raw(&data.to_ne_bytes())

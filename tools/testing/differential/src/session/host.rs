@@ -15,8 +15,7 @@ use lab::{driver, wait};
 use nix::errno::Errno;
 
 use super::Session;
-use crate::call::{Argument, Call, Handle, Of, Outcome, Request, Returned, To};
-use crate::smoke::{LOW_POWER_ENTRY, LOW_POWER_EXIT, WITH_WAKEUP};
+use crate::call::{Call, Handle, Of, Outcome, Returned, To};
 
 /// The time limit for runtime PM to suspend an idle function.
 const SUSPEND: Duration = Duration::from_secs(5);
@@ -108,32 +107,7 @@ impl Session<'_> {
     pub(super) fn settle(&mut self, function: u8) {
         let enabled = self.function(function).map(|of| of.read("enable").unwrap_or_default());
         if enabled.is_some_and(|enabled| enabled == "0") {
-            self.low_power &= function != 0;
             self.wait_until_suspended(function);
-        }
-    }
-
-    /// Waits for runtime PM if it suspends the function after a moment without an access: it must
-    /// be suspended before every call or before none.
-    pub(super) fn await_low_power(&self, call: &Call) {
-        if self.low_power && uses_device(call) {
-            self.wait_until_suspended(0);
-        }
-    }
-
-    /// Follows whether the function is in low power, after a call that succeeded.
-    pub(super) fn follow_low_power(&mut self, call: &Call) {
-        let Call::Ioctl(on, Request::FEATURE, Argument::Block(block)) = call else {
-            return;
-        };
-        let flags = block.bytes[4..8].try_into().map_or(0, u32::from_ne_bytes);
-        match flags {
-            _ if on.function() != 0 => {}
-            LOW_POWER_ENTRY => self.low_power = true,
-            LOW_POWER_EXIT => self.low_power = false,
-            // Ends as soon as the device wakes.
-            WITH_WAKEUP => _ = self.wait_until_suspended(0),
-            _ => {}
         }
     }
 
@@ -151,20 +125,6 @@ impl Session<'_> {
         let status = || function.read("power/runtime_status").unwrap_or_default();
         wait::until(SUSPEND, status, |status| status == "suspended") == "suspended"
     }
-}
-
-/// Whether a call wakes the function under test, or depends on whether it is awake.
-fn uses_device(call: &Call) -> bool {
-    matches!(
-        call,
-        Call::Ioctl(Handle::Device(_), ..)
-            | Call::State(0)
-            | Call::Signal(_)
-            | Call::Read(..)
-            | Call::Write(..)
-            | Call::Load(..)
-            | Call::Store(..)
-    )
 }
 
 /// Writes an attribute of sysfs in one system call.
