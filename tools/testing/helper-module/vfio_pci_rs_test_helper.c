@@ -31,11 +31,7 @@
 #include <linux/pci.h>
 #include <linux/pm_runtime.h>
 
-/* The device whose lock the kthread @holder holds; both NULL if there is none. */
-static struct pci_dev *held;
-static struct task_struct *holder;
-static DECLARE_COMPLETION(held_now);
-static DEFINE_MUTEX(held_mutex);
+static DEFINE_MUTEX(marks_mutex);
 
 static struct pci_dev *get_device_at(const char *address, int *consumed)
 {
@@ -45,74 +41,6 @@ static struct pci_dev *get_device_at(const char *address, int *consumed)
 		return NULL;
 	return pci_get_domain_bus_and_slot(domain, bus, PCI_DEVFN(slot, func));
 }
-
-/* A lock is released by the thread that took it: this thread does both. */
-static int hold_lock(void *data)
-{
-	struct pci_dev *pdev = data;
-
-	device_lock(&pdev->dev);
-	complete(&held_now);
-	while (!kthread_should_stop()) {
-		set_current_state(TASK_IDLE);
-		if (!kthread_should_stop())
-			schedule();
-		__set_current_state(TASK_RUNNING);
-	}
-	device_unlock(&pdev->dev);
-	return 0;
-}
-
-static void release_lock(void)
-{
-	lockdep_assert_held(&held_mutex);
-	if (!holder)
-		return;
-	kthread_stop(holder);
-	holder = NULL;
-	pci_info(held, "device lock released\n");
-	pci_dev_put(held);
-	held = NULL;
-}
-
-/*
- * While the module is being loaded, a later parameter may still be refused, and
- * then the module goes away without its exit function having been called.
- */
-static int lock_set(const char *val, const struct kernel_param *kp)
-{
-	struct task_struct *thread;
-	struct pci_dev *pdev;
-	int consumed;
-
-	if (THIS_MODULE->state != MODULE_STATE_LIVE)
-		return -EINVAL;
-	guard(mutex)(&held_mutex);
-	release_lock();
-	if (!*val || *val == '\n')
-		return 0;
-
-	pdev = get_device_at(val, &consumed);
-	if (!pdev)
-		return -ENODEV;
-	reinit_completion(&held_now);
-	thread = kthread_run(hold_lock, pdev, "hold-device-lock");
-	if (IS_ERR(thread)) {
-		pci_dev_put(pdev);
-		return PTR_ERR(thread);
-	}
-	wait_for_completion(&held_now);
-	holder = thread;
-	held = pdev;
-	pci_info(held, "device lock held\n");
-	return 0;
-}
-
-static const struct kernel_param_ops lock_ops = {
-	.set = lock_set,
-};
-module_param_cb(lock, &lock_ops, NULL, 0200);
-MODULE_PARM_DESC(lock, "PCI address of the device whose device_lock is held, empty for none");
 
 static int identity_set(const char *val, const struct kernel_param *kp)
 {
@@ -150,30 +78,66 @@ MODULE_PARM_DESC(identity, "\"BDF VENDOR DEVICE\": gives an unbound device other
 
 /* A state that one device at a time is put into; @mark does and undoes it. */
 struct mark {
-	void (*mark)(struct pci_dev *pdev, bool on);
+	int (*mark)(struct pci_dev *pdev, bool on);
 	struct pci_dev *pdev;
 };
 
-static void mark_asleep(struct pci_dev *pdev, bool on)
+/* The thread that holds the lock of the marked device; completed once it does. */
+static struct task_struct *holder;
+static DECLARE_COMPLETION(held_now);
+
+/* A lock is released by the thread that took it: this thread does both. */
+static int hold_lock(void *data)
+{
+	struct pci_dev *pdev = data;
+
+	device_lock(&pdev->dev);
+	complete(&held_now);
+	while (!kthread_should_stop()) {
+		set_current_state(TASK_IDLE);
+		if (!kthread_should_stop())
+			schedule();
+		__set_current_state(TASK_RUNNING);
+	}
+	device_unlock(&pdev->dev);
+	return 0;
+}
+
+static int mark_locked(struct pci_dev *pdev, bool on)
+{
+	if (!on)
+		return kthread_stop(holder);
+	reinit_completion(&held_now);
+	holder = kthread_run(hold_lock, pdev, "hold-device-lock");
+	if (IS_ERR(holder))
+		return PTR_ERR(holder);
+	wait_for_completion(&held_now);
+	return 0;
+}
+
+static int mark_asleep(struct pci_dev *pdev, bool on)
 {
 	if (on)
 		pm_runtime_disable(&pdev->dev);
 	else
 		pm_runtime_enable(&pdev->dev);
+	return 0;
 }
 
-static void mark_unplugged(struct pci_dev *pdev, bool on)
+static int mark_unplugged(struct pci_dev *pdev, bool on)
 {
 	WRITE_ONCE(pdev->error_state,
 		   on ? pci_channel_io_perm_failure : pci_channel_io_normal);
+	return 0;
 }
 
+static struct mark locked = { .mark = mark_locked };
 static struct mark asleep = { .mark = mark_asleep };
 static struct mark unplugged = { .mark = mark_unplugged };
 
 static void unmark(struct mark *mark)
 {
-	lockdep_assert_held(&held_mutex);
+	lockdep_assert_held(&marks_mutex);
 	if (!mark->pdev)
 		return;
 	mark->mark(mark->pdev, false);
@@ -181,14 +145,18 @@ static void unmark(struct mark *mark)
 	mark->pdev = NULL;
 }
 
+/*
+ * While the module is being loaded, a later parameter may still be refused, and
+ * then the module goes away without its exit function having been called.
+ */
 static int mark_set(const char *val, const struct kernel_param *kp)
 {
 	struct mark *mark = kp->arg;
-	int consumed;
+	int ret, consumed;
 
 	if (THIS_MODULE->state != MODULE_STATE_LIVE)
 		return -EINVAL;
-	guard(mutex)(&held_mutex);
+	guard(mutex)(&marks_mutex);
 	unmark(mark);
 	if (!*val || *val == '\n')
 		return 0;
@@ -196,13 +164,19 @@ static int mark_set(const char *val, const struct kernel_param *kp)
 	mark->pdev = get_device_at(val, &consumed);
 	if (!mark->pdev)
 		return -ENODEV;
-	mark->mark(mark->pdev, true);
-	return 0;
+	ret = mark->mark(mark->pdev, true);
+	if (ret) {
+		pci_dev_put(mark->pdev);
+		mark->pdev = NULL;
+	}
+	return ret;
 }
 
 static const struct kernel_param_ops mark_ops = {
 	.set = mark_set,
 };
+module_param_cb(lock, &mark_ops, &locked, 0200);
+MODULE_PARM_DESC(lock, "PCI address of the device whose device_lock is held, empty for none");
 module_param_cb(asleep, &mark_ops, &asleep, 0200);
 MODULE_PARM_DESC(asleep, "PCI address of the device whose runtime PM is disabled, empty for none");
 module_param_cb(unplugged, &mark_ops, &unplugged, 0200);
@@ -242,10 +216,10 @@ static void __exit vfio_pci_rs_test_helper_exit(void)
 {
 	unregister_ftrace_function(&bus_resets);
 	ftrace_free_filter(&bus_resets);
-	guard(mutex)(&held_mutex);
+	guard(mutex)(&marks_mutex);
+	unmark(&locked);
 	unmark(&asleep);
 	unmark(&unplugged);
-	release_lock();
 }
 module_exit(vfio_pci_rs_test_helper_exit);
 

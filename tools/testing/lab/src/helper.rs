@@ -17,7 +17,9 @@ pub const DENYLISTED: (&str, &str) = ("8086", "37c8");
 
 /// A device lock that the helper holds until this is dropped.
 #[derive(Debug)]
-pub struct DeviceLock(());
+pub struct DeviceLock {
+    _marked: Marked,
+}
 
 /// A state of a function, which ends when this is dropped.
 #[derive(Debug)]
@@ -33,17 +35,8 @@ pub struct Identity {
 impl DeviceLock {
     /// Takes the device lock of `function`; it is held when this returns.
     pub fn hold(function: &Bdf) -> Result<Self> {
-        driver::modprobe(MODULE, &[])?;
-        set("lock", &function.to_string())?;
-        Ok(DeviceLock(()))
-    }
-}
-
-impl Drop for DeviceLock {
-    fn drop(&mut self) {
-        if let Err(e) = set("lock", "\n") {
-            eprintln!("the device lock was not released: {e:#}");
-        }
+        let _marked = Marked::mark("lock", function)?;
+        Ok(DeviceLock { _marked })
     }
 }
 
@@ -68,7 +61,7 @@ impl Marked {
 impl Drop for Marked {
     fn drop(&mut self) {
         if let Err(e) = set(self.0, "\n") {
-            eprintln!("a function stays {}: {e:#}", self.0);
+            eprintln!("the mark '{}' stays: {e:#}", self.0);
         }
     }
 }
