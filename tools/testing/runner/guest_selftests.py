@@ -12,7 +12,6 @@ with 0, or 4 for "skipped".
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,36 +57,18 @@ def environment(driver, topology):
     return variables
 
 
-def sriov_view(driver, pf):
-    """Returns a directory that shows /sys/bus/pci/devices to vfio_pci_sriov_uapi_test.
-
-    The program takes a virtual function only if its driver is called vfio-pci. The view says so of
-    a function that has the driver under test. All else in it that the program looks at is true.
-    """
-    view = Path("/tmp/selftests-view")
-    numvfs = DEVICES / pf / "sriov_numvfs"
-    # As the program will do it: the function gets the same address and group then.
-    write(numvfs, "1")
-    vf = (DEVICES / pf / "virtfn0").resolve()
-    bound, group = (vf / "driver").resolve().name, (vf / "iommu_group").resolve()
-    write(numvfs, "0")
-    if bound != driver:
-        print(f"# the virtual function {vf.name} has the driver '{bound}'")
-        return None
-    shutil.rmtree(view, ignore_errors=True)
-    (view / vf.name).mkdir(parents=True)
-    (view / pf).symlink_to((DEVICES / pf).resolve())
-    (view / vf.name / "driver").symlink_to("/sys/bus/pci/drivers/vfio-pci")
-    (view / vf.name / "iommu_group").symlink_to(group)
-    (view / vf.name / "vfio-dev").symlink_to(vf / "vfio-dev")
-    return view
+def load(module, *parameters):
+    """Loads the driver with these parameters, after removing it if it is loaded."""
+    if Path(f"/sys/module/{module}/initstate").exists():
+        subprocess.run(["rmmod", module], check=True)
+    subprocess.run(["modprobe", module, *parameters], check=True)
 
 
-def run(path, tests, bdfs, results, wrapper=(), **variables):
+def run(path, tests, bdfs, results, **variables):
     """Runs `tests` of a program, or all. Its output goes to its file, too. Returns its status."""
     print(f"# {path.name}", flush=True)
     options = [option for test in tests for option in (("-r" if "." in test else "-t"), test)]
-    arguments = [*wrapper, "timeout", "--kill-after=10", str(LIMIT), path, *options, *bdfs]
+    arguments = ["timeout", "--kill-after=10", str(LIMIT), path, *options, *bdfs]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     process = subprocess.Popen(
         arguments, text=True, errors="replace", env=os.environ | variables, **pipes
@@ -103,23 +84,22 @@ def run(path, tests, bdfs, results, wrapper=(), **variables):
 
 def run_kernels(path, tests, driver, topology, results):
     """Runs one of the kernel's programs, with devices that are bound to the driver meanwhile."""
-    bdfs = [topology[device] for device in KERNELS[path.name]]
+    bdfs, module = [topology[device] for device in KERNELS[path.name]], driver.replace("-", "_")
+    is_sriov = path.name == "vfio_pci_sriov_uapi_test"
+    if is_sriov:
+        # The program takes a virtual function only if its driver is called vfio-pci.
+        named = [] if driver == "vfio-pci" else ["driver_name=vfio-pci"]
+        load(module, "enable_sriov=1", *named)
+        driver = "vfio-pci"
     for bdf in bdfs:
         write(DEVICES / bdf / "driver_override", driver)
         write(f"/sys/bus/pci/drivers/{driver}/bind", bdf)
-    wrapper = []
-    if path.name == "vfio_pci_sriov_uapi_test":
-        # vfio-pci makes virtual functions only with this parameter.
-        parameter = Path(f"/sys/module/{driver.replace('-', '_')}/parameters/enable_sriov")
-        if parameter.exists():
-            parameter.write_text("1")
-        if driver != "vfio-pci" and (view := sriov_view(driver, bdfs[0])):
-            mount = 'mount --bind "$0" /sys/bus/pci/devices && exec "$@"'
-            wrapper = ["unshare", "--mount", "sh", "-c", mount, view]
-    status = run(path, tests, bdfs, results, wrapper)
+    status = run(path, tests, bdfs, results)
     for bdf in bdfs:
         write(f"/sys/bus/pci/drivers/{driver}/unbind", bdf)
         write(DEVICES / bdf / "driver_override", "\n")
+    if is_sriov:
+        load(module)
     return status
 
 
@@ -128,9 +108,9 @@ def main(driver, directory, *chosen):
     topology = json.loads((results / "topology.json").read_text())
     if not Path("/sys/kernel/debug/tracing").exists():
         subprocess.run(["mount", "-t", "debugfs", "debugfs", "/sys/kernel/debug"], check=True)
-    for module in "vfio_iommu_type1", driver:
-        subprocess.run(["modprobe", module], check=True)
     module = driver.replace("-", "_")
+    for name in "vfio_iommu_type1", module:
+        subprocess.run(["modprobe", name], check=True)
     # The driver's own programs expect a reset when vfio-pci makes one.
     own = not {name.partition(".")[0] for name in chosen} <= set(KERNELS)
     for parameter in Path(f"/sys/module/{module}/parameters").glob("*_reset"):
