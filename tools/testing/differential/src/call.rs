@@ -200,8 +200,6 @@ pub enum Call {
     /// Maps a part of the function under test, writable or not, in place of the last mapping.
     Map(At, u64, bool),
     Unmap,
-    Load(u64, u32),
-    Store(u64, Bytes),
     /// Signals an eventfd.
     Signal(u8),
     /// Reads the counters of all eventfds.
@@ -254,7 +252,7 @@ pub enum Returned {
     File,
     Error(Errno),
     Text(String),
-    /// The call could not be made: the file is not open, or nothing is mapped.
+    /// The call could not be made: the file is not open.
     NotMade,
 }
 

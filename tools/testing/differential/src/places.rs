@@ -15,9 +15,9 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// The page, and the offset in it.
-    pub fn page(self) -> (At, u64) {
-        (At { offset: self.at.offset & !0xfff, ..self.at }, self.at.offset & 0xfff)
+    /// The page that they are in.
+    pub fn page(self) -> At {
+        At { offset: self.at.offset & !0xfff, ..self.at }
     }
 }
 

@@ -279,7 +279,7 @@ fn closing(session: &mut Session<'_>, brief: bool) {
         look(session);
         session.open(Handle::DEVICE);
         mark(session);
-        let (page, offset) = session.place.scratch.page();
+        let page = session.place.scratch.page();
         match number {
             0 => _ = session.call(Call::Map(page, 4096, true)),
             1 if session.mode == Mode::Group => session.get_device(0),
@@ -295,7 +295,6 @@ fn closing(session: &mut Session<'_>, brief: bool) {
             session.call(Call::Close(files[file]));
             look(session);
         }
-        session.call(Call::Load(offset, 4));
         session.call(Call::Unmap);
         look(session);
         // The last user of the place, or one with a sibling that is still open.

@@ -7,18 +7,16 @@
 
 use std::fs;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use lab::driver::Driver;
 use lab::kmsg::Mark;
 use lab::topology::Device;
-use nix::fcntl::OFlag;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::mman::ProtFlags;
 use nix::sys::uio;
-use nix::unistd;
 use raw::{Answer, Arena, File, Mapping, Pointer, ARENA};
 
 pub use self::opening::{bind, Mode};
@@ -51,8 +49,6 @@ pub struct Session<'a> {
     mapping: Option<Mapping>,
     files: [Option<File>; Handle::SLOTS],
     events: Vec<EventFd>,
-    /// Carries bytes between a mapping and memory.
-    pipe: (OwnedFd, OwnedFd),
     arena: Arena,
     /// The first bytes of the arena before a call.
     before: Vec<u8>,
@@ -82,7 +78,6 @@ impl<'a> Session<'a> {
             mapping: None,
             files,
             events: (0..=EVENTS).map(|_| event()).collect::<nix::Result<_>>()?,
-            pipe: unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?,
             arena: Arena::new()?,
             before: vec![BACKGROUND; ARENA],
             log: None,
@@ -161,22 +156,6 @@ impl<'a> Session<'a> {
                 self.mapping = None;
                 self.settle(0);
                 done
-            }
-            Call::Load(offset, length) => {
-                // CAST: An address space holds both.
-                let (offset, length) = (*offset as usize, *length as usize);
-                let loaded = self.mapping.as_ref()?.copy_to(offset, length, self.pipe.1.as_fd());
-                Outcome::from(loaded).with(self.drain())
-            }
-            Call::Store(offset, bytes) => {
-                let mapping = self.mapping.as_ref()?;
-                let written = unistd::write(&self.pipe.1, &bytes.0);
-                // CAST: An address space holds it.
-                let store =
-                    |length| mapping.copy_from(*offset as usize, length, self.pipe.0.as_fd());
-                let stored = written.and_then(store);
-                self.drain();
-                stored.into()
             }
             Call::Signal(number) => self.events.get(usize::from(*number))?.write(1).into(),
             Call::Signals => done.with(self.counters()),
@@ -280,15 +259,6 @@ impl<'a> Session<'a> {
         let mut outcome = Outcome::from(read).with(buffer);
         outcome.changed.extend(changes(&vec![BACKGROUND; behind.len()], &behind));
         Some(outcome)
-    }
-
-    fn drain(&self) -> Vec<u8> {
-        let mut all = Vec::new();
-        let mut some = [0; 4096];
-        while let Ok(count @ 1..) = unistd::read(&self.pipe.0, &mut some) {
-            all.extend_from_slice(&some[..count]);
-        }
-        all
     }
 
     fn counters(&self) -> Vec<u8> {

@@ -273,33 +273,6 @@ impl Mapping {
         // INVARIANT: It has just been mapped.
         Ok(Mapping { start, length })
     }
-
-    /// Copies `length` bytes at `at` to `sink`, a pipe, in the kernel: a fault is the error `EFAULT`
-    /// and no signal. Fails with `EINVAL` outside the mapping.
-    pub fn copy_to(&self, at: usize, length: usize, sink: BorrowedFd<'_>) -> Result<usize> {
-        let from = self.range(at, length)?;
-        // SAFETY: The kernel reads the mapping, which this owns.
-        Errno::result(unsafe { libc::write(sink.as_raw_fd(), from, length) })
-            .map(isize::unsigned_abs)
-    }
-
-    /// Copies `length` bytes from `source`, a pipe, to `at`, with the same errors.
-    pub fn copy_from(&self, at: usize, length: usize, source: BorrowedFd<'_>) -> Result<usize> {
-        let to = self.range(at, length)?;
-        // SAFETY: The kernel writes to the mapping, to which there are no references.
-        Errno::result(unsafe { libc::read(source.as_raw_fd(), to, length) })
-            .map(isize::unsigned_abs)
-    }
-
-    fn range(&self, at: usize, length: usize) -> Result<*mut c_void> {
-        match at.checked_add(length) {
-            Some(end) if end <= self.length.get() => {
-                // SAFETY: That is within the mapping.
-                Ok(unsafe { self.start.as_ptr().byte_add(at) })
-            }
-            _ => Err(Errno::EINVAL),
-        }
-    }
 }
 
 impl Drop for Mapping {
