@@ -18,37 +18,28 @@ pub trait AtomicType: Copy {
     fn swap(with: &Self::Repr, value: Self) -> Self;
 }
 
-impl AtomicType for bool {
-    type Repr = AtomicBool;
+macro_rules! atomic_type {
+    ($type:ty, $repr:ty) => {
+        impl AtomicType for $type {
+            type Repr = $repr;
 
-    fn new(value: Self) -> Self::Repr {
-        AtomicBool::new(value)
-    }
+            fn new(value: Self) -> Self::Repr {
+                <$repr>::new(value)
+            }
 
-    fn load(from: &Self::Repr) -> Self {
-        from.load(SeqCst)
-    }
+            fn load(from: &Self::Repr) -> Self {
+                from.load(SeqCst)
+            }
 
-    fn swap(with: &Self::Repr, value: Self) -> Self {
-        with.swap(value, SeqCst)
-    }
+            fn swap(with: &Self::Repr, value: Self) -> Self {
+                with.swap(value, SeqCst)
+            }
+        }
+    };
 }
 
-impl AtomicType for u32 {
-    type Repr = AtomicU32;
-
-    fn new(value: Self) -> Self::Repr {
-        AtomicU32::new(value)
-    }
-
-    fn load(from: &Self::Repr) -> Self {
-        from.load(SeqCst)
-    }
-
-    fn swap(with: &Self::Repr, value: Self) -> Self {
-        with.swap(value, SeqCst)
-    }
-}
+atomic_type!(bool, AtomicBool);
+atomic_type!(u32, AtomicU32);
 
 /// An atomic variable. Every order of access is the strongest.
 pub struct Atomic<T: AtomicType>(T::Repr);

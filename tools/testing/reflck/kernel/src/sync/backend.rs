@@ -3,21 +3,11 @@
 //! Locks, reference counts and thread-local data: those of std, or with `--cfg loom` loom's.
 
 #[cfg(loom)]
-pub use loom::{
-    sync::{
-        atomic::{
-            AtomicBool,
-            AtomicU32, //
-        },
-        Arc,
-        Condvar,
-        Mutex,
-        MutexGuard, //
-    },
-    thread_local,
-};
+use loom as base;
 #[cfg(not(loom))]
-pub use std::{
+use std as base;
+
+pub use self::base::{
     sync::{
         atomic::{
             AtomicBool,
@@ -30,7 +20,6 @@ pub use std::{
     },
     thread_local,
 };
-
 use std::sync::PoisonError;
 
 /// Takes the lock, also after a thread has panicked with it: the kernel has no poisoned locks.
