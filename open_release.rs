@@ -26,20 +26,28 @@ use kernel::prelude::*;
 /// Opens a function: resumes, enables and resets it.
 ///
 /// A failed open counts as a close: if it leaves the domain unused, a reset may follow. Fails with
-/// [`EIO`] for a dirty function that neither its own reset nor that of its domain can clean, if the
-/// parameter `strict` is set.
+/// [`ENODEV`] for a function that does not answer. Fails with [`EIO`] for a dirty function that
+/// neither its own reset nor that of its domain can clean, if the parameter `strict` is set.
 pub(crate) fn open(device: ClosedDevice<'_, VfioPciRs>) -> Result<EnabledDevice<'_, VfioPciRs>> {
     let params = Params::read();
     let membership = device.data();
     let opening = membership.open()?;
-    let enabled = device.enable(params.skip_clean_reset)?;
+    let function = membership.hardware();
+    let enabled = device.enable(params.skip_clean_reset);
+    match &enabled {
+        Ok(_) => _ = function.set_gone(false),
+        // vfio-pci-core has logged it.
+        Err(ENODEV) => _ = function.set_gone(true),
+        Err(_) => (),
+    }
+    let enabled = enabled?;
 
     if params.strict && membership.is_dirty() && !enabled.was_reset() {
         // Dropping disables it.
         drop(enabled);
         if log_ratelimited() {
             dev_warn!(
-                membership.hardware().dev(),
+                function.dev(),
                 "not opened: it has the state of its last user, and cannot be reset\n"
             );
         }
@@ -82,15 +90,18 @@ pub(crate) fn close(device: EnabledDevice<'_, VfioPciRs>) -> DisabledDevice<'_, 
 
 /// Leaves the rest of a close to work, if that is as safe. Returns whether it did.
 ///
-/// The function does no DMA any more. A failed open resets its function itself.
+/// The function does no DMA any more. A failed open resets its function itself. One that does not
+/// answer is not reset, and its pending transactions are not waited for.
 pub(crate) fn finish_later(membership: &Membership<Function>) -> bool {
-    if !Params::read().background_reset {
+    let function = membership.hardware();
+
+    if !function.answers() || !Params::read().background_reset {
         return false;
     }
     let Some(closing) = membership.closing() else {
         return false;
     };
-    if !membership.hardware().begin_half_close() {
+    if !function.begin_half_close() {
         closing.detach();
         return false;
     }

@@ -102,7 +102,7 @@ impl Hardware for Function {
         Function::address(self)
     }
 
-    /// Resets the slot or bus if that affects only members without virtual functions.
+    /// Resets the slot or bus if that affects only members without virtual functions, which answer.
     ///
     /// A function that is not a member can be in use at any time. Members stay bound during the
     /// reset, because leaving the domain takes the reflck.
@@ -122,9 +122,16 @@ impl Hardware for Function {
         if let Some((address, obstacle)) = find_obstacle(&function, unused) {
             return Err(ResetFailure::Obstacle(address, obstacle));
         }
+        // The PCI core would wait a minute for it, and the siblings for the PCI core.
+        if let Some(gone) = unused.iter().find(|member| member.is_still_gone()) {
+            return Err(ResetFailure::Obstacle(gone.address(), Obstacle::Gone));
+        }
 
         let traced = TracedReset::begin(self, scope, false, unused.len());
-        let result = function.reset_affected(unused);
+        let mut result = function.reset_affected(unused);
+        if result.is_ok() && unused.iter().any(Function::is_gone) {
+            result = Err(ENODEV);
+        }
         let duration = traced.end(&result);
 
         result.map_err(ResetFailure::Failed)?;

@@ -89,6 +89,16 @@ bool vfio_rs_pci_is_unplugged(struct pci_dev *pdev)
 	return READ_ONCE(pdev->error_state) == pci_channel_io_perm_failure;
 }
 
+/* As vfio-pci-core finds it; for a device that is awake. */
+bool vfio_rs_pci_answers(struct pci_dev *pdev)
+{
+	u32 val;
+
+	pci_read_config_dword(pdev, PCI_COMMAND, &val);
+
+	return !PCI_POSSIBLE_ERROR(val);
+}
+
 bool vfio_rs_pci_has_ats(struct pci_dev *pdev)
 {
 	return pci_ats_supported(pdev);
@@ -274,7 +284,7 @@ bool vfio_rs_begin_half_close(struct vfio_pci_core_device *core)
 {
 	struct pci_dev *pdev = core->pdev;
 
-	if (!use_dma_iommu(&pdev->dev) || vfio_rs_pci_is_unplugged(pdev))
+	if (!use_dma_iommu(&pdev->dev))
 		return false;
 
 	if (pci_ats_supported(pdev) && !vfio_rs_is_bound_to_iommufd(core))

@@ -21,6 +21,7 @@ bool vfio_rs_pci_is_unplugged(struct pci_dev *pdev);
 int vfio_rs_driver_name(struct pci_dev *pdev, const struct device_driver *own,
 			char *buf, size_t len);
 int vfio_rs_reset_function(struct pci_dev *pdev);
+bool vfio_rs_pci_answers(struct pci_dev *pdev);
 bool vfio_rs_pci_has_ats(struct pci_dev *pdev);
 int vfio_rs_try_reset_function(struct pci_dev *pdev);
 bool vfio_rs_is_bound_to_iommufd(struct vfio_pci_core_device *core);

@@ -32,6 +32,8 @@ pub(crate) enum Obstacle<S> {
     },
     /// There is nothing left to reset.
     Unplugged,
+    /// It does not answer. A hot reset is made all the same.
+    Gone,
 }
 
 impl<S> Obstacle<S> {
@@ -62,7 +64,7 @@ impl<S> Obstacle<S> {
         match self {
             Self::Stranger(_) | Self::VirtualFunctions => EINVAL,
             Self::Unbinding { .. } => EAGAIN,
-            Self::Unplugged => ENODEV,
+            Self::Unplugged | Self::Gone => ENODEV,
         }
     }
 }
@@ -74,6 +76,7 @@ impl<S: Stranger> fmt::Display for Obstacle<S> {
             Self::VirtualFunctions => f.write_str("has virtual functions"),
             Self::Unbinding { .. } => f.write_str("is being unbound"),
             Self::Unplugged => f.write_str("was unplugged"),
+            Self::Gone => f.write_str("does not answer"),
         }
     }
 }
@@ -105,7 +108,7 @@ impl<S: Stranger> Failure for ResetFailure<S> {
             Self::Obstacle(_, obstacle) => match obstacle {
                 Obstacle::Stranger(owner) => owner.is_changing(),
                 Obstacle::Unbinding { is_last } => !is_last,
-                Obstacle::VirtualFunctions | Obstacle::Unplugged => false,
+                Obstacle::VirtualFunctions | Obstacle::Unplugged | Obstacle::Gone => false,
             },
             Self::Failed(error) => error.is_transient(),
         }

@@ -106,13 +106,9 @@ impl Function {
 
     /// Returns whether the open of an untouched function can skip its reset.
     ///
-    /// User space relies on a reset of the function alone later, which root may have disabled. One
-    /// that does not answer is left to the reset.
+    /// User space relies on a reset of the function alone later, which root may have disabled.
     pub(crate) fn can_skip_reset(&self) -> bool {
-        // SAFETY: The device is on its bus while it is being opened.
-        let is_present = || unsafe { bindings::pci_device_is_present(self.as_raw()) };
-
-        self.resets_alone() && self.has_reset() && is_present()
+        self.resets_alone() && self.has_reset()
     }
 
     /// Returns whether the kernel knows a reset of the function alone.
@@ -161,7 +157,10 @@ impl Function {
         to_result(unsafe { bindings::vfio_rs_wake(core) })?;
         self.begin_reset();
         // SAFETY: The device is bound, as remove waits for the work.
-        let result = to_result(unsafe { bindings::vfio_rs_try_reset_function(self.as_raw()) });
+        let mut result = to_result(unsafe { bindings::vfio_rs_try_reset_function(self.as_raw()) });
+        if matches!(result, Ok(()) | Err(ENODEV)) && !self.answers() {
+            result = Err(ENODEV);
+        }
         if result.is_ok() {
             self.end_reset(Reset::Alone);
         }
@@ -186,6 +185,8 @@ impl Function {
             return Ok(());
         }
 
+        // One that is gone is not reset. One that its reset ends may still be reset with its bus.
+        self.answers();
         self.begin_reset();
         // SAFETY: vfio-pci-core has asked for this, and the claim keeps others away.
         let needs_reset = unsafe {

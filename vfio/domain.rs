@@ -70,8 +70,10 @@ impl<'a> BoundFunction<'a> {
             bindings::vfio_pci_core_reset_devices(devices.get(), as_raw(self.pdev()))
         });
 
+        // It has waited for the first function, and ends with this error without an answer.
+        let is_over = matches!(result, Ok(()) | Err(ENOTTY));
         for member in members.iter() {
-            if result.is_ok() {
+            if is_over && member.answers() && result.is_ok() {
                 member.end_reset(Reset::Shared);
             }
             // SAFETY: This pairs with `vfio_rs_keep_awake()`, and lets the function go to sleep.

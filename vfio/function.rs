@@ -48,7 +48,8 @@ pub(crate) struct Function {
     flags: Flags,
 }
 
-/// The last close of a function. The owner of its claim uses them.
+/// The last close of a function, and whether it answers. Only the owner of its claim changes them,
+/// or the holder of the reflck.
 pub(super) struct Flags {
     /// Its user had opened it through a group without iommufd.
     pub(super) was_in_group: Atomic<bool>,
@@ -56,6 +57,8 @@ pub(super) struct Flags {
     pub(super) is_deferred: Atomic<bool>,
     /// The work has not done it yet.
     pub(super) is_half_closed: Atomic<bool>,
+    /// It did not answer when the driver last looked.
+    pub(super) is_gone: Atomic<bool>,
 }
 
 impl Function {
@@ -70,6 +73,7 @@ impl Function {
                 was_in_group: Atomic::new(false),
                 is_deferred: Atomic::new(false),
                 is_half_closed: Atomic::new(false),
+                is_gone: Atomic::new(false),
             },
         }
     }
@@ -124,6 +128,55 @@ impl Function {
     pub(crate) fn is_unplugged(&self) -> bool {
         // SAFETY: `self` holds a reference to the device.
         unsafe { bindings::vfio_rs_pci_is_unplugged(self.as_raw()) }
+    }
+
+    /// Returns whether the function was unplugged, or did not answer when the driver last looked.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.flags.is_gone.load(Relaxed) || self.is_unplugged()
+    }
+
+    /// Records whether the function answers. Returns whether that is news.
+    ///
+    /// One that does not is not clean when it comes back.
+    pub(crate) fn set_gone(&self, is_gone: bool) -> bool {
+        let is_news = self.flags.is_gone.xchg(is_gone, Relaxed) != is_gone;
+        if is_gone {
+            self.record.invalidate();
+        } else if is_news && log_ratelimited() {
+            dev_info!(self.dev(), "answers again\n");
+        }
+
+        is_news
+    }
+
+    /// Returns whether the function, which is awake, answers to an access to its config space.
+    pub(crate) fn answers(&self) -> bool {
+        // SAFETY: `self` holds a reference to the device.
+        let answers = unsafe { bindings::vfio_rs_pci_answers(self.as_raw()) };
+        if self.set_gone(!answers) && !answers && log_ratelimited() {
+            dev_warn!(self.dev(), "not reset: it does not answer\n");
+        }
+
+        answers
+    }
+
+    /// Returns whether a function that did not answer still does not. Wakes it to find out.
+    pub(crate) fn is_still_gone(&self) -> bool {
+        let core = self.core.as_raw();
+
+        if !self.is_gone() {
+            return false;
+        }
+        // SAFETY: The core device is initialised, and so is its PCI device.
+        if unsafe { bindings::vfio_rs_wake(core) } != 0 {
+            // It could not be woken for a reset either.
+            return false;
+        }
+        let answers = self.answers();
+        // SAFETY: This pairs with `vfio_rs_wake()`.
+        unsafe { bindings::vfio_rs_put_sync(core) };
+
+        !answers
     }
 
     /// Returns whether a function answers to an access to its config space, in probe or remove.

@@ -134,6 +134,7 @@ mod suite {
             (unbinding(false), true, "is being unbound"),
             (unbinding(true), false, "is being unbound"),
             (Obstacle::Unplugged, false, "was unplugged"),
+            (Obstacle::Gone, false, "does not answer"),
         ] {
             let failure = ResetFailure::Obstacle(at(1), obstacle);
             assert_eq!(failure.is_transient(), is_transient);
