@@ -18,6 +18,14 @@
  * unplugged=BDF
  *	marks that device as pciehp marks what was pulled out, until an empty
  *	string is written or the module is removed.
+ * silent=BDF
+ *	makes reads of the config space of that device return all ones, and
+ *	writes have no effect, until an empty string is written or the module is
+ *	removed.
+ * sleepless=BDF
+ *	leaves that device and its driver out when the system goes to sleep, until
+ *	an empty string is written or the module is removed. The driver of virtiofs
+ *	refuses to sleep.
  * unlocked
  *	counts the secondary bus resets whose bridge was not locked. The kernel
  *	warns of the first one only.
@@ -131,9 +139,60 @@ static int mark_unplugged(struct pci_dev *pdev, bool on)
 	return 0;
 }
 
+static int mark_sleepless(struct pci_dev *pdev, bool on)
+{
+	dev_pm_syscore_device(&pdev->dev, on);
+	return 0;
+}
+
+static int mark_silent(struct pci_dev *pdev, bool on);
+
 static struct mark locked = { .mark = mark_locked };
 static struct mark asleep = { .mark = mark_asleep };
 static struct mark unplugged = { .mark = mark_unplugged };
+static struct mark silent = { .mark = mark_silent };
+static struct mark sleepless = { .mark = mark_sleepless };
+
+/* Those of the bus of the silent device. */
+static struct pci_ops *bus_ops;
+
+static bool is_silent(struct pci_bus *bus, unsigned int devfn)
+{
+	return bus == silent.pdev->bus && devfn == silent.pdev->devfn;
+}
+
+static int silent_read(struct pci_bus *bus, unsigned int devfn, int where,
+		       int size, u32 *val)
+{
+	if (!is_silent(bus, devfn))
+		return bus_ops->read(bus, devfn, where, size, val);
+	PCI_SET_ERROR_RESPONSE(val);
+	return PCIBIOS_SUCCESSFUL;
+}
+
+static int silent_write(struct pci_bus *bus, unsigned int devfn, int where,
+			int size, u32 val)
+{
+	if (!is_silent(bus, devfn))
+		return bus_ops->write(bus, devfn, where, size, val);
+	return PCIBIOS_SUCCESSFUL;
+}
+
+static struct pci_ops silent_ops = {
+	.read = silent_read,
+	.write = silent_write,
+};
+
+static int mark_silent(struct pci_dev *pdev, bool on)
+{
+	if (on) {
+		bus_ops = pdev->bus->ops;
+		pci_bus_set_ops(pdev->bus, &silent_ops);
+	} else {
+		pci_bus_set_ops(pdev->bus, bus_ops);
+	}
+	return 0;
+}
 
 static void unmark(struct mark *mark)
 {
@@ -181,6 +240,10 @@ module_param_cb(asleep, &mark_ops, &asleep, 0200);
 MODULE_PARM_DESC(asleep, "PCI address of the device whose runtime PM is disabled, empty for none");
 module_param_cb(unplugged, &mark_ops, &unplugged, 0200);
 MODULE_PARM_DESC(unplugged, "PCI address of the device that is marked as unplugged, empty for none");
+module_param_cb(silent, &mark_ops, &silent, 0200);
+MODULE_PARM_DESC(silent, "PCI address of the device that does not answer, empty for none");
+module_param_cb(sleepless, &mark_ops, &sleepless, 0200);
+MODULE_PARM_DESC(sleepless, "PCI address of the device that does not sleep with the system, empty for none");
 
 static unsigned int unlocked;
 module_param(unlocked, uint, 0400);
@@ -220,6 +283,8 @@ static void __exit vfio_pci_rs_test_helper_exit(void)
 	unmark(&locked);
 	unmark(&asleep);
 	unmark(&unplugged);
+	unmark(&silent);
+	unmark(&sleepless);
 }
 module_exit(vfio_pci_rs_test_helper_exit);
 

@@ -51,6 +51,16 @@ impl Marked {
         Self::mark("unplugged", function)
     }
 
+    /// Makes the config space of `function` read as all ones.
+    pub fn silent(function: &Bdf) -> Result<Self> {
+        Self::mark("silent", function)
+    }
+
+    /// Leaves `device` and its driver out when the system goes to sleep.
+    pub fn sleepless(device: &Bdf) -> Result<Self> {
+        Self::mark("sleepless", device)
+    }
+
     fn mark(state: &'static str, function: &Bdf) -> Result<Self> {
         driver::modprobe(MODULE, &[])?;
         set(state, &function.to_string())?;

@@ -18,6 +18,7 @@ mod cleaning;
 mod drop_in;
 mod errors;
 mod failed_reset;
+mod gone;
 mod hot_reset;
 mod kinds;
 mod kvm;
@@ -39,6 +40,7 @@ pub struct Scenario {
 /// All scenarios, in the order in which they run.
 pub const ALL: &[Scenario] = &[
     alone("failed_bus_reset", failed_reset::run),
+    alone("gone", gone::run),
     alone("domain_kinds", kinds::run),
     compared("qemu_hot_reset", hot_reset::run),
     alone("drop_in_name", drop_in::run),

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A function whose config space reads as all ones is neither opened nor reset, and delays no
+//! other. When it answers again, it works and is reset.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use lab::helper::Marked;
+use lab::kmsg::Mark;
+use lab::machine::{Lab, PF};
+use lab::report::Test;
+use lab::topology::Device;
+use lab::trace::Counts;
+use lab::vfio::User;
+
+use super::errno;
+use crate::registers::{bars, find, Content, Registers};
+
+const NONE: Counts = Counts::NONE;
+
+/// The PCI core waits a minute for a function that it resets.
+const SOON: Duration = Duration::from_secs(10);
+
+pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
+    if !lab.driver.shows_domains() {
+        t.skip("it is not opened", "vfio-pci waits a minute at its close");
+        return Ok(());
+    }
+    let pair = lab.topology.family("pair", 2)?;
+    let bus = ["bus.a", "bus.b", "bus.c"].map(|role| lab.topology.device(role));
+    let bus = bus.into_iter().collect::<Result<Vec<_>>>()?;
+    let pf = lab.topology.device(PF)?;
+
+    lab.driver.load(&[])?;
+    let binding = lab.bind(pair.iter().chain(&bus).chain([&pf]))?;
+    // Alone on its bus, its reset goes on to that of the bus.
+    unused(lab, t, &pf, None, Counts::flr(2))?;
+    // Each is in an IOMMU group of its own.
+    unused(lab, t, &pair[0], Some(&pair[1]), Counts::flr(2))?;
+    used(lab, t, &pair[0], Some(&pair[1]), Counts::flr(2))?;
+    // One reset of the bus before the open, and one at the close.
+    used(lab, t, &bus[0], None, Counts::bus(2))?;
+    binding.release()?;
+
+    lab.driver.load_as_is(&[])?;
+    let (function, sibling) = (&pair[0], &pair[1]);
+    let silent = Marked::silent(function)?;
+    let binding = lab.counted(t, "when it is bound without an answer", NONE, || {
+        let binding = lab.bind([function])?;
+        lab.wait_idle(function)?;
+        Ok(binding)
+    })?;
+    drop(silent);
+    // Once at open, once in the background.
+    finds_zero(
+        lab,
+        t,
+        function,
+        "answers after it was bound",
+        Counts::flr(2),
+    )?;
+    let sibling_binding = lab.bind([sibling])?;
+    lab.wait_idle(sibling)?;
+    // It was clean.
+    unused(lab, t, function, Some(sibling), Counts::flr(2))?;
+    used(lab, t, function, Some(sibling), Counts::flr(2))?;
+    sibling_binding.release()?;
+    binding.release()?;
+    lab.unreferenced(t)
+}
+
+/// An unused function stops answering, and answers again. `again` are its resets after that.
+fn unused(
+    lab: &Lab,
+    t: &mut Test<'_>,
+    function: &Device,
+    sibling: Option<&Device>,
+    again: Counts,
+) -> Result<()> {
+    let when = format!("{} while unused", function.role());
+    let before = bars(function)?;
+    let silent = Marked::silent(function)?;
+    refused(lab, t, function, &when)?;
+    beside(lab, t, sibling, &when)?;
+    drop(silent);
+    finds_zero(lab, t, function, &when, again)?;
+    let after = bars(function)?;
+    t.check(format!("BARs: {when}"), before == after, || {
+        format!("{before:x?} became {after:x?}")
+    });
+    Ok(())
+}
+
+/// The same in the hands of a user, who leaves content.
+fn used(
+    lab: &Lab,
+    t: &mut Test<'_>,
+    function: &Device,
+    sibling: Option<&Device>,
+    again: Counts,
+) -> Result<()> {
+    let when = format!("{} while open", function.role());
+    let before = bars(function)?;
+    let registers = Registers::open(&User::new()?, function)?;
+    registers.write()?;
+    let mut mark = Mark::here()?;
+    let silent = Marked::silent(function)?;
+    soon(t, &format!("the close: {when}"), |t| {
+        lab.close(t, &format!("at close: {when}"), NONE, registers)
+    })?;
+    lab.wait_idle(function)?;
+    let lines = mark.lines_with(&[&function.bdf().to_string(), "not reset: it does not answer"])?;
+    t.eq(format!("log lines: {when}"), 1, lines.len());
+    lab.domain(t, function, &format!("dirty: {when}"), |domain| {
+        domain.dirty() == 1
+    })?;
+    refused(lab, t, function, &when)?;
+    beside(lab, t, sibling, &when)?;
+    drop(silent);
+    finds_zero(lab, t, function, &when, again)?;
+    let after = bars(function)?;
+    t.check(format!("BARs: {when}"), before == after, || {
+        format!("{before:x?} became {after:x?}")
+    });
+    Ok(())
+}
+
+/// Checks that the open of a function fails soon, without a reset.
+fn refused(lab: &Lab, t: &mut Test<'_>, function: &Device, when: &str) -> Result<()> {
+    let mut mark = Mark::here()?;
+    let user = User::new()?;
+    let result = soon(t, &format!("the open: {when}"), |t| {
+        lab.counted(t, &format!("at open: {when}"), NONE, || {
+            Ok(user.open(function))
+        })
+    })?;
+    t.seen(
+        format!("errno of the open: {when}"),
+        "ENODEV",
+        &errno(&result),
+    );
+    let lines = mark.lines_with(&[
+        &function.bdf().to_string(),
+        "not opened: it does not answer",
+    ])?;
+    t.eq(format!("log lines at open: {when}"), 1, lines.len());
+    Ok(())
+}
+
+/// Checks that a sibling works as before.
+fn beside(lab: &Lab, t: &mut Test<'_>, sibling: Option<&Device>, when: &str) -> Result<()> {
+    let Some(sibling) = sibling else {
+        return Ok(());
+    };
+    let what = format!("open and close of a sibling: {when}");
+    let ((), calls) = lab.tracer.count(|| {
+        soon(t, &what, |_| {
+            drop(User::new()?.open(sibling)?);
+            lab.wait_idle(sibling)
+        })
+    })?;
+    t.eq(format!("bus resets at {what}"), 0, calls.counts().bus);
+    Ok(())
+}
+
+/// Checks that the function is reset, and that its next user finds nothing of the last one.
+fn finds_zero(
+    lab: &Lab,
+    t: &mut Test<'_>,
+    function: &Device,
+    when: &str,
+    resets: Counts,
+) -> Result<()> {
+    let content = lab.counted(t, &format!("at the next use: {when}"), resets, || {
+        let content = find(function)?;
+        lab.wait_idle(function)?;
+        Ok(content)
+    })?;
+    t.eq(format!("content: {when}"), Content::Zero, content);
+    lab.domain(t, function, &format!("none dirty: {when}"), |domain| {
+        domain.dirty() == 0
+    })
+}
+
+/// Checks that `work` does not wait for a reset that waits for a function.
+fn soon<T>(
+    t: &mut Test<'_>,
+    what: &str,
+    work: impl FnOnce(&mut Test<'_>) -> Result<T>,
+) -> Result<T> {
+    let start = Instant::now();
+    let value = work(t)?;
+    let time = start.elapsed();
+    t.note(format!("{what} took {} ms", time.as_millis()));
+    t.check(format!("{what} is soon over"), time < SOON, || {
+        format!("it took {time:?}")
+    });
+    Ok(value)
+}
