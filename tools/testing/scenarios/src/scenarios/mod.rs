@@ -24,6 +24,7 @@ mod kinds;
 mod kvm;
 mod locked;
 mod oracle;
+mod strict;
 mod tracing;
 mod vga;
 
@@ -55,6 +56,7 @@ pub const ALL: &[Scenario] = &[
     alone("known_clean", clean::run),
     alone("known_clean_tricks", clean::tricks),
     alone("oracle", oracle::run),
+    alone("strict", strict::run),
     alone("closed_while_cleaning", cleaning::run),
     compared("dma_after_close", cleaning::dma),
 ];

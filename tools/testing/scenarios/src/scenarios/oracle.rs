@@ -36,10 +36,10 @@ const fn way(
 }
 
 /// A, B and C share a bus that only its reset cleans. FLR cleans the other one.
-struct Functions {
-    a: Device,
-    b: Device,
-    c: Device,
+pub(super) struct Functions {
+    pub(super) a: Device,
+    pub(super) b: Device,
+    pub(super) c: Device,
     port: Device,
     flr: Device,
 }
@@ -92,18 +92,10 @@ const WAYS: &[Way] = &[
 ];
 
 pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
-    let device = |role| lab.topology.device(role);
-    let functions = Functions {
-        a: device("bus.a")?,
-        b: device("bus.b")?,
-        c: device("bus.c")?,
-        port: device("bus.port")?,
-        flr: device("flr.0")?,
-    };
-    driver::modprobe("pci_stub", &[])?;
+    let functions = Functions::of(lab)?;
     for Way { what, c, ours, run } in WAYS {
         lab.driver.load_as_is(&[])?;
-        functions.port.write("reset_subordinate", "1")?;
+        functions.clean_bus()?;
         let found = run(lab, &functions);
         let expected = if lab.driver.shows_domains() { ours } else { c };
         if let Some(found) = t.done(format!("{what}: can be tried"), found) {
@@ -115,12 +107,29 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
 }
 
 impl Functions {
-    fn bus(&self) -> [&Device; 3] {
+    pub(super) fn of(lab: &Lab) -> Result<Self> {
+        driver::modprobe("pci_stub", &[])?;
+        let device = |role| lab.topology.device(role);
+        Ok(Functions {
+            a: device("bus.a")?,
+            b: device("bus.b")?,
+            c: device("bus.c")?,
+            port: device("bus.port")?,
+            flr: device("flr.0")?,
+        })
+    }
+
+    pub(super) fn bus(&self) -> [&Device; 3] {
         [&self.a, &self.b, &self.c]
     }
 
+    /// Resets the bus, whose functions are not bound.
+    pub(super) fn clean_bus(&self) -> Result<()> {
+        self.port.write("reset_subordinate", "1")
+    }
+
     /// Binds A and B, and C to another driver, which forbids to reset the bus; A is used.
-    fn leave_beside_stranger(&self, lab: &Lab) -> Result<()> {
+    pub(super) fn leave_beside_stranger(&self, lab: &Lab) -> Result<()> {
         for device in [&self.a, &self.b] {
             device.bind(lab.driver.name())?;
         }
