@@ -4,7 +4,6 @@
 //! was closed. Whatever may have touched it in between leads to a reset at open.
 
 use std::fs;
-use std::path::Path;
 use std::slice;
 use std::thread;
 
@@ -15,7 +14,7 @@ use lab::helper::{DeviceLock, Marked};
 use lab::machine::{Lab, PF};
 use lab::report::Test;
 use lab::sriov::VirtualFunctions;
-use lab::sysfs::{write_attribute, Bdf};
+use lab::sysfs::Bdf;
 use lab::topology::Device;
 use lab::trace::Counts;
 use lab::vfio::{Opened, User};
@@ -33,9 +32,6 @@ const BACKGROUND: &str = "background_reset";
 
 /// Whether the driver skips resets at open, and resets in the background.
 const POLICIES: [(bool, bool); 4] = [(true, false), (false, true), (false, false), (true, true)];
-
-const POWER_STATE: &str = "/sys/power/state";
-const POWER_TEST: &str = "/sys/power/pm_test";
 
 /// The resets of some functions that are opened and closed.
 #[derive(Debug, Clone, Copy)]
@@ -210,7 +206,7 @@ fn open(user: &User, functions: &[Device]) -> Result<Vec<Opened>> {
 }
 
 /// Waits until the functions are idle, clean and asleep, if they may sleep.
-fn settled(lab: &Lab, functions: &[Device]) -> Result<()> {
+pub(super) fn settled(lab: &Lab, functions: &[Device]) -> Result<()> {
     let unsettled = || -> Result<Option<String>> {
         let domains = lab.domains()?;
         let member = |function: &Bdf| domains.iter().find_map(|domain| domain.member(function));
@@ -228,7 +224,7 @@ fn settled(lab: &Lab, functions: &[Device]) -> Result<()> {
 }
 
 /// Waits until the functions are idle, and asleep, if they may sleep.
-fn unused(lab: &Lab, functions: &[Device]) -> Result<()> {
+pub(super) fn unused(lab: &Lab, functions: &[Device]) -> Result<()> {
     functions.iter().try_for_each(|f| lab.wait_idle(f))?;
     let awake = driver::parameter_path(&lab.driver.module(), "disable_idle_d3");
     match fs::read_to_string(awake)?.trim_end() {
@@ -291,7 +287,6 @@ pub(super) fn tricks(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
         drop(lock);
         Ok(())
     })?;
-    suspended(t, &trick)?;
 
     let trick = Trick { lab, function: &pf };
     trick.finds(t, "VFs in between", 1, |pf| {
@@ -390,24 +385,6 @@ fn dirty(lab: &Lab, function: &Device) -> Result<()> {
     let domain = wait::until(wait::SETTLE, domain, dirty);
     ensure!(dirty(&domain), "{function} is not dirty: {domain:?}");
     Ok(())
-}
-
-/// The system goes to sleep, as far as the machine can.
-fn suspended(t: &mut Test<'_>, trick: &Trick<'_>) -> Result<()> {
-    const WHAT: &str = "suspended with the system";
-
-    let sleep = |level: &str| -> Result<()> {
-        write_attribute(Path::new(POWER_TEST), level)?;
-        let slept = write_attribute(Path::new(POWER_STATE), "freeze");
-        write_attribute(Path::new(POWER_TEST), "none")?;
-        slept
-    };
-    settled(trick.lab, slice::from_ref(trick.function))?;
-    if let Err(e) = sleep("devices") {
-        t.skip(WHAT, format!("{e:#}"));
-        return Ok(());
-    }
-    trick.finds(t, WHAT, 1, |_| sleep("devices"))
 }
 
 /// PCI Express reports an error of the function.

@@ -24,6 +24,7 @@ mod kinds;
 mod kvm;
 mod locked;
 mod oracle;
+mod sleep;
 mod strict;
 mod tracing;
 mod vga;
@@ -57,6 +58,7 @@ pub const ALL: &[Scenario] = &[
     alone("known_clean_tricks", clean::tricks),
     alone("oracle", oracle::run),
     alone("strict", strict::run),
+    alone("system_sleep", sleep::run),
     alone("closed_while_cleaning", cleaning::run),
     compared("dma_after_close", cleaning::dma),
 ];
