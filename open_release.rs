@@ -16,7 +16,6 @@ use crate::{
         DisabledDevice,
         EnabledDevice,
         Function,
-        Params,
         Quiesced, //
     },
     VfioPciRs, //
@@ -29,10 +28,11 @@ use kernel::prelude::*;
 /// [`ENODEV`] for a function that does not answer. Fails with [`EIO`] for a dirty function that
 /// neither its own reset nor that of its domain can clean, if the parameter `strict` is set.
 pub(crate) fn open(device: ClosedDevice<'_, VfioPciRs>) -> Result<EnabledDevice<'_, VfioPciRs>> {
-    let params = Params::read();
     let membership = device.data();
-    let opening = membership.open()?;
     let function = membership.hardware();
+    let opening = membership.open()?;
+    let params = function.params();
+    function.begin_open();
     let enabled = device.enable(params.skip_clean_reset);
     match &enabled {
         Ok(_) => _ = function.set_gone(false),
@@ -54,6 +54,7 @@ pub(crate) fn open(device: ClosedDevice<'_, VfioPciRs>) -> Result<EnabledDevice<
         return Err(EIO);
     }
 
+    function.end_open(enabled.was_reset());
     opening.succeed(enabled.was_reset());
 
     Ok(enabled)
@@ -62,17 +63,23 @@ pub(crate) fn open(device: ClosedDevice<'_, VfioPciRs>) -> Result<EnabledDevice<
 /// Returns whether the open of a function can skip its reset. vfio-pci-core asks that in
 /// [`ClosedDevice::enable`], after it has woken the function.
 pub(crate) fn is_clean(membership: &Membership<Function>) -> bool {
-    Params::read().skip_clean_reset
-        && membership.is_clean()
-        && membership.hardware().can_skip_reset()
+    let function = membership.hardware();
+    let is_clean =
+        function.params().skip_clean_reset && membership.is_clean() && function.can_skip_reset();
+    if is_clean {
+        function.skip_reset();
+    }
+
+    is_clean
 }
 
 /// Closes a function: quiesces and resets it. vfio-pci-core calls [`finish_later`] or [`quiesced`]
 /// meanwhile.
 pub(crate) fn close(device: EnabledDevice<'_, VfioPciRs>) -> DisabledDevice<'_, VfioPciRs> {
-    let function = device.data().hardware();
+    let membership = device.data();
+    let function = membership.hardware();
 
-    match device.data().close() {
+    match membership.close() {
         // `quiesced()` takes over.
         Ok(closing) => {
             function.begin_close();
@@ -84,6 +91,7 @@ pub(crate) fn close(device: EnabledDevice<'_, VfioPciRs>) -> DisabledDevice<'_, 
 
     let disabled = device.disable();
     function.end_close();
+    membership.publish();
 
     disabled
 }
@@ -95,7 +103,7 @@ pub(crate) fn close(device: EnabledDevice<'_, VfioPciRs>) -> DisabledDevice<'_, 
 pub(crate) fn finish_later(membership: &Membership<Function>) -> bool {
     let function = membership.hardware();
 
-    if !function.answers() || !Params::read().background_reset {
+    if !function.answers() || !function.params().background_reset {
         return false;
     }
     let Some(closing) = membership.closing() else {

@@ -55,6 +55,7 @@ mod member;
 mod membership;
 mod registry;
 mod scope;
+mod status;
 #[cfg(any(CONFIG_VFIO_PCI_RS_KUNIT_TEST, all(test, not(loom))))]
 mod tests;
 
@@ -82,7 +83,8 @@ pub(crate) use self::{
     scope::{
         Address,
         ResetScope, //
-    }, //
+    },
+    status::Status, //
 };
 
 /// The hardware of one function, as the reflck sees it.
@@ -125,8 +127,11 @@ pub(crate) trait Hardware: Send + Sync + Sized + 'static {
     /// D0. Without `force`, fails with [`EAGAIN`] instead if a lock is held elsewhere.
     fn finish_close(&self, force: bool, settle: impl FnOnce(bool)) -> Result;
 
-    /// Returns whether a reset of the function alone has worked. Called with the reflck held.
-    fn resets_alone(&self) -> bool;
+    /// Returns whether no reset of the function alone has worked. Called with the reflck held.
+    fn needs_domain(&self) -> bool;
+
+    /// Returns whether root wants a reset of the domain, even if the function was reset alone.
+    fn wants_domain(&self) -> bool;
 
     /// Returns whether the function was out of reach since it was last reset.
     ///
@@ -135,6 +140,12 @@ pub(crate) trait Hardware: Send + Sync + Sized + 'static {
 
     /// Returns whether both functions are in the same IOMMU group. Called with the reflck held.
     fn shares_iommu_group(&self, other: &Self) -> bool;
+
+    /// Hook for user space: the status may have changed. Called with the reflck held.
+    ///
+    /// If `is_settled` is set, no member is in use and no retry is due, so that nothing but a user
+    /// or root changes the status again.
+    fn publish(&self, status: Status, is_settled: bool);
 
     /// Hook for logs and traces.
     fn notify(&self, scope: &ResetScope, event: Event<'_, Self>);

@@ -20,6 +20,7 @@ use crate::{
         ResetFailure,
         ResetScope,
         Settled,
+        Status,
         Stranger,
         Unused, //
     },
@@ -32,14 +33,20 @@ use crate::{
         Dependent,
         Function,
         Owner,
+        Params,
         TracedReset, //
     },
 };
 use core::ops::ControlFlow;
 use kernel::{
     device,
+    fmt::{
+        self,
+        Write, //
+    },
     pci,
-    prelude::*, //
+    prelude::*,
+    str::Formatter, //
 };
 
 /// Resets a dirty function before it is unbound.
@@ -119,12 +126,16 @@ impl Hardware for Function {
         if !function.can_reset_affected() {
             return Err(ResetFailure::NoReset);
         }
-        if let Some((address, obstacle)) = find_obstacle(&function, unused) {
-            return Err(ResetFailure::Obstacle(address, obstacle));
+        if let Some(first) = find_obstacle(&function, unused, false) {
+            return Err(ResetFailure::Obstacles(
+                first,
+                all_obstacles(&function, unused),
+            ));
         }
         // The PCI core would wait a minute for it, and the siblings for the PCI core.
         if let Some(gone) = unused.iter().find(|member| member.is_still_gone()) {
-            return Err(ResetFailure::Obstacle(gone.address(), Obstacle::Gone));
+            let first = (gone.address(), Obstacle::Gone);
+            return Err(ResetFailure::Obstacles(first, KVec::new()));
         }
 
         let traced = TracedReset::begin(self, scope, false, unused.len());
@@ -154,7 +165,7 @@ impl Hardware for Function {
     fn reset_owned(&self, scope: &ResetScope, owned: &Owned<'_, Self>) -> Result {
         let function = BoundFunction::of_member(self, owned)?;
 
-        if let Some((address, obstacle)) = find_obstacle(&function, owned) {
+        if let Some((address, obstacle)) = find_obstacle(&function, owned, true) {
             dev_dbg!(
                 self.dev(),
                 "hot reset of {scope} refused: {address} {obstacle}\n"
@@ -180,8 +191,16 @@ impl Hardware for Function {
         Function::finish_close(self, force, settle)
     }
 
-    fn resets_alone(&self) -> bool {
-        Function::resets_alone(self)
+    fn needs_domain(&self) -> bool {
+        !self.resets_alone()
+    }
+
+    fn wants_domain(&self) -> bool {
+        self.params().bus_reset
+    }
+
+    fn publish(&self, status: Status, is_settled: bool) {
+        self.announce(status, is_settled);
     }
 
     fn is_untouched(&self, wakes: u32) -> bool {
@@ -217,6 +236,7 @@ impl Hardware for Function {
                 let kind = scope.kind();
                 let report = Report {
                     failure,
+                    driver: Params::read().driver_name.to_str().unwrap_or_default(),
                     dirty,
                     retry_in,
                 };
@@ -234,39 +254,130 @@ impl Stranger for BoundTo {
     fn is_changing(&self) -> bool {
         matches!(self, Self::Changing)
     }
+
+    fn is_bindable(&self) -> bool {
+        matches!(self, Self::Nothing | Self::Driver(_))
+    }
+}
+
+/// Writes the functions that forbid a slot or bus reset of the domain, and why. Takes the reflck.
+pub(crate) fn list_obstacles(
+    membership: &Membership<Function>,
+    f: &mut Formatter<'_>,
+) -> fmt::Result {
+    // Nothing but the function itself can stand in the way.
+    if membership.scope().is_private() {
+        return Ok(());
+    }
+
+    membership.survey(|used, settled| {
+        for address in used {
+            f.write_fmt(fmt!("{address} is in use\n"))?;
+        }
+        let Some(settled) = settled else {
+            return Ok(());
+        };
+        let Ok(function) = BoundFunction::of_member(membership.hardware(), settled) else {
+            return Ok(());
+        };
+        if !function.can_reset_affected() {
+            return f.write_fmt(fmt!("{} has no reset\n", membership.scope()));
+        }
+        let mut result = Ok(());
+        for_each_obstacle(&function, settled, false, |address, obstacle| {
+            result = f.write_fmt(fmt!("{address} {obstacle}\n"));
+            ControlFlow::Continue(())
+        });
+
+        result
+    })
 }
 
 /// Returns the first function that forbids a slot or bus reset of the domain.
 fn find_obstacle(
     function: &BoundFunction<'_>,
     members: &Settled<'_, Function>,
+    is_asked_for: bool,
 ) -> Option<(Address, Obstacle<BoundTo>)> {
     let mut found = None;
 
+    for_each_obstacle(function, members, is_asked_for, |address, obstacle| {
+        found = Some((address, obstacle));
+        ControlFlow::Break(())
+    });
+
+    found
+}
+
+/// Returns all of them, or none without the memory for that.
+fn all_obstacles(
+    function: &BoundFunction<'_>,
+    members: &Settled<'_, Function>,
+) -> KVec<(Address, Obstacle<BoundTo>)> {
+    let mut found = KVec::new();
+    let mut count = 0;
+
+    // No allocation while the bus is walked.
+    for_each_obstacle(function, members, false, |_, _| {
+        count += 1;
+        ControlFlow::Continue(())
+    });
+    if found.reserve(count, GFP_KERNEL).is_ok() {
+        for_each_obstacle(function, members, false, |address, obstacle| {
+            match found.push_within_capacity((address, obstacle)) {
+                Ok(()) => ControlFlow::Continue(()),
+                // There are more by now.
+                Err(_) => ControlFlow::Break(()),
+            }
+        });
+    }
+
+    found
+}
+
+/// Calls `visit` with each function that forbids a slot or bus reset of the domain.
+///
+/// Those below a bridge on the bus do not count: the bridge does. If the owner of all functions has
+/// asked for the reset, it does not count either that root has disabled those of a function. May
+/// sleep, but `visit` must not allocate.
+fn for_each_obstacle(
+    function: &BoundFunction<'_>,
+    members: &Settled<'_, Function>,
+    is_asked_for: bool,
+    mut visit: impl FnMut(Address, Obstacle<BoundTo>) -> ControlFlow<()>,
+) {
+    let mut flow = ControlFlow::Continue(());
+    let bus = function.address().bus;
+
     function.for_each_affected(|affected| {
         let address = affected.address();
+        if address.bus != bus {
+            return ControlFlow::Continue(());
+        }
         let obstacle = Obstacle::of_affected(
             members.contains(address),
             affected.has_virtual_functions(),
             || affected.bound_to(),
         );
-        let Some(obstacle) = obstacle else {
-            return ControlFlow::Continue(());
-        };
-        found = Some((address, obstacle));
+        if let Some(obstacle) = obstacle {
+            flow = visit(address, obstacle);
+        }
 
-        ControlFlow::Break(())
+        flow
     });
 
-    found.or_else(|| {
-        members.iter().find_map(|member| {
-            let obstacle = Obstacle::of_member(
-                member.is_unplugged(),
-                member.is_unbinding(),
-                members.len() == 1,
-            )?;
-
-            Some((member.address(), obstacle))
-        })
-    })
+    for member in members.iter() {
+        if flow.is_break() {
+            return;
+        }
+        let obstacle = Obstacle::of_member(
+            member.is_unplugged(),
+            member.is_unbinding(),
+            members.len() == 1,
+            !is_asked_for && member.resets_disabled(),
+        );
+        if let Some(obstacle) = obstacle {
+            flow = visit(member.address(), obstacle);
+        }
+    }
 }

@@ -8,6 +8,7 @@
 //! - `reflck.rs`: the lock of a reset domain
 //! - `open_release.rs`: open and close
 //! - `reset.rs`: resets of functions, slots and buses
+//! - `attributes.rs`: the files of a function in sysfs
 //! - `vfio/`: the abstractions over C
 //!
 //! This file: the module, probe, and the files in debugfs.
@@ -37,6 +38,7 @@ use kernel::{
     }, //
 };
 
+mod attributes;
 mod bindings;
 mod open_release;
 mod reflck;
@@ -117,9 +119,13 @@ impl vfio::Driver for VfioPciRs {
     }
 
     fn registered(membership: &Self::Data) {
-        if Params::read().background_reset && membership.hardware().can_reset_later() {
+        if membership.hardware().params().background_reset
+            && membership.hardware().can_reset_later()
+        {
             membership.reset_later();
         }
+        // It may have been dirty when it was last bound.
+        membership.publish();
     }
 
     fn disturbed(membership: &Self::Data) {
@@ -294,7 +300,13 @@ impl kernel::InPlaceModule for Module {
                 ),
                 _debts: Debts(registry.clone()),
                 _queue: Queue::new()?,
-                driver <- vfio::Registration::new(module, name, registry),
+                driver <- vfio::Registration::new(
+                    module,
+                    name,
+                    registry,
+                    vfio::DIRECTORY,
+                    attributes::ATTRIBUTES,
+                ),
                 _: {
                     add_ids(&driver);
                     if Params::read().disable_denylist {

@@ -17,6 +17,7 @@
 #include <linux/ratelimit.h>
 #include <linux/rcupdate.h>
 #include <linux/string.h>
+#include <linux/sysfs.h>
 #include <linux/vfio.h>
 #include <linux/vfio_pci_core.h>
 #include <linux/workqueue.h>
@@ -45,6 +46,9 @@ MODULE_PARM_DESC(skip_clean_reset, "Skip the reset when a function is opened tha
 
 module_param_named(background_reset, vfio_rs_params.background_reset, bool, 0644);
 MODULE_PARM_DESC(background_reset, "Reset a function after close() has returned, and when it is bound.  Who opens it next waits for that.");
+
+module_param_named(bus_reset, vfio_rs_params.bus_reset, bool, 0644);
+MODULE_PARM_DESC(bus_reset, "Reset the slot or bus when its last function is closed, and before its first one is opened, even if the functions can be reset alone.");
 
 module_param_named(strict, vfio_rs_params.strict, bool, 0644);
 MODULE_PARM_DESC(strict, "Refuse to open a function that still has the state of its last user and cannot be reset.");
@@ -102,6 +106,17 @@ bool vfio_rs_pci_answers(struct pci_dev *pdev)
 bool vfio_rs_pci_has_ats(struct pci_dev *pdev)
 {
 	return pci_ats_supported(pdev);
+}
+
+/* Whether the kernel knew a reset of @pdev alone when it found the device. */
+bool vfio_rs_had_reset_method(struct pci_dev *pdev)
+{
+	struct kernfs_node *file;
+
+	file = sysfs_get_dirent(pdev->dev.kobj.sd, "reset_method");
+	sysfs_put(file);
+
+	return file;
 }
 
 void vfio_rs_init_list(struct list_head *list)

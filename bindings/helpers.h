@@ -23,6 +23,7 @@ int vfio_rs_driver_name(struct pci_dev *pdev, const struct device_driver *own,
 int vfio_rs_reset_function(struct pci_dev *pdev);
 bool vfio_rs_pci_answers(struct pci_dev *pdev);
 bool vfio_rs_pci_has_ats(struct pci_dev *pdev);
+bool vfio_rs_had_reset_method(struct pci_dev *pdev);
 int vfio_rs_try_reset_function(struct pci_dev *pdev);
 bool vfio_rs_is_bound_to_iommufd(struct vfio_pci_core_device *core);
 bool vfio_rs_begin_half_close(struct vfio_pci_core_device *core);
@@ -69,6 +70,7 @@ struct vfio_rs_params {
 	char serialize[1024];
 	bool skip_clean_reset;
 	bool background_reset;
+	bool bus_reset;
 	bool strict;
 	bool nointxmask;
 	bool disable_vga;

@@ -28,6 +28,7 @@ impl<H: Hardware> Opening<'_, H> {
     pub(crate) fn succeed(self, was_reset: bool) {
         self.0.settle(|state| {
             state.claim = Claim::Open;
+            state.was_used = true;
             if was_reset || !state.is_dirty() {
                 state.condition = Condition::Unknown;
             }

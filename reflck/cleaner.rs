@@ -71,7 +71,13 @@ impl<H: Hardware> Cleaner<H> {
                 true => Condition::Dirty,
                 false => Condition::Clean,
             }));
-        })
+        })?;
+        // It may have gone to sleep after that.
+        if cfg!(not(loom)) {
+            self.domain.members.lock().publish();
+        }
+
+        Ok(())
     }
 }
 

@@ -33,13 +33,18 @@ impl<H: Hardware> Membership<H> {
     /// A hot reset that waits goes first. If no two members may be reset at a time, the first open
     /// does it. Takes the reflck.
     pub(crate) fn reset_later(&self) {
-        let mut members = self.seat.members.lock();
+        self.reset_later_locked(&mut self.seat.members.lock());
+    }
 
-        let state = self.member.state.access(&members);
+    pub(super) fn reset_later_locked(&self, members: &mut Members<H>) -> bool {
+        let state = self.member.state.access(members);
         let is_idle = state.claim == Claim::Idle && state.binding == Binding::Unbound;
-        if is_idle && members.waiting == 0 && !members.serialized {
-            self.begin_chore_locked(&mut members, Chore::Reset);
+        let is_allowed = is_idle && members.waiting == 0 && !members.serialized;
+        if is_allowed {
+            self.begin_chore_locked(members, Chore::Reset);
         }
+
+        is_allowed
     }
 
     /// Puts the member into the hands of its work. Takes the reflck.
@@ -53,6 +58,7 @@ impl<H: Hardware> Membership<H> {
             &self.seat.scope,
             Event::Claim(Purpose::Clean, Delta::from_micros(0)),
         );
+        members.publish();
         self.cleaner.schedule(0);
     }
 

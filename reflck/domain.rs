@@ -98,9 +98,10 @@ impl<H: Hardware> Domain<H> {
         // A member that is open settles again later. A private domain has no reset but the
         // function's own.
         let is_idle = member.state.access(&members).claim == Claim::Idle;
-        if is_idle && !self.scope.is_private() && members.count_dirty() > 0 {
+        if is_idle && !self.scope.is_private() && members.first_due().is_some() {
             self.attempt_reset(&mut members, &member.hardware);
         }
+        members.publish();
     }
 
     /// Changes the binding of `member` to `binding`, which takes it out of transit.
@@ -116,25 +117,25 @@ impl<H: Hardware> Domain<H> {
         let mut members = self.members.lock();
 
         self.end_transit(&mut members, member, true, |state| state.binding = binding);
-        let is_due = members.owed && members.count_dirty() > 0;
+        let is_due = members.owed && members.first_due().is_some();
         // That a member in use defers the reset has been reported.
         if binding == Binding::Unbound && is_due && members.first_used().is_none() {
             self.attempt_reset(&mut members, &member.hardware);
         }
+        members.publish();
     }
 
     /// Resets the domain before `member` is opened, if that is dirty and the domain is unused.
     ///
     /// The obstacle to the reset at the last close may be gone. A function that can be reset
-    /// alone needs no more than that.
+    /// alone needs no more than that, unless root wants it, even before the first open.
     pub(super) fn reset_before_open(
         self: &DelayedWork<Self>,
         members: &mut Members<H>,
         member: &Member<H>,
     ) {
-        let is_due = member.state.access(members).is_dirty()
+        let is_due = member.needs_domain(members)
             && !self.scope.is_private()
-            && !member.hardware.resets_alone()
             && members.first_used().is_none();
         if is_due {
             self.attempt_reset(members, &member.hardware);
@@ -167,7 +168,7 @@ impl<H: Hardware> Domain<H> {
     }
 
     /// Resets the domain if it is unused, and schedules a retry if one is due.
-    fn attempt_reset(self: &DelayedWork<Self>, members: &mut Members<H>, hardware: &H) {
+    pub(super) fn attempt_reset(self: &DelayedWork<Self>, members: &mut Members<H>, hardware: &H) {
         if let Some(ms) = self.reset_unused(members, hardware) {
             self.schedule(ms);
         }
@@ -221,12 +222,15 @@ impl<H: Hardware> Work for Domain<H> {
         if members.failed == 0 {
             return None;
         }
-        // The dirty members may have left.
-        let Some(dirty) = members.first_dirty() else {
+        // Those may have left.
+        let Some(due) = members.first_due() else {
             members.failed = 0;
             return None;
         };
 
-        self.reset_unused(&mut members, &dirty.hardware)
+        let retry_in = self.reset_unused(&mut members, &due.hardware);
+        members.publish();
+
+        retry_in
     }
 }

@@ -36,6 +36,7 @@ use super::{
     Registry,
     ResetScope,
     Settled,
+    Status,
     Unused, //
 };
 use kernel::{
@@ -74,9 +75,27 @@ struct Bus {
 pub(crate) struct Fake {
     number: usize,
     bus: Arc<Bus>,
+    /// The last status.
+    published: Atomic<u32>,
+    is_settled: Atomic<bool>,
 }
 
 impl Fake {
+    /// Wants a reset of the domain, even if the function is reset alone.
+    pub(crate) fn want_domain(&self) {
+        self.bus.books.lock().accounts[self.number].wants_domain = true;
+    }
+
+    /// Asks for a reset of the domain, as root.
+    pub(crate) fn ask_for_reset(&self) {
+        self.bus.books.lock().accounts[self.number].is_asked_for = true;
+    }
+
+    /// Returns whether this is the status that was last published, and whether it was settled.
+    pub(crate) fn has_published(&self, status: Status, is_settled: bool) -> bool {
+        self.published.load(Relaxed) == status as u32 && self.is_settled.load(Relaxed) == is_settled
+    }
+
     /// Records whether the user who asks for a hot reset owns the function, and returns that.
     pub(crate) fn is_owned(&self, is_owned: bool) -> bool {
         self.bus.books.lock().accounts[self.number].is_owned = is_owned;
@@ -185,8 +204,10 @@ impl Hardware for Fake {
 
         let account = &mut books.accounts[self.number];
         warn_on!(account.scope != Some(*scope));
-        let is_wanted = account.is_wanted && account.is_dirty;
-        warn_on!(!account.is_allowed && !account.is_retry_due && !is_wanted);
+        let is_asked_for = core::mem::take(&mut account.is_asked_for);
+        let wants_domain = account.wants_domain || is_asked_for;
+        let is_wanted = account.is_wanted && (account.is_dirty || wants_domain);
+        warn_on!(!account.is_allowed && !account.is_retry_due && !is_wanted && !is_asked_for);
         account.is_allowed = false;
         account.is_due = false;
         for (_, account) in books.domain(scope) {
@@ -194,7 +215,7 @@ impl Hardware for Fake {
         }
         warn_on!(scope.is_private());
         warn_on!(numbers(unused).any(|number| books.accounts[number].is_used()));
-        warn_on!(unused.count_dirty() == 0);
+        warn_on!(unused.count_dirty() == 0 && !wants_domain);
         let is_dirty = |number: &usize| books.accounts[*number].is_dirty;
         warn_on!(unused.count_dirty() != numbers(unused).filter(is_dirty).count());
 
@@ -248,8 +269,8 @@ impl Hardware for Fake {
         Ok(())
     }
 
-    fn resets_alone(&self) -> bool {
-        self.bus.books.lock().accounts[self.number].resets_alone
+    fn needs_domain(&self) -> bool {
+        !self.bus.books.lock().accounts[self.number].resets_alone
     }
 
     fn is_untouched(&self, _wakes: u32) -> bool {
@@ -258,6 +279,19 @@ impl Hardware for Fake {
 
     fn shares_iommu_group(&self, other: &Self) -> bool {
         self.number / 8 == other.number / 8
+    }
+
+    fn wants_domain(&self) -> bool {
+        // The models need no more steps.
+        cfg!(not(loom)) && self.bus.books.lock().accounts[self.number].wants_domain
+    }
+
+    fn publish(&self, status: Status, is_settled: bool) {
+        // As above.
+        if cfg!(not(loom)) {
+            self.published.store(status as u32, Relaxed);
+            self.is_settled.store(is_settled, Relaxed);
+        }
     }
 
     fn notify(&self, scope: &ResetScope, event: Event<'_, Self>) {
@@ -392,6 +426,8 @@ impl Machine {
         account.is_leaving = is_dirty;
 
         Fake {
+            published: Atomic::new(Status::Unknown as u32),
+            is_settled: Atomic::new(true),
             number,
             bus: self.bus.clone(),
         }

@@ -90,6 +90,8 @@ pub(super) struct State<C> {
     pub(super) claim: Claim,
     pub(super) binding: Binding<C>,
     pub(super) condition: Condition,
+    /// It may have been used since the last reset of the domain.
+    pub(super) was_used: bool,
 }
 
 impl<C: Copy + Eq> State<C> {
@@ -142,6 +144,7 @@ impl<H: Hardware> Member<H> {
                 true => Condition::Dirty,
                 false => Condition::Unknown,
             },
+            was_used: true,
         };
 
         Ok(Arc::new(
@@ -151,6 +154,23 @@ impl<H: Hardware> Member<H> {
             },
             GFP_KERNEL,
         )?)
+    }
+
+    /// Returns whether a reset of the domain is due for the function, as soon as that is unused.
+    pub(super) fn is_due(&self, members: &Members<H>) -> bool {
+        self.state.access(members).is_dirty() || self.wants_domain(members)
+    }
+
+    /// Returns whether only a reset of the domain makes the function as clean as root wants it.
+    pub(super) fn needs_domain(&self, members: &Members<H>) -> bool {
+        let is_dirty = self.state.access(members).is_dirty();
+
+        is_dirty && self.hardware.needs_domain() || self.wants_domain(members)
+    }
+
+    /// Returns whether root wants a reset of the domain, whatever else the function was reset by.
+    fn wants_domain(&self, members: &Members<H>) -> bool {
+        self.state.access(members).was_used && self.hardware.wants_domain()
     }
 }
 
@@ -190,11 +210,9 @@ impl<H: Hardware> Members<H> {
             .map(|member| &**member)
     }
 
-    pub(super) fn first_dirty(&self) -> Option<Arc<Member<H>>> {
-        self.list
-            .iter()
-            .find(|member| member.state.access(self).is_dirty())
-            .cloned()
+    /// Returns a member that a reset is due for.
+    pub(super) fn first_due(&self) -> Option<Arc<Member<H>>> {
+        self.list.iter().find(|member| member.is_due(self)).cloned()
     }
 
     pub(super) fn count_dirty(&self) -> usize {
@@ -219,7 +237,8 @@ impl<H: Hardware> Members<H> {
     /// Returns whether a member in transit excludes that `member` goes in transit for `purpose`.
     ///
     /// A member that is cleaning has to be idle again before its next user gets it. So has every
-    /// one before a dirty member is opened that only a reset of the unused domain can clean.
+    /// one before a member is opened that only a reset of the domain can clean, if no user prevents
+    /// that.
     ///
     /// The IOMMU core refuses to attach a group while it resets a function in it that has ATS. So
     /// no member is enabled or quiesced while iommufd has another one of its group, and none is
@@ -227,9 +246,12 @@ impl<H: Hardware> Members<H> {
     /// it as well, while a member that is cleaning may still be reset. The IOMMU core allows to
     /// detach a group at any time.
     pub(super) fn excludes(&self, member: &Member<H>, purpose: Purpose) -> bool {
-        let needs_domain = purpose == Purpose::Open
-            && member.state.access(self).is_dirty()
-            && !member.hardware.resets_alone();
+        let is_free = |other: &Arc<Member<H>>| {
+            let state = other.state.access(self);
+            !state.is_used() || state.is_cleaning()
+        };
+        let needs_domain =
+            purpose == Purpose::Open && member.needs_domain(self) && self.list.iter().all(is_free);
 
         self.list.iter().any(|other| {
             let state = other.state.access(self);
@@ -264,6 +286,7 @@ impl<H: Hardware> Members<H> {
                 Claim::Idle => Condition::Clean,
                 _ => Condition::Unknown,
             };
+            state.was_used = state.claim != Claim::Idle;
         }
         self.list = list;
     }
@@ -275,6 +298,11 @@ impl<H: Hardware> Members<H> {
 pub(crate) struct Settled<'a, H: Hardware>(&'a Members<H>);
 
 impl<'a, H: Hardware> Settled<'a, H> {
+    /// Returns the proof, or `None` while a member is in transit.
+    pub(super) fn new(members: &'a Members<H>) -> Option<Self> {
+        (!members.is_in_transit()).then_some(Self(members))
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.0.list.len()
     }

@@ -107,6 +107,7 @@ impl<H: Hardware> Membership<H> {
             members.owed = true;
             self.seat.cancel();
         }
+        members.publish();
 
         Ok(changed)
     }
@@ -255,6 +256,7 @@ impl<H: Hardware> Membership<H> {
         if result.is_ok() {
             members.reset_done();
         }
+        members.publish();
 
         result
     }

@@ -7,7 +7,8 @@
 use super::{
     core::CoreDevice,
     function::Function,
-    record::Reset, //
+    record::Reset,
+    status::ResetBy, //
 };
 use crate::bindings;
 use kernel::{
@@ -47,6 +48,10 @@ impl Function {
     ///
     /// The user of its PF can touch a VF at any time, so that is not recorded.
     pub(super) fn end_reset(&self, reset: Reset) {
+        self.note_reset(match reset {
+            Reset::Shared => ResetBy::Domain,
+            Reset::Alone | Reset::Bare => ResetBy::Function,
+        });
         if !self.core().has_user_pf() {
             self.record().end(reset, self.core().resumes());
         }
@@ -58,6 +63,7 @@ impl Function {
         let is_by_group = unsafe { !bindings::vfio_rs_is_bound_to_iommufd(self.core().as_raw()) };
 
         self.flags().was_in_group.store(is_by_group, Relaxed);
+        self.flags().is_leaving.store(true, Relaxed);
         self.begin_reset();
     }
 
@@ -68,8 +74,19 @@ impl Function {
         if !self.flags().is_deferred.xchg(false, Relaxed) {
             // SAFETY: The core device is initialised, and so is its PCI device.
             unsafe { bindings::vfio_rs_suspend(self.core().as_raw()) };
-            self.check_reach();
+            self.end_leave();
         }
+    }
+
+    /// Ends the close of a function that sleeps, if it ever will.
+    fn end_leave(&self) {
+        self.check_reach();
+        self.flags().is_leaving.store(false, Relaxed);
+    }
+
+    /// Returns whether the function is kept awake by the close in progress.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.flags().is_leaving.load(Relaxed)
     }
 
     /// Keeps the record of a reset only if the function is asleep and out of reach.
@@ -111,8 +128,14 @@ impl Function {
         self.resets_alone() && self.has_reset()
     }
 
+    /// Returns whether root has disabled the resets of a function that has some.
+    pub(crate) fn resets_disabled(&self) -> bool {
+        // SAFETY: `self` holds a reference to the device, which is bound.
+        !self.has_reset() && unsafe { bindings::vfio_rs_had_reset_method(self.as_raw()) }
+    }
+
     /// Returns whether the kernel knows a reset of the function alone.
-    fn has_reset(&self) -> bool {
+    pub(crate) fn has_reset(&self) -> bool {
         // SAFETY: `self` holds a reference to the device. Root can change the methods at any time.
         unsafe { (&raw const (*self.as_raw()).reset_methods[0]).read_volatile() != 0 }
     }
@@ -199,10 +222,11 @@ impl Function {
         if needs_reset {
             settle(true);
             put();
+            self.end_leave();
         } else {
             self.end_reset(Reset::Bare);
             put();
-            self.check_reach();
+            self.end_leave();
             settle(false);
         }
 

@@ -6,12 +6,19 @@
 
 use super::{
     core::CoreDevice,
+    news::News,
+    params::{
+        Overrides,
+        Params, //
+    },
     pci::{
         address,
         as_raw,
         has_virtual_functions,
         iommu_group_id,
-        is_on_root_bus, //
+        is_bridge,
+        is_on_root_bus,
+        BoundTo, //
     },
     record::Record, //
 };
@@ -26,7 +33,6 @@ use core::ops::ControlFlow;
 use kernel::{
     device,
     error::to_result,
-    fmt,
     pci,
     prelude::*,
     sync::{
@@ -46,6 +52,8 @@ pub(crate) struct Function {
     is_unbinding: Atomic<bool>,
     record: Record,
     flags: Flags,
+    news: News,
+    overrides: Overrides,
 }
 
 /// The last close of a function, and whether it answers. Only the owner of its claim changes them,
@@ -55,6 +63,8 @@ pub(super) struct Flags {
     pub(super) was_in_group: Atomic<bool>,
     /// The close is left to work, and `close()` does not know it yet.
     pub(super) is_deferred: Atomic<bool>,
+    /// The last user leaves, and the function is not asleep yet.
+    pub(super) is_leaving: Atomic<bool>,
     /// The work has not done it yet.
     pub(super) is_half_closed: Atomic<bool>,
     /// It did not answer when the driver last looked.
@@ -72,9 +82,12 @@ impl Function {
             flags: Flags {
                 was_in_group: Atomic::new(false),
                 is_deferred: Atomic::new(false),
+                is_leaving: Atomic::new(false),
                 is_half_closed: Atomic::new(false),
                 is_gone: Atomic::new(false),
             },
+            news: News::new(),
+            overrides: Overrides::new(),
         }
     }
 
@@ -96,6 +109,19 @@ impl Function {
 
     pub(super) fn flags(&self) -> &Flags {
         &self.flags
+    }
+
+    pub(super) fn news(&self) -> &News {
+        &self.news
+    }
+
+    pub(crate) fn overrides(&self) -> &Overrides {
+        &self.overrides
+    }
+
+    /// Returns the parameters of the function at this time.
+    pub(crate) fn params(&self) -> Params {
+        self.overrides.params()
     }
 
     /// Returns the generic device, for log messages.
@@ -128,55 +154,6 @@ impl Function {
     pub(crate) fn is_unplugged(&self) -> bool {
         // SAFETY: `self` holds a reference to the device.
         unsafe { bindings::vfio_rs_pci_is_unplugged(self.as_raw()) }
-    }
-
-    /// Returns whether the function was unplugged, or did not answer when the driver last looked.
-    pub(crate) fn is_gone(&self) -> bool {
-        self.flags.is_gone.load(Relaxed) || self.is_unplugged()
-    }
-
-    /// Records whether the function answers. Returns whether that is news.
-    ///
-    /// One that does not is not clean when it comes back.
-    pub(crate) fn set_gone(&self, is_gone: bool) -> bool {
-        let is_news = self.flags.is_gone.xchg(is_gone, Relaxed) != is_gone;
-        if is_gone {
-            self.record.invalidate();
-        } else if is_news && log_ratelimited() {
-            dev_info!(self.dev(), "answers again\n");
-        }
-
-        is_news
-    }
-
-    /// Returns whether the function, which is awake, answers to an access to its config space.
-    pub(crate) fn answers(&self) -> bool {
-        // SAFETY: `self` holds a reference to the device.
-        let answers = unsafe { bindings::vfio_rs_pci_answers(self.as_raw()) };
-        if self.set_gone(!answers) && !answers && log_ratelimited() {
-            dev_warn!(self.dev(), "not reset: it does not answer\n");
-        }
-
-        answers
-    }
-
-    /// Returns whether a function that did not answer still does not. Wakes it to find out.
-    pub(crate) fn is_still_gone(&self) -> bool {
-        let core = self.core.as_raw();
-
-        if !self.is_gone() {
-            return false;
-        }
-        // SAFETY: The core device is initialised, and so is its PCI device.
-        if unsafe { bindings::vfio_rs_wake(core) } != 0 {
-            // It could not be woken for a reset either.
-            return false;
-        }
-        let answers = self.answers();
-        // SAFETY: This pairs with `vfio_rs_wake()`.
-        unsafe { bindings::vfio_rs_put_sync(core) };
-
-        !answers
     }
 
     /// Returns whether a function answers to an access to its config space, in probe or remove.
@@ -224,10 +201,11 @@ impl<'a> BoundFunction<'a> {
 
     /// Returns whether the function has a header of type 1 or 2.
     pub(crate) fn is_bridge(&self) -> bool {
-        // SAFETY: The reference proves that the device is valid. `hdr_type` does not change.
-        let hdr_type = unsafe { (*as_raw(self.0)).hdr_type };
+        is_bridge(self.0)
+    }
 
-        u32::from(hdr_type) != bindings::PCI_HEADER_TYPE_NORMAL
+    pub(crate) fn address(&self) -> Address {
+        address(self.0)
     }
 
     /// Returns the slot of the function if it can be reset, else NULL.
@@ -332,6 +310,9 @@ impl Affected<'_> {
     /// Only tries to take the device lock, and only of a physical function that is bound to us or
     /// to no driver.
     pub(crate) fn bound_to(&self) -> BoundTo {
+        if is_bridge(self.pdev) {
+            return BoundTo::Bridge;
+        }
         let mut name = [0u8; BoundTo::MAX_NAME];
 
         // SAFETY: The reference proves that the device is valid. The buffer has this length.
@@ -347,33 +328,6 @@ impl Affected<'_> {
             0 => BoundTo::Nothing,
             1.. => BoundTo::Driver(name),
             _ => BoundTo::Changing,
-        }
-    }
-}
-
-/// The driver that a function is bound to.
-pub(crate) enum BoundTo {
-    Nothing,
-    /// A driver of this name, NUL-terminated.
-    Driver([u8; BoundTo::MAX_NAME]),
-    /// The device lock is held elsewhere, as in probe and remove.
-    Changing,
-}
-
-impl BoundTo {
-    /// The length of a name, with its terminator. A longer name is cut off.
-    const MAX_NAME: usize = 32;
-}
-
-impl fmt::Display for BoundTo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Nothing => f.write_str("is not bound to a driver"),
-            Self::Driver(name) => {
-                let name = CStr::from_bytes_until_nul(name).map_err(|_| fmt::Error)?;
-                f.write_fmt(fmt!("is bound to {name}"))
-            }
-            Self::Changing => f.write_str("is being bound, unbound or reset"),
         }
     }
 }

@@ -12,6 +12,7 @@
 //!   disabled. A [`DisabledDevice`] proves to vfio core that the driver did so.
 //! - An [`OpenDevice`] asks for a hot reset as an [`Owner`]. The driver wraps each iommufd
 //!   operation (bind, unbind, attach).
+//! - An [`Attribute`] is a file in sysfs of each function that is bound.
 //! - [`Function`] is a PCI function for its own resets, [`BoundFunction`] for those of its slot or
 //!   bus, which also take the functions of a settled reset domain.
 //!
@@ -19,14 +20,15 @@
 //! in `rust/kernel/fwctl.rs`. Only `domain` knows the reflck, whose `Address` and `ResetScope` are
 //! plain data.
 //!
-//! - `params`, `dynamic_id`, `pci`, `core`, `record`
-//! - `function`, `clean`, `trace`, `domain`, `owner`
+//! - `params`, `dynamic_id`, `pci`, `core`, `record`, `news`
+//! - `function`, `gone`, `clean`, `status`, `trace`, `domain`, `owner`
 //! - `driver`, `device`
-//! - `pci_ops`, `ops`, `registration`
+//! - `attribute`, `pci_ops`, `ops`, `registration`
 //!
 //! C headers: [`include/linux/vfio.h`](srctree/include/linux/vfio.h),
 //! [`include/linux/vfio_pci_core.h`](srctree/include/linux/vfio_pci_core.h)
 
+mod attribute;
 mod clean;
 mod core;
 mod device;
@@ -34,6 +36,8 @@ mod domain;
 mod driver;
 mod dynamic_id;
 mod function;
+mod gone;
+mod news;
 mod ops;
 mod owner;
 mod params;
@@ -41,9 +45,14 @@ mod pci;
 mod pci_ops;
 mod record;
 mod registration;
+mod status;
 mod trace;
 
 pub(crate) use self::{
+    attribute::{
+        Attribute,
+        Attributes, //
+    },
     core::CoreDevice,
     device::{
         ClosedDevice,
@@ -61,7 +70,6 @@ pub(crate) use self::{
     function::{
         log_ratelimited,
         BoundFunction,
-        BoundTo,
         Function, //
     },
     owner::{
@@ -70,7 +78,16 @@ pub(crate) use self::{
         Dependent,
         Owner, //
     },
-    params::Params,
+    params::{
+        Override,
+        Params, //
+    },
+    pci::BoundTo,
     registration::Registration,
+    status::{
+        ResetBy,
+        DIRECTORY,
+        STATE, //
+    },
     trace::TracedReset, //
 };

@@ -2,11 +2,17 @@
 
 //! The module parameters, which `bindings/helpers.c` defines.
 //!
-//! All but `driver_name`, `serialize`, `skip_clean_reset`, `background_reset` and `strict` are
-//! those of vfio-pci, with the same names, types and permissions.
+//! All but `driver_name`, `serialize`, `skip_clean_reset`, `background_reset`, `bus_reset` and
+//! `strict` are those of vfio-pci, with the same names, types and permissions.
 
 use crate::bindings;
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    }, //
+};
 
 /// The module parameters at the time of [`Params::read`].
 pub(crate) struct Params {
@@ -21,6 +27,8 @@ pub(crate) struct Params {
     pub(crate) skip_clean_reset: bool,
     /// Reset functions after close() has returned, and when they are bound. Can change at any time.
     pub(crate) background_reset: bool,
+    /// Reset the slot or bus as well, where a function can be reset alone. Can change at any time.
+    pub(crate) bus_reset: bool,
     /// Refuse to open a function that is dirty and cannot be reset. Can change at any time.
     pub(crate) strict: bool,
     /// Do not use PCI 2.3 style INTx masking. Can change at any time.
@@ -49,6 +57,7 @@ impl Params {
                 serialize: CStr::from_char_ptr((&raw const (*params).serialize).cast()),
                 skip_clean_reset: (&raw const (*params).skip_clean_reset).read_volatile(),
                 background_reset: (&raw const (*params).background_reset).read_volatile(),
+                bus_reset: (&raw const (*params).bus_reset).read_volatile(),
                 strict: (&raw const (*params).strict).read_volatile(),
                 nointxmask: (&raw const (*params).nointxmask).read_volatile(),
                 disable_vga: (&raw const (*params).disable_vga).read_volatile(),
@@ -56,6 +65,61 @@ impl Params {
                 enable_sriov: (&raw const (*params).enable_sriov).read_volatile(),
                 disable_denylist: (&raw const (*params).disable_denylist).read_volatile(),
             }
+        }
+    }
+}
+
+/// A parameter that root can set otherwise for one function.
+pub(crate) struct Override(Atomic<i32>);
+
+impl Override {
+    const NONE: i32 = -1;
+
+    fn new() -> Self {
+        Self(Atomic::new(Self::NONE))
+    }
+
+    pub(crate) fn get(&self) -> Option<bool> {
+        match self.0.load(Relaxed) {
+            Self::NONE => None,
+            value => Some(value != 0),
+        }
+    }
+
+    pub(crate) fn set(&self, value: Option<bool>) {
+        self.0.store(value.map_or(Self::NONE, i32::from), Relaxed);
+    }
+}
+
+/// What root has set otherwise for one function.
+pub(crate) struct Overrides {
+    pub(crate) skip_clean_reset: Override,
+    pub(crate) background_reset: Override,
+    pub(crate) bus_reset: Override,
+    pub(crate) strict: Override,
+}
+
+impl Overrides {
+    pub(super) fn new() -> Self {
+        Self {
+            skip_clean_reset: Override::new(),
+            background_reset: Override::new(),
+            bus_reset: Override::new(),
+            strict: Override::new(),
+        }
+    }
+
+    /// Returns the parameters of the function.
+    pub(super) fn params(&self) -> Params {
+        let params = Params::read();
+        let or = |own: &Override, default| own.get().unwrap_or(default);
+
+        Params {
+            skip_clean_reset: or(&self.skip_clean_reset, params.skip_clean_reset),
+            background_reset: or(&self.background_reset, params.background_reset),
+            bus_reset: or(&self.bus_reset, params.bus_reset),
+            strict: or(&self.strict, params.strict),
+            ..params
         }
     }
 }

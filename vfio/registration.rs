@@ -9,6 +9,7 @@
 //! C header: [`include/linux/pci.h`](srctree/include/linux/pci.h)
 
 use super::{
+    attribute::Attributes,
     device::Device,
     driver::RegisteredName,
     dynamic_id::DynamicId,
@@ -40,7 +41,7 @@ use kernel::{
 #[pin_data(PinnedDrop)]
 pub(crate) struct Registration<T: Driver> {
     #[pin]
-    drv: Opaque<bindings::pci_driver>,
+    drv: Opaque<Raw>,
     name: RegisteredName,
     shared: T::Shared,
 }
@@ -51,23 +52,52 @@ unsafe impl<T: Driver> Sync for Registration<T> {}
 // SAFETY: `shared` is `Send`, and a driver can be unregistered by any thread.
 unsafe impl<T: Driver> Send for Registration<T> {}
 
+/// A driver, and the directory of its devices in sysfs.
+#[repr(C)]
+struct Raw {
+    /// At offset 0, so that a pointer to it is one to all.
+    drv: bindings::pci_driver,
+    group: bindings::attribute_group,
+    /// The end is NULL.
+    groups: [*const bindings::attribute_group; 2],
+}
+
 impl<T: Driver> Registration<T> {
     /// Registers the driver with the PCI bus.
     ///
-    /// It binds only to devices whose driver override names it, and by dynamic IDs. Fails with
-    /// [`EBUSY`] if another driver has the name. May sleep.
+    /// It binds only to devices whose driver override names it, and by dynamic IDs. They have
+    /// `attributes` in `directory` while they are bound. Fails with [`EBUSY`] if another driver has
+    /// the name. May sleep.
     pub(crate) fn new(
         module: &'static ThisModule,
         name: RegisteredName,
         shared: T::Shared,
+        directory: &'static CStr,
+        attributes: Attributes<T>,
     ) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             name,
             shared,
-            drv <- Opaque::try_ffi_init(move |drv: *mut bindings::pci_driver| {
-                // SAFETY: `try_ffi_init()` passes a pointer that is valid for writes.
+            drv <- Opaque::try_ffi_init(move |raw: *mut Raw| {
+                if attributes.last().is_none_or(|last| last.is_some()) {
+                    return Err(EINVAL);
+                }
+                // SAFETY: `try_ffi_init()` passes a pointer that is valid for writes. A list of
+                // attributes is one of `struct attribute`, which is at offset 0 of each. sysfs
+                // does not write to them.
+                let drv = unsafe {
+                    let mut group: bindings::attribute_group = pin_init::zeroed();
+                    group.name = directory.as_char_ptr();
+                    group.__bindgen_anon_2.attrs = attributes.as_ptr().cast_mut().cast();
+                    (&raw mut (*raw).group).write(group);
+                    (&raw mut (*raw).groups).write([&raw const (*raw).group, core::ptr::null()]);
+
+                    &raw mut (*raw).drv
+                };
+                // SAFETY: As above.
                 unsafe {
                     drv.write(pin_init::zeroed());
+                    (*drv).dev_groups = (&raw mut (*raw).groups).cast();
                     (*drv).name = name.of::<T>().as_char_ptr();
                     (*drv).id_table = VTable::<T>::IDS.as_ptr();
                     (*drv).probe = Some(VTable::<T>::probe_callback);
@@ -101,7 +131,7 @@ impl<T: Driver> Registration<T> {
         // SAFETY: The driver is registered.
         to_result(unsafe {
             bindings::pci_add_dynid(
-                self.drv.get(),
+                self.drv.get().cast(),
                 id.vendor,
                 id.device,
                 id.subvendor,
@@ -118,7 +148,7 @@ impl<T: Driver> Registration<T> {
 impl<T: Driver> PinnedDrop for Registration<T> {
     fn drop(self: Pin<&mut Self>) {
         // SAFETY: The driver is registered for as long as `self` is.
-        unsafe { bindings::pci_unregister_driver(self.drv.get()) };
+        unsafe { bindings::pci_unregister_driver(self.drv.get().cast()) };
     }
 }
 
@@ -191,14 +221,9 @@ impl<T: Driver> VTable<T> {
     ) -> c_int {
         // SAFETY: The bus sets the driver of a device before it calls probe.
         let drv = unsafe { container_of!((*pdev).dev.driver, bindings::pci_driver, driver) };
-        // SAFETY: By the requirements of this function.
-        let registration = unsafe {
-            container_of!(
-                drv.cast::<Opaque<bindings::pci_driver>>(),
-                Registration<T>,
-                drv
-            )
-        };
+        // SAFETY: By the requirements of this function. `drv` is at offset 0 of its `Raw`.
+        let registration =
+            unsafe { container_of!(drv.cast::<Opaque<Raw>>(), Registration<T>, drv) };
         // SAFETY: By the type invariants of `Registration`, `name` and `shared` are initialised
         // while the driver is registered, as it is for the duration of this call.
         let (name, shared) = unsafe { ((*registration).name, &(*registration).shared) };

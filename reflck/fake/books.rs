@@ -81,6 +81,10 @@ pub(super) struct Account {
     pub(super) is_soiled: bool,
     /// An open was asked for, and a reset of its domain may be attempted before.
     pub(super) is_wanted: bool,
+    /// Root wants a reset of its domain, even if it is reset alone.
+    pub(super) wants_domain: bool,
+    /// Root asks for that reset now.
+    pub(super) is_asked_for: bool,
     /// The hardware can prove that it was not touched since its reset.
     pub(super) is_proven: bool,
     /// A reset of it alone has worked.
@@ -114,6 +118,8 @@ impl Account {
             is_dirty: false,
             is_soiled: true,
             is_wanted: false,
+            wants_domain: false,
+            is_asked_for: false,
             is_proven: false,
             resets_alone: false,
             failing: (0, EIO),
@@ -343,7 +349,8 @@ impl Books {
             false => account.claim == Claim::Idle && !scope.is_private(),
         };
         let (least, most) = self.count_dirty(scope);
-        self.accounts[number].is_allowed = is_attempted && most > 0;
+        let is_wanted = self.domain(scope).any(|(_, account)| account.wants_domain);
+        self.accounts[number].is_allowed = is_attempted && (most > 0 || is_wanted);
         self.accounts[number].is_due = is_attempted && least > 0;
     }
 }

@@ -25,20 +25,32 @@ impl Stranger for Owner {
     fn is_changing(&self) -> bool {
         self.0
     }
+
+    fn is_bindable(&self) -> bool {
+        !self.0
+    }
+}
+
+/// Returns the failure of a reset that functions from the first one on do not allow.
+fn obstacles<const N: usize>(obstacles: [Obstacle<Owner>; N]) -> Result<ResetFailure<Owner>> {
+    let mut list = KVec::new();
+    for (number, obstacle) in (1..).zip(obstacles) {
+        list.push((at(number), obstacle), GFP_KERNEL)?;
+    }
+
+    Ok(ResetFailure::Obstacles((at(0), Obstacle::Gone), list))
 }
 
 /// Returns the text about a failure that leaves two functions dirty.
 fn report(failure: &ResetFailure<Owner>, retry_in: Option<u32>) -> Result<Text> {
-    let dirty = 2;
+    let report = Report {
+        failure,
+        driver: "me",
+        dirty: 2,
+        retry_in,
+    };
 
-    text_of(fmt!(
-        "{}",
-        Report {
-            failure,
-            dirty,
-            retry_in
-        }
-    ))
+    text_of(fmt!("{report}"))
 }
 
 #[cfg_attr(CONFIG_VFIO_PCI_RS_KUNIT_TEST, kunit_tests(vfio_pci_rs_reports))]
@@ -111,13 +123,15 @@ mod suite {
             };
             assert_eq!(text, expected);
         }
-        for (is_unplugged, is_unbinding, expected) in [
-            (false, false, None),
-            (false, true, Some(EAGAIN)),
-            (true, false, Some(ENODEV)),
-            (true, true, Some(ENODEV)),
+        for (is_unplugged, is_unbinding, is_disabled, expected) in [
+            (false, false, false, None),
+            (false, false, true, Some(EINVAL)),
+            (false, true, true, Some(EAGAIN)),
+            (true, false, false, Some(ENODEV)),
+            (true, true, true, Some(ENODEV)),
         ] {
-            let obstacle = Obstacle::<Owner>::of_member(is_unplugged, is_unbinding, false);
+            let obstacle =
+                Obstacle::<Owner>::of_member(is_unplugged, is_unbinding, false, is_disabled);
             assert_eq!(obstacle.map(|obstacle| obstacle.error()), expected);
         }
 
@@ -129,14 +143,23 @@ mod suite {
         let unbinding = |is_last| Obstacle::Unbinding { is_last };
         for (obstacle, is_transient, text) in [
             (Obstacle::VirtualFunctions, false, "has virtual functions"),
-            (Obstacle::Stranger(Owner(false)), false, "has an owner"),
+            (
+                Obstacle::Stranger(Owner(false)),
+                false,
+                "has an owner; bind each: driverctl set-override ADDRESS me",
+            ),
             (Obstacle::Stranger(Owner(true)), true, "has an owner"),
             (unbinding(false), true, "is being unbound"),
             (unbinding(true), false, "is being unbound"),
+            (
+                Obstacle::Disabled,
+                false,
+                "must not be reset, as its reset_method is empty",
+            ),
             (Obstacle::Unplugged, false, "was unplugged"),
             (Obstacle::Gone, false, "does not answer"),
         ] {
-            let failure = ResetFailure::Obstacle(at(1), obstacle);
+            let failure = obstacles([obstacle])?;
             assert_eq!(failure.is_transient(), is_transient);
             assert!(failure.is_at_will());
             let retry_in = is_transient.then_some(100);
@@ -175,6 +198,27 @@ mod suite {
             let expected = text_of(fmt!("failed with error {text}"))?;
             assert_eq!(report(&failure, retry_in)?, expected.as_str());
         }
+        for (changing, text) in [
+            (
+                [false, false],
+                "; bind each: driverctl set-override ADDRESS me",
+            ),
+            ([true, false], ""),
+            ([true, true], ", given up until the next close"),
+        ] {
+            let failure = obstacles(changing.map(|changing| Obstacle::Stranger(Owner(changing))))?;
+            assert_eq!(failure.is_transient(), changing == [true, true]);
+            let expected = text_of(fmt!(
+                "skipped: 0000:01:00.1 has an owner, 0000:01:00.2 has an owner{text}"
+            ))?;
+            assert_eq!(report(&failure, None)?, expected.as_str());
+        }
+        let failure = ResetFailure::<Owner>::Obstacles((at(3), Obstacle::Gone), KVec::new());
+        assert!(!failure.is_transient());
+        assert_eq!(
+            report(&failure, None)?,
+            "skipped: 0000:01:00.3 does not answer"
+        );
         let failure = ResetFailure::<Owner>::NoReset;
         assert!(!failure.is_transient() && failure.is_at_will());
         assert_eq!(report(&failure, None)?, "skipped: it has no such reset");

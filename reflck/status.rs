@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The status of a function, as user space sees it. Plain data.
+
+use super::{
+    member::{
+        Binding,
+        Claim,
+        Condition,
+        Member,
+        Members,
+        Settled, //
+    },
+    Address,
+    Hardware,
+    Membership,
+    ResetScope, //
+};
+use kernel::prelude::*;
+
+/// The status of a function.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Status {
+    /// Nothing proves that it was reset since it was last in use.
+    Unknown,
+    /// It was in use and has not been reset since.
+    Dirty,
+    /// It has not been in use since its reset.
+    Clean,
+    /// The driver resets it.
+    Cleaning,
+    /// User space has it.
+    InUse,
+}
+
+impl Status {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Dirty => "dirty",
+            Self::Clean => "clean",
+            Self::Cleaning => "cleaning",
+            Self::InUse => "in-use",
+        }
+    }
+}
+
+impl<H: Hardware> Member<H> {
+    fn status(&self, members: &Members<H>) -> Status {
+        let state = self.state.access(members);
+
+        match (state.claim, state.binding, state.condition) {
+            (Claim::Cleaning(..), ..) => Status::Cleaning,
+            (Claim::Idle, Binding::Unbound, Condition::Unknown) => Status::Unknown,
+            (Claim::Idle, Binding::Unbound, Condition::Dirty) => Status::Dirty,
+            (Claim::Idle, Binding::Unbound, Condition::Clean) => Status::Clean,
+            _ => Status::InUse,
+        }
+    }
+}
+
+impl<H: Hardware> Members<H> {
+    /// Publishes the status of every member, after that of some may have changed.
+    pub(super) fn publish(&self) {
+        let is_settled = self.failed == 0 && self.first_used().is_none();
+
+        for member in &self.list {
+            let status = member.status(self);
+            member.hardware.publish(status, is_settled);
+        }
+    }
+}
+
+impl<H: Hardware> Membership<H> {
+    pub(crate) fn scope(&self) -> &ResetScope {
+        &self.seat.scope
+    }
+
+    /// Publishes the status, after the hardware has learned more of it. Takes the reflck.
+    pub(crate) fn publish(&self) {
+        self.seat.members.lock().publish();
+    }
+
+    /// Returns the status according to the account. The hardware may know more. Takes the reflck.
+    pub(crate) fn status(&self) -> Status {
+        self.member.status(&self.seat.members.lock())
+    }
+
+    /// Returns whether a reset of the domain is owed for this function. Takes the reflck.
+    pub(crate) fn needs_domain_reset(&self) -> bool {
+        self.needs_domain_reset_locked(&self.seat.members.lock())
+    }
+
+    fn needs_domain_reset_locked(&self, members: &Members<H>) -> bool {
+        !self.seat.scope.is_private() && self.member.needs_domain(members)
+    }
+
+    /// Calls `f` with the members in use, and with all if none of them is in transit.
+    ///
+    /// Takes the reflck and keeps it during the call.
+    pub(crate) fn survey<R>(
+        &self,
+        f: impl FnOnce(&mut dyn Iterator<Item = Address>, Option<&Settled<'_, H>>) -> R,
+    ) -> R {
+        let members = self.seat.members.lock();
+        let mut used = members
+            .list
+            .iter()
+            .filter(|member| member.state.access(&members).is_used())
+            .map(|member| member.hardware.address());
+
+        f(&mut used, Settled::new(&members).as_ref())
+    }
+
+    /// Cleans an idle function now, for root: resets its domain, or lets work reset it alone.
+    ///
+    /// `is_resettable` says whether work can reset it. Fails with [`EBUSY`] if the function is in
+    /// use or being reset, or if another one in use prevents the reset of the domain,
+    /// [`EOPNOTSUPP`] if there is neither reset, and [`EIO`] if that of the domain fails. Takes the
+    /// reflck, and keeps it during a reset of the domain.
+    pub(crate) fn reset_now(&self, is_resettable: bool) -> Result {
+        let mut members = self.seat.members.lock();
+
+        let is_idle = !matches!(
+            self.member.status(&members),
+            Status::Cleaning | Status::InUse
+        );
+        if !is_idle || members.waiting > 0 {
+            return Err(EBUSY);
+        }
+        if is_resettable && !members.serialized && !self.needs_domain_reset_locked(&members) {
+            self.reset_later_locked(&mut members);
+            return Ok(());
+        }
+        if self.seat.scope.is_private() {
+            return Err(EOPNOTSUPP);
+        }
+        if members.first_used().is_some() {
+            return Err(EBUSY);
+        }
+        // The attempts of a retry that is due count from here on.
+        members.failed = 0;
+        self.seat.attempt_reset(&mut members, self.hardware());
+        members.publish();
+
+        match self.member.state.access(&members).condition {
+            Condition::Clean => Ok(()),
+            Condition::Unknown | Condition::Dirty => Err(EIO),
+        }
+    }
+}
