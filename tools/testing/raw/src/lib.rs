@@ -100,6 +100,25 @@ pub struct Mapping {
     length: NonZeroUsize,
 }
 
+/// Opens a socket that gets the kernel's uevents, and does not block.
+pub fn uevents() -> Result<OwnedFd> {
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: The call has no pointers.
+    let fd = Errno::result(unsafe {
+        libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_KOBJECT_UEVENT)
+    })?;
+    // SAFETY: It has just been opened.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: It consists of integers.
+    let mut address: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
+    address.nl_family = libc::AF_NETLINK as u16;
+    address.nl_groups = 1;
+    let length = size_of_val(&address) as u32;
+    // SAFETY: The address has this length.
+    Errno::result(unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), length) })?;
+    Ok(fd)
+}
+
 /// Numbers of requests (`linux/vfio.h`, `linux/iommufd.h`).
 mod request {
     /// Those of the IOMMU in a container.

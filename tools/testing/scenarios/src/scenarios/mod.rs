@@ -12,6 +12,7 @@ use anyhow::Result;
 use lab::machine::Lab;
 use lab::report::{Report, Test};
 
+mod attributes;
 mod bridge;
 mod clean;
 mod cleaning;
@@ -57,6 +58,7 @@ pub const ALL: &[Scenario] = &[
     alone("known_clean", clean::run),
     alone("known_clean_tricks", clean::tricks),
     alone("oracle", oracle::run),
+    alone("attributes", attributes::run),
     alone("strict", strict::run),
     alone("system_sleep", sleep::run),
     alone("closed_while_cleaning", cleaning::run),

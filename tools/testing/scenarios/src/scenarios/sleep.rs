@@ -105,7 +105,7 @@ impl Sleep {
 /// One function is idle and clean, one is open, the others are closed just before.
 fn asleep(lab: &Lab, t: &mut Test<'_>, sleep: &Sleep, flr: &[Device]) -> Result<()> {
     let what = sleep.what;
-    // It keeps its registers in D3hot, and no reset of its own clears them.
+    // It keeps its registers in D3hot, and no reset but that of its bus clears them.
     let held = lab.topology.device("bus.a")?;
     let binding = lab.bind(flr.iter().chain([&held]))?;
     settled(lab, flr)?;

@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The files of a function in sysfs: its state, its debts, and the wishes of root.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
+
+use anyhow::{ensure, Context, Result};
+use lab::driver;
+use lab::kmsg::Mark;
+use lab::machine::{Lab, STUB};
+use lab::report::Test;
+use lab::sysfs::Bdf;
+use lab::topology::Device;
+use lab::trace::Counts;
+use lab::vfio::User;
+use lab::wait;
+use nix::poll::{poll, PollFd, PollFlags};
+
+use super::errno;
+use crate::bench::measure::wait_asleep;
+use crate::registers::leave;
+
+const DIRECTORY: &str = "vfio_reset";
+const BUS: Counts = Counts::bus(1);
+
+pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
+    if !lab.driver.shows_domains() {
+        t.skip("the files of a function", "vfio-pci has none");
+        return Ok(());
+    }
+    driver::modprobe("pci_stub", &[])?;
+    lab.driver.load_as_is(&[])?;
+    clean(lab, t, &lab.topology.device("flr.0")?)?;
+    owed(lab, t)?;
+    wanted(lab, t)?;
+    lab.unreferenced(t)
+}
+
+/// The life of a function that is reset alone.
+fn clean(lab: &Lab, t: &mut Test<'_>, flr: &Device) -> Result<()> {
+    let binding = lab.bind([flr])?;
+    t.eq("comes to, once bound", "clean", &*comes_to(flr, "clean")?);
+    let reset_at_bind = read(flr, "last_reset")?;
+    let is_alone = reset_at_bind.starts_with("function ");
+    t.check("reset at bind", is_alone, || &reset_at_bind);
+
+    let mut state = Watch::new(flr)?;
+    let user = User::new()?;
+    let opened = user.open(flr)?;
+    t.check("poll() returns at open", state.changed()?, || "it does not");
+    t.eq("state while open", "in-use", &*read(flr, "state")?);
+    t.eq(
+        "reset while open",
+        "EBUSY",
+        &*errno(&write(flr, "reset", "1")),
+    );
+    drop(opened);
+    t.eq("comes to, once closed", "clean", &*comes_to(flr, "clean")?);
+    t.check("poll() returns at close", state.changed()?, || {
+        "it does not"
+    });
+    let opens = |with: &str, without: &str| -> Result<bool> {
+        Ok(read(flr, "opens_with_reset")? == with && read(flr, "opens_without_reset")? == without)
+    };
+    t.check("counted as open without a reset", opens("0", "1")?, || {
+        "it is not"
+    });
+    let reset_at_close = read(flr, "last_reset")?;
+    t.check("reset at close", reset_at_close != reset_at_bind, || {
+        &reset_at_close
+    });
+
+    flr.write("power/control", "on")?;
+    flr.write("power/control", "auto")?;
+    wait_asleep(flr)?;
+    t.eq("state once woken", "unknown", &*read(flr, "state")?);
+    lab.counted(t, "that root asks for", Counts::flr(1), || {
+        write(flr, "reset", "1")?;
+        comes_to(flr, "clean")
+    })?;
+    t.eq("state after that", "clean", &*read(flr, "state")?);
+
+    write(flr, "skip_clean_reset", "off")?;
+    lab.counted(t, "at open, not to be skipped", Counts::flr(1), || {
+        user.open(flr)
+    })?;
+    t.check("counted as open with a reset", opens("1", "1")?, || {
+        "it is not"
+    });
+    for (value, expected) in [("on", "on"), ("0", "off"), ("default", "default")] {
+        write(flr, "skip_clean_reset", value)?;
+        let got = read(flr, "skip_clean_reset")?;
+        t.eq(format!("set to {value}"), expected, &*got);
+    }
+    for (file, value) in [("strict", "maybe"), ("reset", "0")] {
+        let what = format!("'{value}' written to {file}");
+        t.eq(what, "EINVAL", &*errno(&write(flr, file, value)));
+    }
+
+    binding.release()?;
+    let directory = flr.path().join(DIRECTORY);
+    t.check("unbound, without files", !directory.exists(), || {
+        "there are some"
+    });
+    Ok(())
+}
+
+/// The life of functions that only a reset of their bus cleans, beside strangers.
+fn owed(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
+    let [a, b, c] = ["bus.a", "bus.b", "bus.c"].map(|role| lab.topology.device(role));
+    let (a, b, c) = (a?, b?, c?);
+    let ours = lab.bind([&a])?;
+    c.bind(STUB)?;
+    let scope = lab.domain_of(&a)?.context("bus.a has no domain")?;
+    let scope = format!("{} {}", scope.kind, scope.name);
+    t.eq("owed before the first use", "none", &*read(&a, "owed")?);
+
+    let mut uevents = Uevents::listen()?;
+    let mut log = Mark::here()?;
+    leave(&a)?;
+    t.eq(
+        "beside strangers, comes to",
+        "dirty",
+        &*comes_to(&a, "dirty")?,
+    );
+    t.eq("owed beside strangers", &*scope, &*read(&a, "owed")?);
+    let obstacles = format!("{} is not bound to a driver\n{} is bound to {STUB}", *b, *c);
+    t.eq("strangers", &*obstacles, &*read(&a, "obstacles")?);
+    let named = obstacles.replace('\n', ", ");
+    let command = format!("driverctl set-override ADDRESS {}", lab.driver.name());
+    let lines = log.lines_with(&[&(*a).to_string(), &named, &command])?;
+    t.eq("lines that name all, and the command", 1, lines.len());
+    t.eq("uevents: dirty", 1, uevents.of(&a, "dirty")?);
+    t.eq(
+        "reset beside strangers",
+        "EIO",
+        &*errno(&write(&a, "reset", "1")),
+    );
+
+    write(&a, "strict", "on")?;
+    t.eq(
+        "open of a dirty one, strict",
+        "EIO",
+        &*errno(&User::new()?.open(&a)),
+    );
+    write(&a, "strict", "default")?;
+    drop(User::new()?.open(&a)?);
+
+    let others = lab.counted(t, "once no stranger is left", BUS, || {
+        let others = lab.bind([&b, &c])?;
+        comes_to(&a, "clean")?;
+        Ok(others)
+    })?;
+    t.eq("owed, no stranger left", "none", &*read(&a, "owed")?);
+    t.eq("strangers, none left", "", &*read(&a, "obstacles")?);
+    t.eq("uevents: clean", 1, uevents.of(&a, "clean")?);
+    let last = read(&a, "last_reset")?;
+    let is_domain = last.starts_with(scope.split(' ').next().unwrap_or_default());
+    t.check("reset with its siblings", is_domain, || &last);
+
+    let user = User::new()?;
+    let opened = user.open(&b)?;
+    drop(user.open(&a)?);
+    comes_to(&a, "dirty")?;
+    let used = format!("{} is in use", *b);
+    t.eq("who stands in the way", &*used, &*read(&a, "obstacles")?);
+    t.eq(
+        "reset beside a user",
+        "EBUSY",
+        &*errno(&write(&a, "reset", "1")),
+    );
+    drop(opened);
+    comes_to(&a, "clean")?;
+    others.release()?;
+    ours.release()
+}
+
+/// Root wants more, or less, than the driver does by itself.
+fn wanted(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
+    let flr = lab.topology.family("flr", 8)?;
+    let binding = lab.bind(&flr)?;
+    let (first, second) = (&flr[0], &flr[1]);
+    for function in [first, second] {
+        comes_to(function, "clean")?;
+    }
+    write(first, "bus_reset", "on")?;
+    for (when, expected) in [
+        ("before the first use and after it", 2),
+        ("after the second", 1),
+    ] {
+        let ((), calls) = lab.tracer.count(|| {
+            drop(User::new()?.open(first)?);
+            comes_to(first, "clean").map(drop)
+        })?;
+        let what = format!("bus resets if root wants them, {when}");
+        t.eq(what, expected, calls.bus_or_slot());
+    }
+    let ((), calls) = lab.tracer.count(|| {
+        drop(User::new()?.open(second)?);
+        comes_to(second, "clean").map(drop)
+    })?;
+    t.eq("bus resets of another function", 0, calls.bus_or_slot());
+
+    second.write("reset_method", "\n")?;
+    let obstacle = format!(
+        "{} must not be reset, as its reset_method is empty",
+        **second
+    );
+    t.eq(
+        "resets that root disabled",
+        &*obstacle,
+        &*read(first, "obstacles")?,
+    );
+    let ((), calls) = lab.tracer.count(|| {
+        drop(User::new()?.open(second)?);
+        comes_to(second, "dirty")?;
+        drop(User::new()?.open(first)?);
+        comes_to(first, "dirty").map(drop)
+    })?;
+    t.eq("bus resets that root disabled", 0, calls.bus_or_slot());
+    second.write("reset_method", "default")?;
+    binding.release()
+}
+
+fn read(function: &Bdf, file: &str) -> Result<String> {
+    function.read(&format!("{DIRECTORY}/{file}"))
+}
+
+fn write(function: &Bdf, file: &str, value: &str) -> Result<()> {
+    function.write(&format!("{DIRECTORY}/{file}"), value)
+}
+
+/// Waits for a state. Returns the last one.
+fn comes_to(function: &Bdf, state: &str) -> Result<String> {
+    let is = |found: &Result<String>| found.as_ref().is_ok_and(|found| found == state);
+    wait::until(wait::SETTLE, || read(function, "state"), is)
+}
+
+/// Watches the state of a function, as a program with `poll()`.
+struct Watch(File);
+
+impl Watch {
+    fn new(function: &Bdf) -> Result<Self> {
+        let mut watch = Watch(File::open(function.path().join(DIRECTORY).join("state"))?);
+        watch.changed()?;
+        Ok(watch)
+    }
+
+    /// Returns whether the state has changed since the last call.
+    fn changed(&mut self) -> Result<bool> {
+        let mut files = [PollFd::new(self.0.as_fd(), PollFlags::POLLPRI)];
+        let found = poll(&mut files, 0u8)?;
+        // It counts from here on.
+        std::io::Seek::rewind(&mut self.0)?;
+        self.0.read_to_string(&mut String::new())?;
+        Ok(found == 1)
+    }
+}
+
+/// The kernel's uevents.
+struct Uevents(File);
+
+impl Uevents {
+    fn listen() -> Result<Self> {
+        Ok(Uevents(File::from(raw::uevents()?)))
+    }
+
+    /// Returns the number of new uevents that a function has come to this state.
+    fn of(&mut self, function: &Bdf, state: &str) -> Result<usize> {
+        let mut found = 0;
+        let mut buffer = [0; 8192];
+        while let Ok(length) = self.0.read(&mut buffer) {
+            ensure!(length > 0, "the socket is closed");
+            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            let has = |part: &str| text.split('\0').any(|line| line == part);
+            if has(&format!("PCI_SLOT_NAME={function}")) {
+                found += usize::from(has(&format!("VFIO_RESET_STATE={state}")));
+            }
+        }
+        Ok(found)
+    }
+}
