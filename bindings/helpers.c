@@ -293,13 +293,13 @@ bool vfio_rs_is_bound_to_iommufd(struct vfio_pci_core_device *core)
  * The default domain then must block a function that ignores the bus master
  * bit, so it must be one for DMA.  The IOMMU core refuses to attach a function
  * with ATS during its reset: the driver lets users of iommufd wait for that, but
- * cannot let those of a group.
+ * cannot let those of a group.  The reset of a PF takes its VFs away meanwhile.
  */
 bool vfio_rs_begin_half_close(struct vfio_pci_core_device *core)
 {
 	struct pci_dev *pdev = core->pdev;
 
-	if (!use_dma_iommu(&pdev->dev))
+	if (!use_dma_iommu(&pdev->dev) || pci_num_vf(pdev))
 		return false;
 
 	if (pci_ats_supported(pdev) && !vfio_rs_is_bound_to_iommufd(core))
