@@ -14,7 +14,7 @@ from .artifact import say
 from .check import results_of
 from .results import count
 
-GUESTS = ("bus", "buses", "vfs", "dirty", "wake", "scale", "probe", "qemu")
+GUESTS = ("bus", "vectors", "buses", "vfs", "dirty", "wake", "scale", "probe", "qemu")
 
 
 def bench():

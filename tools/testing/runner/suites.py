@@ -16,7 +16,7 @@ SETS = """sh -c 'mkdir /tmp/sets; ln -s {stock} /tmp/sets/c
 
 def bench(guest, cost=60, options="", **settings):
     """Returns the guest of the benchmark with the topology bench-GUEST."""
-    charts = "bus,selftest,data_path" if guest == "bus" else guest
+    charts = "bus,thread,selftest,data_path" if guest == "bus" else guest
     options = f"--sets /tmp/sets --selftests {{selftests}} --only {charts} {options}"
     command, name = f"{SETS} {{programs}}/bench {options}", f"bench-{guest}"
     return Bench(name, cost, command=command, topology=name, kernel="perf", **settings)

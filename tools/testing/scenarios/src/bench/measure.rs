@@ -8,13 +8,47 @@ use std::time::Duration;
 use anyhow::{ensure, Result};
 use lab::topology::Device;
 use lab::trace::{Counts, Tracer};
-use lab::vfio::User;
+use lab::vfio::{Opened, User};
 use lab::wait;
 
-use crate::together::{close, open, Done};
+use crate::together::{close, open, timed, Done};
 
 /// The result of one measurement; see the module [`crate::bench`] for its numbers.
 pub type Sample = BTreeMap<&'static str, u64>;
+
+/// How functions are opened and closed.
+#[derive(Debug, Clone, Copy)]
+pub enum Order {
+    Together,
+    InTurn,
+}
+
+impl Order {
+    fn open<'a>(self, user: &'a User, functions: &'a [Device]) -> Result<Vec<Done<Opened>>> {
+        match self {
+            Order::Together => open(user, functions),
+            Order::InTurn => {
+                let open = |function: &'a Device| timed(|| user.open(function));
+                functions.iter().map(open).collect()
+            }
+        }
+    }
+
+    fn close(self, opened: Vec<Done<Opened>>) -> Result<Vec<Done<()>>> {
+        match self {
+            Order::Together => close(opened),
+            Order::InTurn => {
+                let close = |done: Done<Opened>| {
+                    timed(|| {
+                        drop(done.value);
+                        Ok(())
+                    })
+                };
+                opened.into_iter().map(close).collect()
+            }
+        }
+    }
+}
 
 pub fn nanoseconds(time: Duration) -> u64 {
     // CAST: 64 bits are centuries.
@@ -48,22 +82,35 @@ pub fn resets(made: Counts, due: Counts) -> Sample {
     numbers.map(|(name, number)| (name, number as u64)).into()
 }
 
-/// Opens all `functions` at once when they are asleep, then closes all at once. Returns a sample
-/// of each, given the resets that are due.
+/// Opens all `functions` when they are asleep, then closes all. Returns a sample of each, given the
+/// resets that are due. Those that follow a close in the background belong to it.
 pub fn open_and_close(
     tracer: &Tracer,
     user: &User,
     functions: &[Device],
     due: [Counts; 2],
+    order: Order,
 ) -> Result<[Sample; 2]> {
-    functions.iter().try_for_each(wait_asleep)?;
-    let (opened, calls) = tracer.count(|| open(user, functions))?;
+    functions.iter().try_for_each(wait_rested)?;
+    let (opened, calls) = tracer.count(|| order.open(user, functions))?;
     let mut at_open = times(&opened);
     at_open.extend(resets(calls.counts(), due[0]));
-    let (closed, calls) = tracer.count(|| close(opened))?;
+    let (closed, calls) = tracer.count(|| {
+        let closed = order.close(opened)?;
+        functions.iter().try_for_each(wait_rested)?;
+        Ok(closed)
+    })?;
     let mut at_close = times(&closed);
     at_close.extend(resets(calls.counts(), due[1]));
     Ok([at_open, at_close])
+}
+
+/// Waits until an unused function is reset, if the driver says that it will be, and asleep.
+pub fn wait_rested(function: &Device) -> Result<()> {
+    let state = || function.read("vfio_reset/state").unwrap_or_default();
+    let state = wait::until(wait::SETTLE, state, |state| state != "cleaning");
+    ensure!(state != "cleaning", "{function} is still being reset");
+    wait_asleep(function)
 }
 
 /// Waits until an unused function is asleep.

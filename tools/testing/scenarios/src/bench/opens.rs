@@ -11,99 +11,133 @@ use lab::sriov::VirtualFunctions;
 use lab::topology::Device;
 use lab::trace::{seconds, Counts, Tracer};
 
-use super::measure::{nanoseconds, open_and_close, resets, times, wait_asleep, Sample};
-use super::{Bench, C, GLOBAL, OURS};
+use super::measure::{nanoseconds, open_and_close, resets, times, wait_rested, Order, Sample};
+use super::{Bench, AS_C, C, GLOBAL, OURS};
 use crate::together::timed;
 
-const ALL: &[&str] = &[C, OURS, GLOBAL];
-const TWO: &[&str] = &[C, OURS];
+const ALL: &[&str] = &[C, OURS, AS_C, GLOBAL];
+// The last driver would take most of the time.
+const FAST: &[&str] = &[C, OURS, AS_C];
 const NONE: Counts = Counts::NONE;
 const VFS: usize = 7;
 const SELFTEST: &str = "vfio_pci_device_init_perf_test";
 
+/// Functions to open and close.
+struct Opens<'a> {
+    part: &'a str,
+    what: &'a str,
+    /// How many of them at a time, in turn.
+    numbers: &'a [usize],
+    functions: Vec<Device>,
+    /// The resets that vfio-pci owes when some are opened, and when they are closed.
+    due: fn(usize) -> [Counts; 2],
+    order: Order,
+}
+
+impl<'a> Opens<'a> {
+    /// Functions with FLR, which are opened and closed at once.
+    fn with_flr(
+        part: &'a str,
+        what: &'a str,
+        numbers: &'a [usize],
+        functions: Vec<Device>,
+    ) -> Self {
+        Opens {
+            part,
+            what,
+            numbers,
+            functions,
+            due: |n| [Counts::flr(n), Counts::flr(n)],
+            order: Order::Together,
+        }
+    }
+
+    fn measure(&self, bench: &mut Bench, drivers: &[&'static str]) -> Result<()> {
+        let case = |n: usize, operation: &str| format!("{}_{n}_{operation}", self.part);
+        let titles = |operation: &'static str| {
+            let title = move |&n| {
+                let title = format!("{operation} {n} {}", self.what);
+                (case(n, operation), title)
+            };
+            self.numbers.iter().map(title)
+        };
+        let titles: Vec<_> = titles("open").chain(titles("close")).collect();
+        bench.in_turns_on(drivers, &self.functions, &titles, |competitor, user| {
+            let tracer = Tracer::start(false)?;
+            let mut samples = Vec::new();
+            for &n in self.numbers {
+                let mut due = (self.due)(n);
+                if competitor.name == OURS {
+                    // They are known to be clean.
+                    due[0] = NONE;
+                }
+                let functions = &self.functions[..n];
+                let [open, close] = open_and_close(&tracer, user, functions, due, self.order)?;
+                samples.push((case(n, "open"), open));
+                samples.push((case(n, "close"), close));
+            }
+            Ok(samples)
+        })
+    }
+}
+
 /// Functions of one bus with FLR.
 pub(super) fn bus(bench: &mut Bench) -> Result<()> {
-    let functions = bench.grid(1, 8)?;
     let what = "functions of one bus";
-    with_flr(bench, ALL, "bus", &functions, &[1, 2, 4, 8], what)
+    Opens::with_flr("bus", what, &[1, 2, 4, 8], bench.grid(1, 8)?).measure(bench, ALL)
+}
+
+/// The same, by one thread.
+pub(super) fn thread(bench: &mut Bench) -> Result<()> {
+    let what = "functions of one bus, one after the other";
+    let opens = Opens {
+        order: Order::InTurn,
+        ..Opens::with_flr("thread", what, &[8], bench.grid(1, 8)?)
+    };
+    opens.measure(bench, FAST)
+}
+
+/// Functions of one bus with FLR and MSI-X.
+pub(super) fn vectors(bench: &mut Bench) -> Result<()> {
+    let what = "functions of one bus with MSI-X";
+    Opens::with_flr("vectors", what, &[1, 8], bench.grid(1, 8)?).measure(bench, FAST)
 }
 
 /// Functions with FLR that share nothing.
 pub(super) fn buses(bench: &mut Bench) -> Result<()> {
-    let functions = bench.grid(16, 1)?;
     let what = "functions, each of its own bus";
-    with_flr(bench, ALL, "buses", &functions, &[8, 16], what)
+    Opens::with_flr("buses", what, &[8, 16], bench.grid(16, 1)?).measure(bench, ALL)
 }
 
 /// Many functions with FLR.
 pub(super) fn scale(bench: &mut Bench) -> Result<()> {
-    let functions = bench.grid(8, 8)?;
-    // The third driver would take most of the time.
     let what = "functions, 8 of each bus";
-    with_flr(bench, TWO, "scale", &functions, &[64], what)
+    Opens::with_flr("scale", what, &[64], bench.grid(8, 8)?).measure(bench, FAST)
 }
 
 pub(super) fn virtual_functions(bench: &mut Bench) -> Result<()> {
     let pf = bench.topology.device(PF)?;
     let enabled = VirtualFunctions::enable(&pf, VFS)?;
-    let what = "VFs of one PF";
-    with_flr(bench, ALL, "vfs", &enabled.devices(), &[VFS], what)
+    Opens::with_flr("vfs", "VFs of one PF", &[VFS], enabled.devices()).measure(bench, ALL)
 }
 
 /// Functions that only a reset of their bus cleans. All are bound, and some are opened.
 pub(super) fn dirty(bench: &mut Bench) -> Result<()> {
-    let functions = bench.family("dirty", 8)?;
     let what = "functions without a reset of their own";
-    let due = |_| [NONE, Counts::bus(1)];
-    measure(bench, ALL, "dirty", &functions, &[1, 8], what, due)
-}
-
-fn with_flr(
-    bench: &mut Bench,
-    drivers: &[&'static str],
-    part: &str,
-    functions: &[Device],
-    numbers: &[usize],
-    what: &str,
-) -> Result<()> {
-    let due = |n| [Counts::flr(n), Counts::flr(n)];
-    measure(bench, drivers, part, functions, numbers, what, due)
-}
-
-/// Opens and closes as many of `functions` as `numbers` say.
-fn measure(
-    bench: &mut Bench,
-    drivers: &[&'static str],
-    part: &str,
-    functions: &[Device],
-    numbers: &[usize],
-    what: &str,
-    due: impl Fn(usize) -> [Counts; 2],
-) -> Result<()> {
-    let case = |n: usize, operation: &str| format!("{part}_{n}_{operation}");
-    let titles = |operation: &'static str| {
-        let title = move |&n| (case(n, operation), format!("{operation} {n} {what}"));
-        numbers.iter().map(title)
+    let opens = Opens {
+        due: |_| [NONE, Counts::bus(1)],
+        ..Opens::with_flr("dirty", what, &[1, 8], bench.family("dirty", 8)?)
     };
-    let titles: Vec<_> = titles("open").chain(titles("close")).collect();
-    bench.in_turns_on(drivers, functions, &titles, |_, user| {
-        let tracer = Tracer::start(false)?;
-        let mut samples = Vec::new();
-        for &n in numbers {
-            let [open, close] = open_and_close(&tracer, user, &functions[..n], due(n))?;
-            samples.push((case(n, "open"), open));
-            samples.push((case(n, "close"), close));
-        }
-        Ok(samples)
-    })
+    opens.measure(bench, ALL)
 }
 
-/// Binding many functions one after the other, as udev does.
+/// Binding many functions one after the other, as udev does. Ours resets them in the background
+/// meanwhile, which emulation makes costly: QEMU goes through all 200 for each.
 pub(super) fn probe(bench: &mut Bench) -> Result<()> {
     let functions = bench.grid(25, 8)?;
     let case = format!("probe_{}", functions.len());
     let title = format!("bind {} functions, one after the other", functions.len());
-    bench.in_turns(TWO, &[(case.clone(), title)], |_, competitor| {
+    bench.in_turns(FAST, &[(case.clone(), title)], |_, competitor| {
         let name = competitor.driver.name();
         Bound::bind(name, functions.last())?.release()?;
 
@@ -127,12 +161,13 @@ pub(super) fn selftest(bench: &mut Bench) -> Result<()> {
     let case = |n: usize| format!("selftest_{n}");
     let numbers = [1, 8];
     let titles = numbers.map(|n| (case(n), format!("{SELFTEST} on {n} functions of one bus")));
-    bench.in_turns_on(ALL, &functions, &titles, |bench, _| {
+    let program = bench.selftests.join(SELFTEST);
+    bench.in_turns_on(ALL, &functions, &titles, |_, _| {
         let initialise = |n: usize| {
             let functions = &functions[..n];
-            functions.iter().try_for_each(wait_asleep)?;
+            functions.iter().try_for_each(wait_rested)?;
             let addresses = functions.iter().map(|function| function.bdf().to_string());
-            let mut command = Command::new(bench.selftests.join(SELFTEST));
+            let mut command = Command::new(&program);
             let text = driver::run(command.args(["-v", "iommufd"]).args(addresses))?;
             let sample = parse(&text).with_context(|| format!("there is no time in: {text}"))?;
             Ok((case(n), sample))

@@ -8,7 +8,7 @@ use lab::trace::{Counts, Tracepoints, Tracer};
 use lab::vfio::User;
 
 use super::measure::{nanoseconds, resets, times, wait_asleep, Sample};
-use super::{Bench, Competitor, C, OURS};
+use super::{Bench, Competitor, AS_C, C};
 use crate::together::{close, open};
 
 /// The driver's tracepoint before it wakes the functions.
@@ -20,7 +20,7 @@ const ASLEEP: [usize; 3] = [1, 8, 64];
 pub(super) fn run(bench: &mut Bench) -> Result<()> {
     let case = |n| format!("wake_{n}");
     let titles = ASLEEP.map(|n| (case(n), format!("reset a bus with {n} functions in D3hot")));
-    bench.in_turns(&[C, OURS], &titles, |bench, competitor| {
+    bench.in_turns(&[C, AS_C], &titles, |bench, competitor| {
         let samples = ASLEEP.map(|n| Ok((case(n), close_last(bench, competitor, n)?)));
         samples.into_iter().collect()
     })
@@ -35,7 +35,7 @@ fn close_last(bench: &Bench, competitor: &Competitor, asleep: usize) -> Result<S
     let bound = Bound::bind(competitor.driver.name(), &functions)?;
     let user = User::with_iommufd()?;
     let tracer = Tracer::start(false)?;
-    let tracepoints = (competitor.name == OURS).then(Tracepoints::enable);
+    let tracepoints = (competitor.name == AS_C).then(Tracepoints::enable);
     let tracepoints = tracepoints.transpose()?;
 
     let last = open(&user, &functions[..1])?;

@@ -19,7 +19,7 @@ use lab::trace::Counts;
 use lab::vfio::User;
 use lab::wait;
 
-use crate::bench::measure::open_and_close;
+use crate::bench::measure::{open_and_close, Order};
 
 const NONE: Counts = Counts::NONE;
 const VFS: usize = 7;
@@ -62,7 +62,7 @@ pub(super) fn closed_together(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
         let mut lost = [0, 0];
         for _ in 0..ROUNDS {
             let due = [Counts::flr(VFS); 2];
-            let samples = open_and_close(&lab.tracer, &user, &vfs, due)?;
+            let samples = open_and_close(&lab.tracer, &user, &vfs, due, Order::Together)?;
             for (lost, sample) in lost.iter_mut().zip(samples) {
                 *lost += sample["lost"];
             }
