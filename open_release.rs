@@ -73,14 +73,16 @@ pub(crate) fn is_clean(membership: &Membership<Function>) -> bool {
     is_clean
 }
 
-/// Closes a function: quiesces and resets it. vfio-pci-core calls [`finish_later`] or [`quiesced`]
-/// meanwhile.
+/// Closes a function: quiesces and resets it, and puts it to sleep.
+///
+/// vfio-pci-core calls [`finish_later`] and, if that declines, [`quiesced`] meanwhile. If this was
+/// the last user of the slot or bus and anything there is dirty, resets that.
 pub(crate) fn close(device: EnabledDevice<'_, VfioPciRs>) -> DisabledDevice<'_, VfioPciRs> {
     let membership = device.data();
     let function = membership.hardware();
 
     match membership.close() {
-        // `quiesced()` takes over.
+        // `finish_later()` may take it over.
         Ok(closing) => {
             function.begin_close();
             closing.detach();
@@ -90,8 +92,11 @@ pub(crate) fn close(device: EnabledDevice<'_, VfioPciRs>) -> DisabledDevice<'_, 
     }
 
     let disabled = device.disable();
-    function.end_close();
-    membership.publish();
+    // Else the work of the function ends the close.
+    if let Some(closing) = membership.closing() {
+        function.suspend();
+        closing.settle(disabled.needs_reset());
+    }
 
     disabled
 }
@@ -118,15 +123,14 @@ pub(crate) fn finish_later(membership: &Membership<Function>) -> bool {
     true
 }
 
-/// Ends the close of a function that was quiesced.
-///
-/// Resets its slot or bus if this was the last user there and anything is dirty.
+/// Records the reset of a function that was quiesced, while the function is awake.
 pub(crate) fn quiesced(device: &Quiesced<'_, VfioPciRs>) {
     let membership = device.data();
 
-    // A failed open quiesces the function, too. Its claim is opening, and `open()` ends that.
+    // A failed open quiesces the function, too. Its claim is opening, and nothing is recorded.
     if let Some(closing) = membership.closing() {
-        closing.settle(device.record_reset(membership.hardware()));
+        device.record_reset(membership.hardware());
+        closing.detach();
     }
 }
 

@@ -123,9 +123,9 @@ pub(crate) trait Hardware: Send + Sync + Sized + 'static {
 
     /// Finishes a close, without the reflck: resets the function alone, and disables it.
     ///
-    /// Calls `settle` with whether the function is still owed a reset: asleep if it is not, else in
-    /// D0. Without `force`, fails with [`EAGAIN`] instead if a lock is held elsewhere.
-    fn finish_close(&self, force: bool, settle: impl FnOnce(bool)) -> Result;
+    /// It is asleep after that. Returns whether it is still owed a reset. Without `force`, fails
+    /// with [`EAGAIN`] if a lock is held elsewhere.
+    fn finish_close(&self, force: bool) -> Result<bool>;
 
     /// Returns whether no reset of the function alone has worked. Called with the reflck held.
     fn needs_domain(&self) -> bool;

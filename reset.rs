@@ -187,8 +187,8 @@ impl Hardware for Function {
         Function::reset_alone(self)
     }
 
-    fn finish_close(&self, force: bool, settle: impl FnOnce(bool)) -> Result {
-        Function::finish_close(self, force, settle)
+    fn finish_close(&self, force: bool) -> Result<bool> {
+        Function::finish_close(self, force)
     }
 
     fn needs_domain(&self) -> bool {

@@ -231,14 +231,15 @@ mod suite {
         assert_eq!(debts, 1);
         let a = machine.join(BUS, 0)?;
         assert_eq!(machine.show()?, "resets 0, 1 idle unknown, 0 idle dirty");
+        a.publish();
+        assert!(a.hardware().has_published(Status::Dirty, true));
         machine.registry.for_each_debt(|_| debts += 1);
         assert_eq!(debts, 1);
         a.hardware().fail_alone(1, EIO);
         a.reset_later();
         a.finish_cleaning();
         assert_eq!(machine.log()?, "0 resets 1 0, 1 dirty\n");
-        drop(a);
-        drop(b);
+        drop((a, b));
         machine.registry.for_each_debt(|_| debts += 1);
         assert_eq!(debts, 1);
 
@@ -301,7 +302,6 @@ mod suite {
         a.close()?.finish_later();
         assert!(published(Status::Cleaning, false));
         a.finish_cleaning();
-        a.publish();
         assert!(published(Status::Clean, true));
         open(&b)?;
         assert!(published(Status::Clean, false));

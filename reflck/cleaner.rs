@@ -66,16 +66,11 @@ impl<H: Hardware> Cleaner<H> {
     }
 
     fn finish_close(&self, is_last: bool) -> Result {
-        self.member.hardware.finish_close(is_last, |is_dirty| {
-            self.settle(Some(match is_dirty {
-                true => Condition::Dirty,
-                false => Condition::Clean,
-            }));
-        })?;
-        // It may have gone to sleep after that.
-        if cfg!(not(loom)) {
-            self.domain.members.lock().publish();
-        }
+        let is_dirty = self.member.hardware.finish_close(is_last)?;
+        self.settle(Some(match is_dirty {
+            true => Condition::Dirty,
+            false => Condition::Clean,
+        }));
 
         Ok(())
     }

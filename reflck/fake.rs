@@ -251,22 +251,18 @@ impl Hardware for Fake {
         account.reset()
     }
 
-    fn finish_close(&self, force: bool, settle: impl FnOnce(bool)) -> Result {
+    fn finish_close(&self, force: bool) -> Result<bool> {
         fsleep(Delta::from_micros(1));
-        let result = {
-            let account = &mut self.bus.books.lock().accounts[self.number];
-            warn_on!(!matches!(
-                account.claim,
-                Claim::Cleaning(Chore::FinishClose, _)
-            ));
-            account.reset()
-        };
-        if result == Err(EAGAIN) && !force {
-            return result;
-        }
-        settle(result.is_err());
+        let account = &mut self.bus.books.lock().accounts[self.number];
+        warn_on!(!matches!(
+            account.claim,
+            Claim::Cleaning(Chore::FinishClose, _)
+        ));
 
-        Ok(())
+        match account.reset() {
+            Err(EAGAIN) if !force => Err(EAGAIN),
+            result => Ok(result.is_err()),
+        }
     }
 
     fn needs_domain(&self) -> bool {

@@ -63,30 +63,24 @@ impl Function {
         let is_by_group = unsafe { !bindings::vfio_rs_is_bound_to_iommufd(self.core().as_raw()) };
 
         self.flags().was_in_group.store(is_by_group, Relaxed);
-        self.flags().is_leaving.store(true, Relaxed);
         self.begin_reset();
     }
 
-    /// Ends the close of a function unless its work does, so that the next open finds it asleep.
+    /// Puts an idle function to sleep after its reset, for the next open to find it asleep.
     ///
-    /// vfio-pci-core has put its runtime PM reference. May sleep, about 10 ms.
-    pub(crate) fn end_close(&self) {
-        if !self.flags().is_deferred.xchg(false, Relaxed) {
-            // SAFETY: The core device is initialised, and so is its PCI device.
-            unsafe { bindings::vfio_rs_suspend(self.core().as_raw()) };
-            self.end_leave();
-        }
-    }
-
-    /// Ends the close of a function that sleeps, if it ever will.
-    fn end_leave(&self) {
+    /// Called with the claim or the reflck held, and no runtime PM reference of the driver. May
+    /// sleep, about 10 ms.
+    pub(crate) fn suspend(&self) {
+        // SAFETY: The core device is initialised, and so is its PCI device.
+        unsafe { bindings::vfio_rs_suspend(self.core().as_raw()) };
         self.check_reach();
-        self.flags().is_leaving.store(false, Relaxed);
     }
 
-    /// Returns whether the function is kept awake by the close in progress.
-    pub(super) fn is_leaving(&self) -> bool {
-        self.flags().is_leaving.load(Relaxed)
+    /// The same, and puts the runtime PM reference of `vfio_rs_wake()` or of a half close.
+    fn put_sync(&self) {
+        // SAFETY: The callers own the reference.
+        unsafe { bindings::vfio_rs_put_sync(self.core().as_raw()) };
+        self.check_reach();
     }
 
     /// Keeps the record of a reset only if the function is asleep and out of reach.
@@ -95,7 +89,7 @@ impl Function {
     /// it through a container that has mapped its BARs, and does not drop them at close. iommufd
     /// maps no BARs but those of a dma-buf, which are revoked. Root can reach it through its
     /// `resource` files, as it can a function in D3hot with `setpci`.
-    pub(super) fn check_reach(&self) {
+    fn check_reach(&self) {
         // SAFETY: The core device is initialised, and so is its PCI device.
         let (is_suspended, is_in_d3hot) = unsafe {
             (
@@ -159,7 +153,6 @@ impl Function {
         let can_wait = unsafe { bindings::vfio_rs_begin_half_close(self.core().as_raw()) };
         if can_wait {
             self.flags().is_half_closed.store(true, Relaxed);
-            self.flags().is_deferred.store(true, Relaxed);
         }
 
         can_wait
@@ -187,28 +180,25 @@ impl Function {
         if result.is_ok() {
             self.end_reset(Reset::Alone);
         }
-        // SAFETY: This pairs with `vfio_rs_wake()`.
-        unsafe { bindings::vfio_rs_put_sync(core) };
-        self.check_reach();
+        self.put_sync();
 
         result
     }
 
-    /// Finishes a close after [`Function::begin_half_close`], by work. May sleep, about 100 ms.
+    /// Finishes a close after [`Function::begin_half_close`], by work. It is asleep after that.
     ///
-    /// Calls `settle` with whether the function is still owed a reset: asleep if it is not, else in
-    /// D0, as its slot or bus may be reset next. Without `force`, fails with [`EAGAIN`] and no side
-    /// effect if the device lock or that of the bridge is held elsewhere.
-    pub(crate) fn finish_close(&self, force: bool, settle: impl FnOnce(bool)) -> Result {
+    /// Returns whether the function is still owed a reset. Without `force`, fails with [`EAGAIN`]
+    /// and no side effect if the device lock or that of the bridge is held elsewhere. May sleep,
+    /// about 100 ms.
+    pub(crate) fn finish_close(&self, force: bool) -> Result<bool> {
         let core = self.core().as_raw();
 
         if !self.flags().is_half_closed.load(Relaxed) {
             kernel::warn_on!(true);
-            settle(true);
-            return Ok(());
+            return Ok(true);
         }
 
-        // One that is gone is not reset. One that its reset ends may still be reset with its bus.
+        // For the status and the log: vfio-pci-core looks for itself.
         self.answers();
         self.begin_reset();
         // SAFETY: vfio-pci-core has asked for this, and the claim keeps others away.
@@ -217,19 +207,11 @@ impl Function {
             (*core).needs_reset
         };
         self.flags().is_half_closed.store(false, Relaxed);
-        // SAFETY: vfio-pci-core has left its reference.
-        let put = || unsafe { bindings::vfio_rs_put_sync(core) };
-        if needs_reset {
-            settle(true);
-            put();
-            self.end_leave();
-        } else {
+        if !needs_reset {
             self.end_reset(Reset::Bare);
-            put();
-            self.end_leave();
-            settle(false);
         }
+        self.put_sync();
 
-        Ok(())
+        Ok(needs_reset)
     }
 }

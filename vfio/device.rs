@@ -12,10 +12,7 @@ use super::{
     Driver, //
 };
 use crate::bindings;
-use core::{
-    marker::PhantomData,
-    mem::MaybeUninit, //
-};
+use core::mem::MaybeUninit;
 use kernel::{
     error::to_result,
     pci,
@@ -63,6 +60,16 @@ impl<T: Driver> Device<T> {
 
     fn core(&self) -> *mut bindings::vfio_pci_core_device {
         self.core.as_raw()
+    }
+
+    /// Returns whether the function is still owed a reset since it was last open.
+    ///
+    /// If so, it cannot be reset alone, or its device lock or that of the bridge was held
+    /// elsewhere.
+    fn needs_reset(&self) -> bool {
+        // SAFETY: By the type invariants. [`Function::finish_close`] can change the field at any
+        // time.
+        unsafe { (&raw const (*self.core()).needs_reset).read_volatile() }
     }
 
     pub(super) fn pdev(&self) -> &pci::Device {
@@ -135,9 +142,10 @@ impl<'a, T: Driver> EnabledDevice<'a, T> {
     /// vfio-pci-core calls [`Driver::quiesced`] before it puts the runtime PM reference. May sleep;
     /// a function level reset takes 100 ms.
     pub(crate) fn disable(self) -> DisabledDevice<'a, T> {
+        let device = self.0;
         drop(self);
 
-        DisabledDevice(PhantomData)
+        DisabledDevice(device)
     }
 }
 
@@ -149,7 +157,15 @@ impl<T: Driver> Drop for EnabledDevice<'_, T> {
 }
 
 /// The proof that a device has been disabled.
-pub(crate) struct DisabledDevice<'a, T: Driver>(PhantomData<&'a Device<T>>);
+pub(crate) struct DisabledDevice<'a, T: Driver>(&'a Device<T>);
+
+impl<T: Driver> DisabledDevice<'_, T> {
+    /// Returns whether the function is still owed a reset, unless [`Driver::finish_later`] returned
+    /// true.
+    pub(crate) fn needs_reset(&self) -> bool {
+        self.0.needs_reset()
+    }
+}
 
 /// A function that vfio-pci-core has stopped, disabled and tried to reset. It is still in D0.
 ///
@@ -162,24 +178,10 @@ impl<'a, T: Driver> Quiesced<'a, T> {
     }
 
     /// Records the reset of `function`, which is that of the device, unless it is still owed one.
-    ///
-    /// Returns whether it is.
-    pub(crate) fn record_reset(&self, function: &Function) -> bool {
-        let needs_reset = self.needs_reset();
-        if !needs_reset {
+    pub(crate) fn record_reset(&self, function: &Function) {
+        if !self.0.needs_reset() {
             function.end_reset(Reset::Bare);
         }
-
-        needs_reset
-    }
-
-    /// Returns whether the function is still owed a reset since it was last open.
-    ///
-    /// If so, it cannot be reset alone, or its device lock or that of the bridge was held
-    /// elsewhere.
-    fn needs_reset(&self) -> bool {
-        // SAFETY: The field is only written under `dev_set->lock`, which is held.
-        unsafe { (*self.0.core()).needs_reset }
     }
 }
 

@@ -80,11 +80,8 @@ impl<'a> BoundFunction<'a> {
             unsafe { bindings::vfio_rs_put(member.core().as_raw()) };
         }
         // All at once, which takes as long as one.
-        let asleep = members.iter().filter(|member| !member.is_leaving());
-        for member in asleep.filter(|_| result.is_ok()) {
-            // SAFETY: The core device is initialised, and so is its PCI device.
-            unsafe { bindings::vfio_rs_suspend(member.core().as_raw()) };
-            member.check_reach();
+        if result.is_ok() {
+            members.iter().for_each(Function::suspend);
         }
 
         result

@@ -105,6 +105,8 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     fn close(device: EnabledDevice<'_, Self>) -> DisabledDevice<'_, Self>;
 
     /// Called once while a device is disabled, unless [`Driver::finish_later`] returned true.
+    ///
+    /// The function is still awake.
     fn quiesced(device: &Quiesced<'_, Self>);
 
     /// Binds a closed device to an iommufd context. Called with its `dev_set->lock` held.

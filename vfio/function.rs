@@ -61,11 +61,7 @@ pub(crate) struct Function {
 pub(super) struct Flags {
     /// Its user had opened it through a group without iommufd.
     pub(super) was_in_group: Atomic<bool>,
-    /// The close is left to work, and `close()` does not know it yet.
-    pub(super) is_deferred: Atomic<bool>,
-    /// The last user leaves, and the function is not asleep yet.
-    pub(super) is_leaving: Atomic<bool>,
-    /// The work has not done it yet.
+    /// Work has to finish the close.
     pub(super) is_half_closed: Atomic<bool>,
     /// It did not answer when the driver last looked.
     pub(super) is_gone: Atomic<bool>,
@@ -81,8 +77,6 @@ impl Function {
             record: Record::new(),
             flags: Flags {
                 was_in_group: Atomic::new(false),
-                is_deferred: Atomic::new(false),
-                is_leaving: Atomic::new(false),
                 is_half_closed: Atomic::new(false),
                 is_gone: Atomic::new(false),
             },

@@ -40,9 +40,6 @@ impl Function {
     pub(crate) fn status(&self, account: Status) -> Option<Status> {
         match account {
             Status::Unknown | Status::Dirty | Status::Clean if self.is_gone() => None,
-            Status::Unknown | Status::Dirty | Status::Clean if self.is_leaving() => {
-                Some(Status::Cleaning)
-            }
             Status::Clean if !self.is_untouched(0) => Some(Status::Unknown),
             status => Some(status),
         }
