@@ -7,6 +7,7 @@
 use crate::{
     reflck::{
         Membership,
+        Owed,
         Status, //
     },
     reset,
@@ -80,14 +81,11 @@ fn show_last_reset(membership: &Membership<Function>, f: &mut Formatter<'_>) -> 
 }
 
 fn show_owed(membership: &Membership<Function>, f: &mut Formatter<'_>) -> fmt::Result {
-    if membership.needs_domain_reset() {
-        return f.write_fmt(fmt!("{}\n", membership.scope()));
+    match membership.owed() {
+        Owed::Nothing => f.write_str("none\n"),
+        Owed::Function => f.write_str("function\n"),
+        Owed::Domain => f.write_fmt(fmt!("{}\n", membership.scope())),
     }
-
-    f.write_str(match membership.is_dirty() {
-        true => "function\n",
-        false => "none\n",
-    })
 }
 
 fn show_opens_with_reset(membership: &Membership<Function>, f: &mut Formatter<'_>) -> fmt::Result {

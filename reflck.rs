@@ -84,7 +84,10 @@ pub(crate) use self::{
         Address,
         ResetScope, //
     },
-    status::Status, //
+    status::{
+        Owed,
+        Status, //
+    }, //
 };
 
 /// The hardware of one function, as the reflck sees it.

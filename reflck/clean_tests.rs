@@ -16,6 +16,7 @@ use super::{
         BUS, //
     },
     Membership,
+    Owed,
     ResetScope,
     Status, //
 };
@@ -124,6 +125,7 @@ mod suite {
         open(&b)?;
         assert!(open_clean(&a)?);
         close(&a, true)?;
+        assert_eq!(a.owed(), Owed::Function);
         a.hardware().prove();
         assert!(!open_clean(&a)?);
         close(&a, false)?;
@@ -329,14 +331,12 @@ mod suite {
         machine.fail_resets(2, EIO);
         open(&a)?;
         close(&a, true)?;
-        assert!(a.needs_domain_reset() && !b.needs_domain_reset());
+        assert_eq!((a.owed(), b.owed()), (Owed::Domain, Owed::Nothing));
         machine.log()?;
         assert_eq!(a.reset_now(true), Err(EIO));
         open(&b)?;
-        assert_eq!(
-            (a.reset_now(true), b.reset_now(true)),
-            (Err(EBUSY), Err(EBUSY))
-        );
+        assert_eq!(a.reset_now(true), Err(EBUSY));
+        assert_eq!(b.reset_now(true), Err(EBUSY));
         machine.fail_resets(1, EIO);
         close(&b, false)?;
         machine.log()?;

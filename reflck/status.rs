@@ -45,6 +45,16 @@ impl Status {
     }
 }
 
+/// The reset that is due after the last use of a function.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Owed {
+    Nothing,
+    /// That of the function alone.
+    Function,
+    /// That of its slot or bus.
+    Domain,
+}
+
 impl<H: Hardware> Member<H> {
     fn status(&self, members: &Members<H>) -> Status {
         let state = self.state.access(members);
@@ -86,13 +96,20 @@ impl<H: Hardware> Membership<H> {
         self.member.status(&self.seat.members.lock())
     }
 
-    /// Returns whether a reset of the domain is owed for this function. Takes the reflck.
-    pub(crate) fn needs_domain_reset(&self) -> bool {
-        self.needs_domain_reset_locked(&self.seat.members.lock())
+    /// Returns the reset that is still due. Takes the reflck.
+    pub(crate) fn owed(&self) -> Owed {
+        self.owed_locked(&self.seat.members.lock())
     }
 
-    fn needs_domain_reset_locked(&self, members: &Members<H>) -> bool {
-        !self.seat.scope.is_private() && self.member.needs_domain(members)
+    fn owed_locked(&self, members: &Members<H>) -> Owed {
+        if !self.seat.scope.is_private() && self.member.needs_domain(members) {
+            return Owed::Domain;
+        }
+
+        match self.member.state.access(members).is_dirty() {
+            true => Owed::Function,
+            false => Owed::Nothing,
+        }
     }
 
     /// Calls `f` with the members in use, and with all if none of them is in transit.
@@ -128,7 +145,7 @@ impl<H: Hardware> Membership<H> {
         if !is_idle || members.waiting > 0 {
             return Err(EBUSY);
         }
-        if is_resettable && !members.serialized && !self.needs_domain_reset_locked(&members) {
+        if is_resettable && !members.serialized && self.owed_locked(&members) != Owed::Domain {
             self.reset_later_locked(&mut members);
             return Ok(());
         }
