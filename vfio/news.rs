@@ -25,7 +25,7 @@ pub(super) struct News {
 
 impl News {
     /// None yet.
-    const NOTHING: u32 = u32::MAX;
+    pub(super) const NOTHING: u32 = u32::MAX;
 
     /// It does not answer, which is no [`Status`].
     pub(super) const GONE: u32 = u32::MAX - 1;

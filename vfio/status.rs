@@ -66,6 +66,11 @@ impl Function {
             }
         }
 
+        // It can stop answering once more.
+        if !self.is_gone() && news.announced.load(Relaxed) == News::GONE {
+            news.announced.store(News::NOTHING, Relaxed);
+        }
+
         let variable = match status {
             None => c"VFIO_RESET_STATE=gone",
             Some(Status::Clean) => c"VFIO_RESET_STATE=clean",

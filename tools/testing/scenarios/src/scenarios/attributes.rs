@@ -224,7 +224,7 @@ fn wanted(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     binding.release()
 }
 
-fn read(function: &Bdf, file: &str) -> Result<String> {
+pub(super) fn read(function: &Bdf, file: &str) -> Result<String> {
     function.read(&format!("{DIRECTORY}/{file}"))
 }
 
@@ -260,15 +260,15 @@ impl Watch {
 }
 
 /// The kernel's uevents.
-struct Uevents(File);
+pub(super) struct Uevents(File);
 
 impl Uevents {
-    fn listen() -> Result<Self> {
+    pub(super) fn listen() -> Result<Self> {
         Ok(Uevents(File::from(raw::uevents()?)))
     }
 
     /// Returns the number of new uevents that a function has come to this state.
-    fn of(&mut self, function: &Bdf, state: &str) -> Result<usize> {
+    pub(super) fn of(&mut self, function: &Bdf, state: &str) -> Result<usize> {
         let mut found = 0;
         let mut buffer = [0; 8192];
         while let Ok(length) = self.0.read(&mut buffer) {

@@ -14,6 +14,7 @@ use lab::topology::Device;
 use lab::trace::Counts;
 use lab::vfio::User;
 
+use super::attributes::{read, Uevents};
 use super::errno;
 use crate::registers::{bars, find, Content, Registers};
 
@@ -66,8 +67,42 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     unused(lab, t, function, Some(sibling), Counts::flr(2))?;
     used(lab, t, function, Some(sibling), Counts::flr(2))?;
     sibling_binding.release()?;
+    announced(lab, t, function)?;
     binding.release()?;
     lab.unreferenced(t)
+}
+
+/// Each time that a function stops answering, user space learns of it once.
+fn announced(lab: &Lab, t: &mut Test<'_>, function: &Device) -> Result<()> {
+    // It is not proven clean in between, which would be announced as well.
+    function.write("power/control", "on")?;
+    let mut uevents = Uevents::listen()?;
+    for when in ["for the first time", "for the second time"] {
+        let silent = Marked::silent(function)?;
+        for attempt in 1..=2 {
+            let what = format!("open {attempt}, gone {when}");
+            t.eq(what, "ENODEV", &*errno(&User::new()?.open(function)));
+        }
+        t.eq(
+            format!("state, gone {when}"),
+            "gone",
+            &*read(function, "state")?,
+        );
+        t.eq(
+            format!("uevents, gone {when}"),
+            1,
+            uevents.of(function, "gone")?,
+        );
+        drop(silent);
+        drop(User::new()?.open(function)?);
+        lab.wait_idle(function)?;
+        t.eq(
+            format!("state after it was gone {when}"),
+            "unknown",
+            &*read(function, "state")?,
+        );
+    }
+    function.write("power/control", "auto")
 }
 
 /// An unused function stops answering, and answers again. `again` are its resets after that.
