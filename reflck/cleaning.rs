@@ -30,16 +30,18 @@ impl<H: Hardware> Membership<H> {
 
     /// Lets work reset a function that has just been bound, unless it is in use already.
     ///
-    /// A hot reset that waits goes first. If no two members may be reset at a time, the first open
-    /// does it. Takes the reflck.
+    /// A hot reset that waits goes first, and if no two members may be reset at a time, so does one
+    /// in transit. Then the first open resets the function. Takes the reflck.
     pub(crate) fn reset_later(&self) {
         self.reset_later_locked(&mut self.seat.members.lock());
     }
 
+    /// The same. Returns whether the function will be reset.
     pub(super) fn reset_later_locked(&self, members: &mut Members<H>) -> bool {
         let state = self.member.state.access(members);
         let is_idle = state.claim == Claim::Idle && state.binding == Binding::Unbound;
-        let is_allowed = is_idle && members.waiting == 0 && !members.serialized;
+        let is_allowed =
+            is_idle && members.waiting == 0 && !(members.serialized && members.is_in_transit());
         if is_allowed {
             self.begin_chore_locked(members, Chore::Reset);
         }

@@ -439,7 +439,6 @@ impl Machine {
     }
 
     /// Adds a function that serialises its domain.
-    #[cfg(loom)]
     pub(crate) fn join_serialized(
         &self,
         scope: ResetScope,

@@ -132,7 +132,7 @@ impl<H: Hardware> Membership<H> {
     /// Cleans an idle function now, for root: resets its domain, or lets work reset it alone.
     ///
     /// `is_resettable` says whether work can reset it. Fails with [`EBUSY`] if the function is in
-    /// use or being reset, or if another one in use prevents the reset of the domain,
+    /// use or being reset, or if another one in use prevents its reset or that of the domain,
     /// [`EOPNOTSUPP`] if there is neither reset, and [`EIO`] if that of the domain fails. Takes the
     /// reflck, and keeps it during a reset of the domain.
     pub(crate) fn reset_now(&self, is_resettable: bool) -> Result {
@@ -145,9 +145,11 @@ impl<H: Hardware> Membership<H> {
         if !is_idle || members.waiting > 0 {
             return Err(EBUSY);
         }
-        if is_resettable && !members.serialized && self.owed_locked(&members) != Owed::Domain {
-            self.reset_later_locked(&mut members);
-            return Ok(());
+        if is_resettable && self.owed_locked(&members) != Owed::Domain {
+            return match self.reset_later_locked(&mut members) {
+                true => Ok(()),
+                false => Err(EBUSY),
+            };
         }
         if self.seat.scope.is_private() {
             return Err(EOPNOTSUPP);

@@ -281,7 +281,10 @@ impl Books {
             }
             Purpose::Clean => {
                 let chore = match account.claim {
-                    Claim::Idle => Chore::Reset,
+                    Claim::Idle => {
+                        warn_on!(is_domain_resetting);
+                        Chore::Reset
+                    }
                     Claim::Closing => Chore::FinishClose,
                     _ => {
                         warn_on!(true);

@@ -256,4 +256,29 @@ mod suite {
 
         Ok(())
     }
+
+    #[test]
+    fn serialized_members_are_reset_one_at_a_time() -> Result {
+        let machine = Machine::new()?;
+        let a = machine.join_serialized(BUS, 0)?;
+        let b = machine.join(BUS, 1)?;
+
+        open(&b)?;
+        let closing = b.close()?;
+        a.reset_later();
+        assert_eq!(a.reset_now(true), Err(EBUSY));
+        assert_eq!(
+            machine.show()?,
+            "resets 0, 0 idle unknown, 1 closing unknown"
+        );
+        closing.settle(false);
+        // The siblings of one that is reset alone are left alone.
+        open(&b)?;
+        assert_eq!(a.reset_now(true), Ok(()));
+        a.finish_cleaning();
+        assert_eq!(machine.show()?, "resets 0, 0 idle clean, 1 open unknown");
+        assert_eq!(machine.log()?, "");
+
+        close(&b, false)
+    }
 }
