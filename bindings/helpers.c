@@ -200,9 +200,6 @@ int vfio_rs_driver_name(struct pci_dev *pdev, const struct device_driver *own,
 	return drv ? 1 : 0;
 }
 
-/* Index of "bus" in pci_reset_fn_methods[], the first method through the bridge. */
-#define RESET_METHOD_BUS	6
-
 /*
  * Whether only its slot can reset @pdev, by a method that goes through @bridge.
  *
@@ -212,10 +209,8 @@ int vfio_rs_driver_name(struct pci_dev *pdev, const struct device_driver *own,
  */
 static bool vfio_rs_resets_by_slot(struct pci_dev *pdev, struct pci_dev *bridge)
 {
-	BUILD_BUG_ON(PCI_NUM_RESET_METHODS != 8);
-
 	return bridge && pdev->slot && !pci_probe_reset_slot(pdev->slot) &&
-	       pdev->reset_methods[0] >= RESET_METHOD_BUS;
+	       pdev->reset_methods[0] >= VFIO_PCI_RESET_METHOD_BUS;
 }
 
 /*
