@@ -7,6 +7,7 @@
 use super::{
     core::CoreDevice,
     function::Function,
+    pci::has_virtual_functions,
     record::Reset,
     status::ResetBy, //
 };
@@ -203,6 +204,10 @@ impl Function {
         self.begin_reset();
         // SAFETY: vfio-pci-core has asked for this, and the claim keeps others away.
         let needs_reset = unsafe {
+            // VFs that were enabled since would not survive it.
+            if has_virtual_functions(self.pdev()) {
+                bindings::vfio_pci_core_device::set_reset_works_raw(core, false);
+            }
             to_result(bindings::vfio_pci_core_finish_disable(core, force))?;
             (*core).needs_reset
         };

@@ -7,10 +7,12 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{anyhow, Result};
+use lab::helper::DeviceLock;
 use lab::kmsg::Mark;
-use lab::machine::Lab;
+use lab::machine::{Lab, PF};
 use lab::report::Test;
 use lab::topology::Device;
+use lab::trace::Counts;
 use lab::vfio::User;
 
 use crate::registers::{start_dma, Content, Holder, Registers};
@@ -19,6 +21,9 @@ const FUNCTIONS: usize = 8;
 
 /// Longer than the time from the start of DMA to its end.
 const DMA_END: Duration = Duration::from_millis(500);
+
+/// Root waits for the device lock by then, and the work still tries to take it.
+const LOCK_WAIT: Duration = Duration::from_millis(50);
 
 /// How often to try to kill a user before that.
 const ATTEMPTS: usize = 20;
@@ -61,7 +66,41 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
         unreset,
     );
     t.eq(format!("of {all} users who find content"), 0, left);
+    beside_vfs(lab, t)?;
     lab.unreferenced(t)
+}
+
+/// VFs that root enables before the work has reset their PF do not see its reset.
+fn beside_vfs(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
+    let what = "resets of a PF that has got VFs";
+    if !lab.driver.shows_domains() {
+        t.skip(what, "vfio-pci has reset it by then");
+        return Ok(());
+    }
+    lab.driver.load_as_is(&["enable_sriov=1"])?;
+    let pf = lab.topology.device(PF)?;
+    let binding = lab.bind([&pf])?;
+    lab.wait_idle(&pf)?;
+    let opened = User::new()?.open(&pf)?;
+    let lock = DeviceLock::hold(&pf)?;
+    // The VFs are not reset when they are bound.
+    let ((), calls) = lab.tracer.count(|| {
+        drop(opened);
+        lab.driver.set("background_reset", false)?;
+        thread::scope(|scope| {
+            let enabled = scope.spawn(|| pf.write("sriov_numvfs", "1"));
+            thread::sleep(LOCK_WAIT);
+            drop(lock);
+            enabled.join().map_err(|_| anyhow!("a thread panicked"))?
+        })?;
+        lab.wait_idle(&pf)
+    })?;
+    t.eq(what, Counts::NONE, calls.counts());
+    lab.domain(t, &pf, "a PF that was not reset is dirty", |domain| {
+        domain.dirty() == 1
+    })?;
+    pf.write("sriov_numvfs", "0")?;
+    binding.release()
 }
 
 fn open(user: &User, functions: &[Device]) -> Result<Vec<Registers>> {
