@@ -30,7 +30,7 @@ use kernel::{
     str::Formatter, //
 };
 
-/// Makes the attribute of a parameter that a function can have otherwise.
+/// Makes the attribute by which root overrides a parameter for one function.
 macro_rules! overriding {
     ($name:expr, $field:ident) => {
         Some(&Attribute::rw(

@@ -265,7 +265,7 @@ pub(crate) fn list_obstacles(
     membership: &Membership<Function>,
     f: &mut Formatter<'_>,
 ) -> fmt::Result {
-    // Nothing but the function itself can stand in the way.
+    // It has no such reset.
     if membership.scope().is_private() {
         return Ok(());
     }
@@ -337,9 +337,9 @@ fn all_obstacles(
 
 /// Calls `visit` with each function that forbids a slot or bus reset of the domain.
 ///
-/// Those below a bridge on the bus do not count: the bridge does. If the owner of all functions has
-/// asked for the reset, it does not count either that root has disabled those of a function. May
-/// sleep, but `visit` must not allocate.
+/// A bridge on the bus stands for the functions below it. If the owner of all functions asks for
+/// the reset, a function whose resets root has disabled is no obstacle. May sleep, but `visit` must
+/// not allocate.
 fn for_each_obstacle(
     function: &BoundFunction<'_>,
     members: &Settled<'_, Function>,

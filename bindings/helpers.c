@@ -2,7 +2,7 @@
 /*
  * C helpers, and the module parameters.  The module! macro of the kernel crate
  * supports neither strings nor parameters in sysfs, which users of vfio-pci
- * expect.  The first ones that follow ids are ours, the others are vfio-pci's.
+ * expect.  Those from driver_name to strict are ours, the others vfio-pci's.
  */
 
 #include <linux/device.h>
@@ -45,7 +45,7 @@ module_param_named(skip_clean_reset, vfio_rs_params.skip_clean_reset, bool, 0644
 MODULE_PARM_DESC(skip_clean_reset, "Skip the reset when a function is opened that was reset since its last use, and that nothing can have touched since.");
 
 module_param_named(background_reset, vfio_rs_params.background_reset, bool, 0644);
-MODULE_PARM_DESC(background_reset, "Reset a function after close() has returned, and when it is bound.  Who opens it next waits for that.");
+MODULE_PARM_DESC(background_reset, "Reset a function after close() has returned, and when it is bound.  Its next user waits for that.");
 
 module_param_named(bus_reset, vfio_rs_params.bus_reset, bool, 0644);
 MODULE_PARM_DESC(bus_reset, "Reset the slot or bus when its last function is closed, and before its first one is opened, even if the functions can be reset alone.");
@@ -93,7 +93,7 @@ bool vfio_rs_pci_is_unplugged(struct pci_dev *pdev)
 	return READ_ONCE(pdev->error_state) == pci_channel_io_perm_failure;
 }
 
-/* As vfio-pci-core finds it; for a device that is awake. */
+/* Whether @pdev, which is awake, answers: as vfio_pci_answers() of vfio-pci-core. */
 bool vfio_rs_pci_answers(struct pci_dev *pdev)
 {
 	u32 val;
@@ -287,8 +287,8 @@ bool vfio_rs_is_bound_to_iommufd(struct vfio_pci_core_device *core)
  *
  * The default domain then must block a function that ignores the bus master
  * bit, so it must be one for DMA.  The IOMMU core refuses to attach a function
- * with ATS during its reset: the driver lets users of iommufd wait for that, but
- * cannot let those of a group.  The reset of a PF takes its VFs away meanwhile.
+ * with ATS during its reset: users of iommufd wait for that in the driver, users
+ * of a group cannot.  The VFs of a PF do not survive its reset.
  */
 bool vfio_rs_begin_half_close(struct vfio_pci_core_device *core)
 {

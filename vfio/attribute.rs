@@ -27,7 +27,8 @@ use kernel::{
 /// Writes the value of an attribute. May sleep, but must not take a device lock.
 pub(crate) type Show<T> = fn(&<T as Driver>::Data, &mut Formatter<'_>) -> fmt::Result;
 
-/// Takes a new value from root, without white space around it. As for [`Show`].
+/// Stores a value that root has written, without surrounding white space. Like [`Show`], may sleep,
+/// but must not take a device lock.
 pub(crate) type Store<T> = fn(&<T as Driver>::Data, &[u8]) -> Result;
 
 /// An attribute of the functions that are bound to a driver.
@@ -101,7 +102,7 @@ impl<T: Driver> Attribute<T> {
     /// # Safety
     ///
     /// Called by sysfs, with a page of zeros. The driver core removes the attributes of a device
-    /// before it unbinds that, which waits for this.
+    /// before it unbinds the device, and that waits for the callbacks in progress.
     unsafe extern "C" fn show_callback(
         dev: *mut bindings::device,
         attr: *mut bindings::device_attribute,

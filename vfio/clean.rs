@@ -67,7 +67,7 @@ impl Function {
         self.begin_reset();
     }
 
-    /// Puts an idle function to sleep after its reset, for the next open to find it asleep.
+    /// Puts a function to sleep unless something uses it, so that the next open finds it asleep.
     ///
     /// Called with the claim or the reflck held, and no runtime PM reference of the driver. May
     /// sleep, about 10 ms.
@@ -77,7 +77,7 @@ impl Function {
         self.check_reach();
     }
 
-    /// The same, and puts the runtime PM reference of `vfio_rs_wake()` or of a half close.
+    /// The same, with the runtime PM reference of `vfio_rs_wake()` or of a half close.
     fn put_sync(&self) {
         // SAFETY: The callers own the reference.
         unsafe { bindings::vfio_rs_put_sync(self.core().as_raw()) };
@@ -144,11 +144,11 @@ impl Function {
         unsafe { !bindings::vfio_rs_pci_has_ats(self.as_raw()) }
     }
 
-    /// Prepares to finish a close of the function by work. Returns false if it is better not to.
+    /// Prepares a close that work finishes. Returns false if the reset must not wait for the work.
     ///
-    /// The function does no DMA after that, nor interrupts. Once the user's domain is detached, the
-    /// default domain of the host must block a function that ignores the bus master bit. May sleep
-    /// until its requests are completed, 700 ms at most.
+    /// The function does no DMA after that and raises no interrupts. Once the user's domain is
+    /// detached, the default domain of the host must block a function that ignores the bus master
+    /// bit. May sleep until its requests are completed, 700 ms at most.
     pub(crate) fn begin_half_close(&self) -> bool {
         // SAFETY: The core device is initialised, and its user is about to leave.
         let can_wait = unsafe { bindings::vfio_rs_begin_half_close(self.core().as_raw()) };

@@ -18,18 +18,18 @@ impl Function {
         self.flags().is_gone.load(Relaxed) || self.is_unplugged()
     }
 
-    /// Records whether the function answers. Returns whether that is news.
+    /// Records whether the function answers. Returns whether that has changed.
     ///
-    /// One that does not is not clean when it comes back.
+    /// If it does not, the record of its reset is void.
     pub(crate) fn set_gone(&self, is_gone: bool) -> bool {
-        let is_news = self.flags().is_gone.xchg(is_gone, Relaxed) != is_gone;
+        let has_changed = self.flags().is_gone.xchg(is_gone, Relaxed) != is_gone;
         if is_gone {
             self.record().invalidate();
-        } else if is_news && log_ratelimited() {
+        } else if has_changed && log_ratelimited() {
             dev_info!(self.dev(), "answers again\n");
         }
 
-        is_news
+        has_changed
     }
 
     /// Returns whether the function, which is awake, answers to an access to its config space.

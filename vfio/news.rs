@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The data behind what user space gets to know about a function.
+//! The notifications to user space about a function, and its counters.
 
 use kernel::sync::atomic::Atomic;
 
 #[cfg(doc)]
 use crate::reflck::Status;
 
-/// What user space knows of a function. The holder of the reflck writes `shown` and `announced`,
-/// the owner of the claim the rest.
+/// The last notifications, and the counters. The holder of the reflck writes `shown` and
+/// `announced`, the owner of the claim the rest.
 pub(super) struct News {
     /// The last [`Status`] that `poll()` has shown, or [`News::GONE`].
     pub(super) shown: Atomic<u32>,

@@ -27,7 +27,7 @@ pub(crate) struct Params {
     pub(crate) skip_clean_reset: bool,
     /// Reset functions after close() has returned, and when they are bound. Can change at any time.
     pub(crate) background_reset: bool,
-    /// Reset the slot or bus as well, where a function can be reset alone. Can change at any time.
+    /// Reset the slot or bus even if the function can be reset alone. Can change at any time.
     pub(crate) bus_reset: bool,
     /// Refuse to open a function that is dirty and cannot be reset. Can change at any time.
     pub(crate) strict: bool,
@@ -69,7 +69,7 @@ impl Params {
     }
 }
 
-/// A parameter that root can set otherwise for one function.
+/// A parameter that root can override for one function.
 pub(crate) struct Override(Atomic<i32>);
 
 impl Override {
@@ -91,7 +91,7 @@ impl Override {
     }
 }
 
-/// What root has set otherwise for one function.
+/// The parameters that root can override for one function.
 pub(crate) struct Overrides {
     pub(crate) skip_clean_reset: Override,
     pub(crate) background_reset: Override,

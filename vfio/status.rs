@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What user space gets to know about a function: its status, by `poll()` and uevents, and the last
-//! reset.
+//! The status of a function for user space, with `poll()` and uevents, and its last reset.
 //!
 //! C headers: [`include/linux/kobject.h`](srctree/include/linux/kobject.h),
 //! [`include/linux/sysfs.h`](srctree/include/linux/sysfs.h)
@@ -25,7 +24,7 @@ pub(crate) const DIRECTORY: &CStr = c"vfio_reset";
 /// The attribute that user space can `poll()`.
 pub(crate) const STATE: &CStr = c"state";
 
-/// What resets a function.
+/// The kind of a reset.
 #[derive(Clone, Copy)]
 pub(crate) enum ResetBy {
     /// A reset of the function alone.
@@ -35,8 +34,9 @@ pub(crate) enum ResetBy {
 }
 
 impl Function {
-    /// Returns the status of a function, which is `account` as far as the reflck knows, or `None`
-    /// if it does not answer.
+    /// Returns the status of a function, or `None` if it does not answer.
+    ///
+    /// `account` is the status in the account of the reflck.
     pub(crate) fn status(&self, account: Status) -> Option<Status> {
         match account {
             Status::Unknown | Status::Dirty | Status::Clean if self.is_gone() => None,
@@ -45,12 +45,11 @@ impl Function {
         }
     }
 
-    /// Shows a new status to those who poll, and announces a function that has become clean, or
-    /// that stays dirty or gone until user space does something. `account` is as in
-    /// [`Function::status`].
+    /// Wakes `poll()` if the status is new, and sends a uevent for some.
     ///
-    /// A function that is opened and closed again is as clean as before, so that sends no uevent.
-    /// The holder of the reflck calls it. May sleep.
+    /// It announces a function that is clean, or that stays dirty or gone until user space acts,
+    /// unless that was the last one announced: an open and a close leave a clean function clean.
+    /// `account` is as in [`Function::status`]. Called with the reflck held. May sleep.
     pub(crate) fn announce(&self, account: Status, is_settled: bool) {
         let news = self.news();
         let status = self.status(account);
