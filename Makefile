@@ -4,8 +4,12 @@
 
 ifneq ($(KERNELRELEASE),)
 
-obj-$(CONFIG_VFIO_PCI_RS) += vfio-pci-rs.o
-vfio-pci-rs-y := vfio_pci_rs.o bindings/helpers.o bindings/trace.o
+# With VFIO_PCI_RS_IN_PLACE=y, the module takes the name and place of vfio-pci.
+vfio_pci_rs_module := vfio-pci$(if $(VFIO_PCI_RS_IN_PLACE),,-rs)
+obj-$(CONFIG_VFIO_PCI_RS) += $(vfio_pci_rs_module).o
+$(vfio_pci_rs_module)-y := vfio_pci_rs.o bindings/helpers.o bindings/trace.o
+ccflags-$(VFIO_PCI_RS_IN_PLACE) += -DVFIO_PCI_RS_IN_PLACE
+rustflags-$(VFIO_PCI_RS_IN_PLACE) += --cfg VFIO_PCI_RS_IN_PLACE
 
 # define_trace.h looks for trace.h there.
 CFLAGS_bindings/trace.o := -I$(src)/bindings

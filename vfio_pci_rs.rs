@@ -73,7 +73,11 @@ use vfio::{
 struct VfioPciRs;
 
 impl vfio::Driver for VfioPciRs {
-    const NAME: &'static CStr = c"vfio_pci_rs";
+    const NAME: &'static CStr = if cfg!(VFIO_PCI_RS_IN_PLACE) {
+        c"vfio-pci"
+    } else {
+        c"vfio_pci_rs"
+    };
 
     const DROP_IN_NAME: &'static CStr = c"vfio-pci";
 
@@ -290,7 +294,7 @@ impl kernel::InPlaceModule for Module {
                 return Err(EINVAL);
             }
             let registry = Registry::new()?;
-            let debugfs = debugfs::Dir::new(<VfioPciRs as vfio::Driver>::NAME);
+            let debugfs = debugfs::Dir::new(c"vfio_pci_rs");
 
             Ok(try_pin_init!(Self {
                 _reset_domains <- debugfs.read_callback_file(

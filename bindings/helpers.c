@@ -24,8 +24,17 @@
 
 #include "helpers.h"
 
+#ifdef VFIO_PCI_RS_IN_PLACE
+#define VFIO_PCI_RS_NAME	"vfio-pci"
+
+/* Tools look for the driver of a function by this one, vfio-pci's. */
+MODULE_ALIAS("vfio_pci:v*d*sv*sd*bc*sc*i*");
+#else
+#define VFIO_PCI_RS_NAME	"vfio_pci_rs"
+#endif
+
 struct vfio_rs_params vfio_rs_params = {
-	.driver_name = "vfio_pci_rs",
+	.driver_name = VFIO_PCI_RS_NAME,
 	.skip_clean_reset = true,
 	.background_reset = true,
 };

@@ -24,7 +24,7 @@ COMMANDS = {
         check.machine,
         ("--topology", {"default": "scenarios", "choices": list(topology.tables()[0])}),
         ("--kernel", {"default": "debian", "choices": kernel.KERNELS}),
-        ("--modules", {"default": "rs", "help": "stock, fixed, core, rs or rs+DEFECT"}),
+        ("--modules", {"default": "rs", "help": "stock, fixed, core, rs, in-place or rs+DEFECT"}),
         ("--time-limit", {"default": 900, "type": int, "help": "in seconds"}),
         ("command", {"nargs": "+", "metavar": "COMMAND", "help": "after --"}),
     ),
@@ -32,7 +32,7 @@ COMMANDS = {
         "build a set of modules and print its directory",
         lambda on, modset: print(shown(modules.modules(on, modset))),
         ("on", {"metavar": "KERNEL", "choices": kernel.KERNELS}),
-        ("modset", {"metavar": "SET", "help": "stock, fixed, core, rs or rs+DEFECT"}),
+        ("modset", {"metavar": "SET", "help": "stock, fixed, core, rs, in-place or rs+DEFECT"}),
     ),
     "models": (
         "check the models of the reflck, and that they notice its mutants",

@@ -22,7 +22,9 @@ SOURCES += ["--include=*.rs", "--include=*.[chS]", "--include=Makefile", "--incl
 SOURCES += ["--include=*Kbuild", "--include=*_parameters"]
 # The parts with drivers/vfio/pci, and their patches; the sets of modules, and the part each needs.
 CORES = {"core": patches, "fixed": lambda: patches()[:1]}
-SETS = {"stock": None, "fixed": "fixed", "core": "core", "rs": "core"}
+SETS = {"stock": None, "fixed": "fixed", "core": "core", "rs": "core", "in-place": "core"}
+# The sets with the driver, and the variables of make that it is built with.
+OURS = {"rs": [], "in-place": ["VFIO_PCI_RS_IN_PLACE=y"]}
 
 
 def builtin():
@@ -173,8 +175,8 @@ def modules(name, modset):
 
     A guest sees it if its parent is bound over /usr/lib/modules. Sets: `stock` is the kernel's own
     modules, `fixed` has vfio-pci and its core with the first patch, `core` with all patches, `rs`
-    the driver too, and `rs+DEFECT` the driver with defects/DEFECT.patch. All have the helper
-    module of the tests.
+    the driver too, and `rs+DEFECT` the driver with defects/DEFECT.patch. `in-place` has the driver
+    as the module vfio-pci. All have the helper module of the tests.
     """
     base, *defects = modset.split("+")
     is_set = base == "rs" or (base in SETS and not defects)
@@ -187,7 +189,7 @@ def modules(name, modset):
     inputs = [kernel(name).name, HELPER, recipe(lay_over, external, make, Parts)]
     part = SETS[base]
     inputs += [*CORES[part](), recipe(patched_core)] if part else []
-    if base == "rs":
+    if base in OURS:
         inputs += [*driver_files(), *(TESTING / f"defects/{defect}.patch" for defect in defects)]
 
     def build(new, run):
@@ -196,8 +198,9 @@ def modules(name, modset):
             built = [parts.helper()]
             if part:
                 built.append(parts.core(part))
-            if base == "rs":
-                built.append(parts.driver(defects, modset))
+            if base in OURS:
+                # Its vfio-pci goes over the core's.
+                built.append(parts.driver(defects, modset, OURS[base]))
             run("", "cp", "-al", parts.own / "lib", new)
             lay_over(run, new, built)
 
