@@ -84,7 +84,7 @@ intree:
 	@KSRC="$(KSRC)" tools/run $@
 
 install uninstall:
-	@tools/$@
+	@IN_PLACE="$(IN_PLACE)" tools/$@
 
 # Mounts of a tool that was killed are not the cache's.
 clean:
@@ -92,14 +92,15 @@ clean:
 
 help:
 	@echo "make                   builds the driver and the patched core for Debian's kernel"
-	@echo "make install           installs them for the running kernel, if they are for it"
+	@echo "make install           installs them for the running kernel, if they are for it;"
+	@echo "     [IN_PLACE=y]      in place of vfio-pci, and otherwise beside it"
 	@echo "make uninstall         removes them again"
 	@echo "make demo              shows the driver in a virtual machine, beside vfio-pci"
 	@echo
 	@echo "make unit              tests the reset domains and the tools on the host   (10 s)"
 	@echo "make lint              checks the source: format, lints, the patch series  (30 s)"
 	@echo "make test T=NAME       runs one scenario, selftest or suite in a guest     (60 s)"
-	@echo "     [K=debian|perf|debug] [DRIVER=vfio_pci_rs|vfio-pci]"
+	@echo "     [K=debian|perf|debug] [DRIVER=vfio_pci_rs|in-place|vfio-pci]"
 	@echo "make models [M=NAME]   runs the models of the reflck through all interleavings"
 	@echo "make check             runs every test"
 	@echo "make check-all         runs every test in its long form"

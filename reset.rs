@@ -33,8 +33,8 @@ use crate::{
         Dependent,
         Function,
         Owner,
-        Params,
-        TracedReset, //
+        TracedReset,
+        DRIVER_NAME, //
     },
 };
 use core::ops::ControlFlow;
@@ -236,7 +236,7 @@ impl Hardware for Function {
                 let kind = scope.kind();
                 let report = Report {
                     failure,
-                    driver: Params::read().driver_name.to_str().unwrap_or_default(),
+                    driver: DRIVER_NAME.to_str().unwrap_or_default(),
                     dirty,
                     retry_in,
                 };

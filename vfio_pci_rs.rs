@@ -65,21 +65,14 @@ use vfio::{
     Options,
     Owner,
     Params,
-    Quiesced,
-    RegisteredName, //
+    Quiesced, //
 };
 
 /// The driver.
 struct VfioPciRs;
 
 impl vfio::Driver for VfioPciRs {
-    const NAME: &'static CStr = if cfg!(VFIO_PCI_RS_IN_PLACE) {
-        c"vfio-pci"
-    } else {
-        c"vfio_pci_rs"
-    };
-
-    const DROP_IN_NAME: &'static CStr = c"vfio-pci";
+    const NAME: &'static CStr = vfio::DRIVER_NAME;
 
     type Shared = Arc<Registry<Function>>;
 
@@ -282,11 +275,6 @@ struct Module {
 impl kernel::InPlaceModule for Module {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
-            let wanted = Params::read().driver_name;
-            let Some(name) = RegisteredName::parse::<VfioPciRs>(wanted) else {
-                pr_err!("driver_name cannot be \"{wanted}\": it is vfio_pci_rs or vfio-pci\n");
-                return Err(EINVAL);
-            };
             if let Some(text) =
                 split(Params::read().serialize).find(|text| DynamicId::parse(text).is_err())
             {
@@ -306,7 +294,6 @@ impl kernel::InPlaceModule for Module {
                 _queue: Queue::new()?,
                 driver <- vfio::Registration::new(
                     module,
-                    name,
                     registry,
                     vfio::DIRECTORY,
                     attributes::ATTRIBUTES,

@@ -25,26 +25,17 @@
 #include "helpers.h"
 
 #ifdef VFIO_PCI_RS_IN_PLACE
-#define VFIO_PCI_RS_NAME	"vfio-pci"
-
-/* Tools look for the driver of a function by this one, vfio-pci's. */
+/* As vfio-pci has it: tools look for the driver of a function by it. */
 MODULE_ALIAS("vfio_pci:v*d*sv*sd*bc*sc*i*");
-#else
-#define VFIO_PCI_RS_NAME	"vfio_pci_rs"
 #endif
 
 struct vfio_rs_params vfio_rs_params = {
-	.driver_name = VFIO_PCI_RS_NAME,
 	.skip_clean_reset = true,
 	.background_reset = true,
 };
 
 module_param_string(ids, vfio_rs_params.ids, sizeof(vfio_rs_params.ids), 0);
 MODULE_PARM_DESC(ids, "Initial PCI IDs to add to the vfio driver, format is \"vendor:device[:subvendor[:subdevice[:class[:class_mask]]]]\" and multiple comma separated entries can be specified");
-
-module_param_string(driver_name, vfio_rs_params.driver_name,
-		    sizeof(vfio_rs_params.driver_name), 0444);
-MODULE_PARM_DESC(driver_name, "Name of the PCI driver: vfio_pci_rs (the default), or vfio-pci, for tools that look for that name.  It can be loaded as vfio-pci only while no other driver has the name.");
 
 module_param_string(serialize, vfio_rs_params.serialize,
 		    sizeof(vfio_rs_params.serialize), 0444);

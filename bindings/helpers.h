@@ -66,7 +66,6 @@ bool vfio_rs_groups_have_dev(const struct vfio_pci_group_info *groups,
 
 struct vfio_rs_params {
 	char ids[1024];
-	char driver_name[16];
 	char serialize[1024];
 	bool skip_clean_reset;
 	bool background_reset;

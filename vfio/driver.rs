@@ -38,11 +38,8 @@ pub(crate) struct Options {
 
 /// A vfio-pci variant driver. All methods may sleep.
 pub(crate) trait Driver: Sized + Send + Sync + 'static {
-    /// The name of the driver and of its module.
+    /// The name of the driver. Driver overrides and captured VFs refer to it.
     const NAME: &'static CStr;
-
-    /// The name of the driver that this one can replace, see [`RegisteredName::DropIn`].
-    const DROP_IN_NAME: &'static CStr;
 
     /// The data that all devices of the driver share.
     type Shared: Send + Sync + 'static;
@@ -146,30 +143,4 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// bound to the driver, or has virtual functions; with [`EBUSY`] if a function is being
     /// accessed, [`EAGAIN`] if a lock is held elsewhere, or the error of a resume.
     fn hot_reset(device: &OpenDevice<'_, Self>, owner: &Owner<'_>) -> Result;
-}
-
-/// The name that a driver is registered under.
-///
-/// Driver overrides and captured VFs refer to it.
-#[derive(Clone, Copy)]
-pub(crate) enum RegisteredName {
-    /// [`Driver::NAME`].
-    Own,
-    /// [`Driver::DROP_IN_NAME`], for programs that know no other. Only one driver can have it.
-    DropIn,
-}
-
-impl RegisteredName {
-    pub(crate) fn parse<T: Driver>(name: &CStr) -> Option<Self> {
-        [Self::Own, Self::DropIn]
-            .into_iter()
-            .find(|known| known.of::<T>() == name)
-    }
-
-    pub(super) fn of<T: Driver>(self) -> &'static CStr {
-        match self {
-            Self::Own => T::NAME,
-            Self::DropIn => T::DROP_IN_NAME,
-        }
-    }
 }

@@ -63,8 +63,7 @@ pub(crate) use self::{
     },
     driver::{
         Driver,
-        Options,
-        RegisteredName, //
+        Options, //
     },
     dynamic_id::DynamicId,
     function::{
@@ -80,7 +79,8 @@ pub(crate) use self::{
     },
     params::{
         Override,
-        Params, //
+        Params,
+        DRIVER_NAME, //
     },
     pci::BoundTo,
     registration::Registration,

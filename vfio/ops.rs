@@ -12,7 +12,6 @@ use super::{
         DisabledDevice,
         EnabledDevice, //
     },
-    driver::RegisteredName,
     pci::as_raw,
     pci_ops::PciVTable,
     Driver, //
@@ -49,7 +48,6 @@ impl<T: Driver> Device<T> {
     /// a bridge, [`EBUSY`] for a PF whose VFs are enabled.
     pub(super) fn register(
         pdev: &pci::Device<device::Core<'_>>,
-        name: RegisteredName,
         data: impl FnOnce(ARef<CoreDevice>) -> Result<T::Data>,
     ) -> Result {
         const {
@@ -66,7 +64,7 @@ impl<T: Driver> Device<T> {
             bindings::_vfio_alloc_device(
                 Layout::new::<Self>().pad_to_align().size(),
                 dev,
-                VTable::<T>::ops(name),
+                VTable::<T>::OPS,
             )
         })?;
         let this = vdev.cast::<Self>();
@@ -131,45 +129,35 @@ impl<T: Driver> Device<T> {
 struct VTable<T: Driver>(PhantomData<T>);
 
 impl<T: Driver> VTable<T> {
-    /// Returns the ops of the devices of a driver that is registered under `name`.
-    fn ops(name: RegisteredName) -> &'static bindings::vfio_device_ops {
-        match name {
-            RegisteredName::Own => const { &Self::ops_named(T::NAME) },
-            RegisteredName::DropIn => const { &Self::ops_named(T::DROP_IN_NAME) },
-        }
-    }
-
-    const fn ops_named(name: &'static CStr) -> bindings::vfio_device_ops {
-        bindings::vfio_device_ops {
-            name: as_char_ptr_in_const_context(name).cast_mut(),
-            init: Some(Self::init_callback),
-            release: Some(bindings::vfio_pci_core_release_dev),
-            open_device: Some(Self::open_callback),
-            close_device: Some(Self::close_callback),
-            ioctl: Some(bindings::vfio_pci_core_ioctl),
-            get_region_info_caps: Some(bindings::vfio_pci_ioctl_get_region_info),
-            device_feature: Some(bindings::vfio_pci_core_ioctl_feature),
-            read: Some(bindings::vfio_pci_core_read),
-            write: Some(bindings::vfio_pci_core_write),
-            mmap: Some(bindings::vfio_pci_core_mmap),
-            request: Some(bindings::vfio_pci_core_request),
-            match_: Some(bindings::vfio_pci_core_match),
-            match_token_uuid: Some(bindings::vfio_pci_core_match_token_uuid),
-            #[cfg(CONFIG_IOMMUFD)]
-            bind_iommufd: Some(Self::bind_iommufd_callback),
-            #[cfg(CONFIG_IOMMUFD)]
-            unbind_iommufd: Some(Self::unbind_iommufd_callback),
-            #[cfg(CONFIG_IOMMUFD)]
-            attach_ioas: Some(Self::attach_ioas_callback),
-            #[cfg(CONFIG_IOMMUFD)]
-            detach_ioas: Some(Self::detach_ioas_callback),
-            #[cfg(CONFIG_IOMMUFD)]
-            pasid_attach_ioas: Some(Self::pasid_attach_ioas_callback),
-            #[cfg(CONFIG_IOMMUFD)]
-            pasid_detach_ioas: Some(Self::pasid_detach_ioas_callback),
-            ..pin_init::zeroed()
-        }
-    }
+    const OPS: &'static bindings::vfio_device_ops = &bindings::vfio_device_ops {
+        name: as_char_ptr_in_const_context(T::NAME).cast_mut(),
+        init: Some(Self::init_callback),
+        release: Some(bindings::vfio_pci_core_release_dev),
+        open_device: Some(Self::open_callback),
+        close_device: Some(Self::close_callback),
+        ioctl: Some(bindings::vfio_pci_core_ioctl),
+        get_region_info_caps: Some(bindings::vfio_pci_ioctl_get_region_info),
+        device_feature: Some(bindings::vfio_pci_core_ioctl_feature),
+        read: Some(bindings::vfio_pci_core_read),
+        write: Some(bindings::vfio_pci_core_write),
+        mmap: Some(bindings::vfio_pci_core_mmap),
+        request: Some(bindings::vfio_pci_core_request),
+        match_: Some(bindings::vfio_pci_core_match),
+        match_token_uuid: Some(bindings::vfio_pci_core_match_token_uuid),
+        #[cfg(CONFIG_IOMMUFD)]
+        bind_iommufd: Some(Self::bind_iommufd_callback),
+        #[cfg(CONFIG_IOMMUFD)]
+        unbind_iommufd: Some(Self::unbind_iommufd_callback),
+        #[cfg(CONFIG_IOMMUFD)]
+        attach_ioas: Some(Self::attach_ioas_callback),
+        #[cfg(CONFIG_IOMMUFD)]
+        detach_ioas: Some(Self::detach_ioas_callback),
+        #[cfg(CONFIG_IOMMUFD)]
+        pasid_attach_ioas: Some(Self::pasid_attach_ioas_callback),
+        #[cfg(CONFIG_IOMMUFD)]
+        pasid_detach_ioas: Some(Self::pasid_detach_ioas_callback),
+        ..pin_init::zeroed()
+    };
 
     /// Initialises a device that `_vfio_alloc_device()` has allocated.
     ///

@@ -2,8 +2,8 @@
 
 //! The module parameters, which `bindings/helpers.c` defines.
 //!
-//! All but `driver_name`, `serialize`, `skip_clean_reset`, `background_reset`, `bus_reset` and
-//! `strict` are those of vfio-pci, with the same names, types and permissions.
+//! All but `serialize`, `skip_clean_reset`, `background_reset`, `bus_reset` and `strict` are those
+//! of vfio-pci, with the same names, types and permissions.
 
 use crate::bindings;
 use kernel::{
@@ -14,12 +14,17 @@ use kernel::{
     }, //
 };
 
+/// The name of the PCI driver: that of vfio-pci if the module is built to take its place.
+pub(crate) const DRIVER_NAME: &CStr = if cfg!(VFIO_PCI_RS_IN_PLACE) {
+    c"vfio-pci"
+} else {
+    c"vfio_pci_rs"
+};
+
 /// The module parameters at the time of [`Params::read`].
 pub(crate) struct Params {
     /// PCI IDs to bind to, separated by commas. Fixed at load.
     pub(crate) ids: &'static CStr,
-    /// The name of the PCI driver. Fixed at load.
-    pub(crate) driver_name: &'static CStr,
     /// PCI IDs of devices whose functions must not be reset at the same time, separated by commas.
     /// Fixed at load.
     pub(crate) serialize: &'static CStr,
@@ -53,7 +58,6 @@ impl Params {
         unsafe {
             Self {
                 ids: CStr::from_char_ptr((&raw const (*params).ids).cast()),
-                driver_name: CStr::from_char_ptr((&raw const (*params).driver_name).cast()),
                 serialize: CStr::from_char_ptr((&raw const (*params).serialize).cast()),
                 skip_clean_reset: (&raw const (*params).skip_clean_reset).read_volatile(),
                 background_reset: (&raw const (*params).background_reset).read_volatile(),

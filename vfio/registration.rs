@@ -11,7 +11,6 @@
 use super::{
     attribute::Attributes,
     device::Device,
-    driver::RegisteredName,
     dynamic_id::DynamicId,
     Driver, //
 };
@@ -37,12 +36,11 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// `name` and `shared` are initialised before `drv` is registered.
+/// `shared` is initialised before `drv` is registered.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Registration<T: Driver> {
     #[pin]
     drv: Opaque<Raw>,
-    name: RegisteredName,
     shared: T::Shared,
 }
 
@@ -70,13 +68,11 @@ impl<T: Driver> Registration<T> {
     /// the name. May sleep.
     pub(crate) fn new(
         module: &'static ThisModule,
-        name: RegisteredName,
         shared: T::Shared,
         directory: &'static CStr,
         attributes: Attributes<T>,
     ) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            name,
             shared,
             drv <- Opaque::try_ffi_init(move |raw: *mut Raw| {
                 if attributes.last().is_none_or(|last| last.is_some()) {
@@ -98,7 +94,7 @@ impl<T: Driver> Registration<T> {
                 unsafe {
                     drv.write(pin_init::zeroed());
                     (*drv).dev_groups = (&raw mut (*raw).groups).cast();
-                    (*drv).name = name.of::<T>().as_char_ptr();
+                    (*drv).name = T::NAME.as_char_ptr();
                     (*drv).id_table = VTable::<T>::IDS.as_ptr();
                     (*drv).probe = Some(VTable::<T>::probe_callback);
                     (*drv).remove = Some(VTable::<T>::remove_callback);
@@ -109,17 +105,9 @@ impl<T: Driver> Registration<T> {
                 }
 
                 // SAFETY: `drv` is initialised, and pinned until it is unregistered.
-                let result = to_result(unsafe {
+                to_result(unsafe {
                     bindings::__pci_register_driver(drv, module.as_ptr(), T::NAME.as_char_ptr())
-                });
-
-                if result == Err(EBUSY) {
-                    pr_err!(
-                        "cannot be registered as {}: another driver that is loaded has this name\n",
-                        name.of::<T>()
-                    );
-                }
-                result
+                })
             }),
         })
     }
@@ -224,25 +212,24 @@ impl<T: Driver> VTable<T> {
         // SAFETY: By the requirements of this function. `drv` is at offset 0 of its `Raw`.
         let registration =
             unsafe { container_of!(drv.cast::<Opaque<Raw>>(), Registration<T>, drv) };
-        // SAFETY: By the type invariants of `Registration`, `name` and `shared` are initialised
-        // while the driver is registered, as it is for the duration of this call.
-        let (name, shared) = unsafe { ((*registration).name, &(*registration).shared) };
+        // SAFETY: By the type invariants of `Registration`, `shared` is initialised while the
+        // driver is registered, as it is for the duration of this call.
+        let shared = unsafe { &(*registration).shared };
         // SAFETY: `pci::Device` is a transparent wrapper of `struct pci_dev`, and probe is the
         // context that `Core` stands for.
         let pdev = unsafe { &*pdev.cast::<pci::Device<device::Core<'_>>>() };
 
         from_result(|| {
             T::accept(pdev)?;
-            Device::<T>::register(pdev, name, |core| T::probe(pdev, core, shared))?;
+            Device::<T>::register(pdev, |core| T::probe(pdev, core, shared))?;
             Ok(0)
         })
     }
 
     /// Enables `nr_virtfn` VFs, or disables all if it is 0.
     ///
-    /// vfio-pci-core sets the driver override of new VFs to the [`RegisteredName`] of the driver.
-    /// Fails with [`ENOENT`] if the driver does not allow SR-IOV, like the PCI bus without this
-    /// callback.
+    /// vfio-pci-core sets the driver override of new VFs to the name of the driver. Fails with
+    /// [`ENOENT`] if the driver does not allow SR-IOV, like the PCI bus without this callback.
     ///
     /// # Safety
     ///

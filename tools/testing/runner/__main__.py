@@ -17,7 +17,7 @@ COMMANDS = {
         check.test,
         ("name", {"nargs": "?", "default": "", "help": "one that does not exist lists them"}),
         ("--kernel", {"choices": kernel.KERNELS, "help": "default: perf if built, else debian"}),
-        ("--driver", {"default": "vfio_pci_rs", "choices": ("vfio_pci_rs", "vfio-pci")}),
+        ("--driver", {"default": "vfio_pci_rs", "choices": ("vfio_pci_rs", "in-place", "vfio-pci")}),
     ),
     "vm": (
         "run a command in a virtual machine; it finds its results at $RESULTS",

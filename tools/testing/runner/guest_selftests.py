@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Runs selftests on a driver, in a guest: guest_selftests.py DRIVER DIR PROGRAM[.TEST]...
 
-DRIVER is vfio_pci_rs or vfio-pci, DIR the directory of programs.selftests(). The kernel's programs
+DRIVER is vfio_pci_rs, vfio-pci, or in-place, which is ours as vfio-pci, DIR the directory of programs.selftests(). The kernel's programs
 lie in DIR and get the addresses of devices, which are bound to the driver for them. The driver's
 own lie in DIR/own and find the topology's functions in the environment. A PROGRAM's output becomes
 $RESULTS/PROGRAM.tap, its exit status $RESULTS/PROGRAM.status. Exit status: 0 if each program ended
@@ -87,10 +87,7 @@ def run_kernels(path, tests, driver, topology, results):
     bdfs, module = [topology[device] for device in KERNELS[path.name]], driver.replace("-", "_")
     is_sriov = path.name == "vfio_pci_sriov_uapi_test"
     if is_sriov:
-        # The program takes a virtual function only if its driver is called vfio-pci.
-        named = [] if driver == "vfio-pci" else ["driver_name=vfio-pci"]
-        load(module, "enable_sriov=1", *named)
-        driver = "vfio-pci"
+        load(module, "enable_sriov=1")
     for bdf in bdfs:
         write(DEVICES / bdf / "driver_override", driver)
         write(f"/sys/bus/pci/drivers/{driver}/bind", bdf)
@@ -108,9 +105,12 @@ def main(driver, directory, *chosen):
     topology = json.loads((results / "topology.json").read_text())
     if not Path("/sys/kernel/debug/tracing").exists():
         subprocess.run(["mount", "-t", "debugfs", "debugfs", "/sys/kernel/debug"], check=True)
+    is_ours, driver = driver != "vfio-pci", driver.replace("in-place", "vfio-pci")
     module = driver.replace("-", "_")
     for name in "vfio_iommu_type1", module:
         subprocess.run(["modprobe", name], check=True)
+    if Path(f"/sys/module/{module}/parameters/strict").exists() != is_ours:
+        sys.exit(f"the module {module} is the other one")
     # The driver's own programs expect a reset when vfio-pci makes one.
     own = not {name.partition(".")[0] for name in chosen} <= set(KERNELS)
     for parameter in Path(f"/sys/module/{module}/parameters").glob("*_reset"):

@@ -28,6 +28,10 @@ def scenarios(name, cost, driver="vfio_pci_rs", options="", **settings):
     return Guest(name, cost, command=command, **settings)
 
 
+# The set of modules for a driver under test.
+MODULES = {"vfio_pci_rs": "rs", "in-place": "in-place"}
+
+
 def selftests(
     name, cost, programs, driver="vfio_pci_rs", long=None, rounds=None, long_rounds=None, **settings
 ):  # fmt: skip
@@ -40,7 +44,7 @@ def selftests(
         variable = f"env VFIO_PCI_RS_ROUNDS={rounds} " if rounds else ""
         return f"{variable}python3 {SELFTESTS} {driver} {{selftests}} {programs}"
 
-    modset = "rs" if driver == "vfio_pci_rs" else "core"
+    modset = MODULES.get(driver, "core")
     forms = command(programs, rounds), command(long or programs, long_rounds or rounds)
     settings = {"kernel": "perf", "modules": modset} | settings
     return Guest(name, cost, command=forms[0], long=forms[1], **settings)
@@ -69,6 +73,8 @@ COUNTED = "known_clean,known_clean_tricks,oracle"
 # Things are built in the order in which this table needs them.
 SUITES = (
     scenarios("scenarios", 100),
+    scenarios("in-place", 40, "in-place", "--only names,attributes,qemu_hot_reset",
+              modules="in-place"),
     # On this core, VFs that are closed together lose their resets.
     scenarios("scenarios-c", 100, "vfio-pci", "--skip closed_together", modules="stock"),
     scenarios("scenarios-patched-core", 100, "vfio-pci", modules="core"),
@@ -106,7 +112,8 @@ SUITES = (
         "--finds '*HOT_RESET, *: Error(EINVAL) Error(EPERM)*' --finds '*HOT_RESET_INFO, *' "
         "--finds '*BIND_IOMMUFD, *: Error(EPERM) Error(EBUSY)*'",
     ),
-    selftests("kernel-selftests", 60, ENTERING, long=ALL, topology="selftests"),
+    # They take virtual functions only if the driver is called vfio-pci.
+    selftests("kernel-selftests", 60, ENTERING, "in-place", long=ALL, topology="selftests"),
     selftests("kernel-selftests-c", 60, ENTERING, "vfio-pci", long=ALL, topology="selftests"),
     AsGood("kernel-selftests-as-good", after=("kernel-selftests", "kernel-selftests-c")),
     selftests("selftests", 350, OURS, rounds=8, long_rounds=100),
@@ -145,7 +152,9 @@ def by_name(name, on, driver):
     # perf boots in seconds, if it has been built.
     is_perf = program in KERNELS or any(CACHE.glob("kernel-perf-????????????"))
     on = on or ("perf" if is_perf else "debian")
-    modset = "rs" if driver == "vfio_pci_rs" else "stock" if on == "debian" else "core"
+    if program in KERNELS and driver == "vfio_pci_rs":
+        driver = "in-place"
+    modset = MODULES.get(driver, "stock" if on == "debian" else "core")
     settings = {"driver": driver, "kernel": on, "modules": modset}
     if program in KERNELS:
         return selftests(name, 0, chosen, topology="selftests", **settings)

@@ -10,11 +10,12 @@ use anyhow::{ensure, Context, Result};
 
 use crate::sysfs::{driver_path, write_attribute};
 
-/// The driver that shows its reset domains.
-const WITH_DOMAINS: &str = "vfio_pci_rs";
-
-/// The driver whose name it can take.
+/// Our driver under its own name, and the other one, whose place it can take.
+const OURS: &str = "vfio_pci_rs";
 pub const REPLACED: &str = "vfio-pci";
+
+/// Our driver under the name of the other one.
+const IN_PLACE: &str = "in-place";
 
 /// Parameters with which it resets functions when vfio-pci does, as most tests expect.
 pub const AS_C: [&str; 2] = ["skip_clean_reset=0", "background_reset=0"];
@@ -26,13 +27,23 @@ pub const BUILT_IN: &str = "the driver is built into the kernel";
 #[derive(Debug, Clone)]
 pub struct Driver {
     name: String,
+    is_ours: bool,
 }
 
 impl Driver {
+    /// Returns the driver of this name, or ours in the place of vfio-pci if it is `in-place`.
     pub fn new(name: &str) -> Self {
+        let is_in_place = name == IN_PLACE;
+        let name = if is_in_place { REPLACED } else { name };
         Driver {
             name: name.to_owned(),
+            is_ours: is_in_place || name == OURS,
         }
+    }
+
+    /// Returns whether the driver is ours in the place of vfio-pci.
+    pub fn is_in_place(&self) -> bool {
+        self.is_ours && self.name == REPLACED
     }
 
     pub fn name(&self) -> &str {
@@ -46,7 +57,7 @@ impl Driver {
 
     /// Returns whether the driver shows its reset domains in debugfs and logs its bus resets.
     pub fn shows_domains(&self) -> bool {
-        self.name == WITH_DOMAINS
+        self.is_ours
     }
 
     pub fn built_in(&self) -> Result<bool> {

@@ -16,7 +16,6 @@ mod attributes;
 mod bridge;
 mod clean;
 mod cleaning;
-mod drop_in;
 mod errors;
 mod failed_reset;
 mod gone;
@@ -24,6 +23,7 @@ mod hot_reset;
 mod kinds;
 mod kvm;
 mod locked;
+mod names;
 mod oracle;
 mod sleep;
 mod strict;
@@ -46,7 +46,7 @@ pub const ALL: &[Scenario] = &[
     alone("gone", gone::run),
     alone("domain_kinds", kinds::run),
     compared("qemu_hot_reset", hot_reset::run),
-    alone("drop_in_name", drop_in::run),
+    alone("names", names::run),
     compared("errors", errors::run),
     compared("kvm", kvm::run),
     compared("locked_at_open", locked::run),
