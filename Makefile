@@ -63,7 +63,7 @@ else
 
 # For people. Everything is built in the cache; what is missing there is made.
 .PHONY: all unit lint test models check check-all rust-analyzer demo bench install uninstall \
-	intree series builds clean help
+	doctor intree series builds clean help
 
 all:
 	@tools/run modules debian rs
@@ -80,6 +80,9 @@ unit lint check check-all rust-analyzer demo builds:
 bench series:
 	@OUT="$(OUT)" tools/run $@
 
+doctor:
+	@tools/package/doctor $(DEV)
+
 intree:
 	@KSRC="$(KSRC)" tools/run $@
 
@@ -95,6 +98,7 @@ help:
 	@echo "make install           installs them for the running kernel, if they are for it;"
 	@echo "     [IN_PLACE=y]      in place of vfio-pci, and otherwise beside it"
 	@echo "make uninstall         removes them again"
+	@echo "make doctor [DEV=ADDR] says what this machine lacks to hand out PCI functions"
 	@echo "make demo              shows the driver in a virtual machine, beside vfio-pci"
 	@echo
 	@echo "make unit              tests the reset domains and the tools on the host   (10 s)"

@@ -44,6 +44,7 @@ SERIES = [*DRIVER, SELFTESTS, series.PARTS]
 CRATES = [TESTING / "Cargo.toml", TESTING / "Cargo.lock", *members()]
 SCRIPTS = [REPO / ".ci/run", *TESTING.glob("guest-*")]
 SCRIPTS += [path for path in (REPO / "tools").iterdir() if path.is_file()]
+PACKAGE = REPO / "tools/package"
 C_FOLDERS = REPO / "bindings", TESTING / "helper-module", SELFTESTS
 
 
@@ -107,9 +108,9 @@ def shellcheck(run):
     run("", "shellcheck", "--external-sources", "--severity=warning", *SCRIPTS, cwd=REPO)
 
 
-@check("pyflakes", PYTHON, needs=("pyflakes3",))
+@check("pyflakes", PYTHON, PACKAGE, needs=("pyflakes3",))
 def pyflakes(run):
-    run("", "pyflakes3", *PYTHON.glob("*.py"))
+    run("", "pyflakes3", *PYTHON.glob("*.py"), PACKAGE / "doctor")
 
 
 def text_check(name, rule, *inputs):

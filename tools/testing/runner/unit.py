@@ -5,7 +5,7 @@ import re
 import shutil
 import sys
 
-from . import TESTING, Failure, driver_files
+from . import REPO, TESTING, Failure, driver_files
 from .artifact import Steps
 from .cargo import cargo
 from .results import Result
@@ -15,7 +15,7 @@ OUTCOMES = {"ok": True, "FAILED": False, "FAIL": False, "ERROR": False}
 
 def inputs():
     """Returns the inputs of all of them."""
-    return [*driver_files(), TESTING]
+    return [*driver_files(), TESTING, REPO / "tools/package"]
 
 
 def results():
