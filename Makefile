@@ -63,7 +63,7 @@ else
 
 # For people. Everything is built in the cache; what is missing there is made.
 .PHONY: all unit lint test models check check-all rust-analyzer demo bench install uninstall \
-	doctor intree series builds clean help
+	deb doctor intree series builds clean help
 
 all:
 	@tools/run modules debian rs
@@ -77,7 +77,7 @@ models:
 unit lint check check-all rust-analyzer demo builds:
 	@tools/run $@
 
-bench series:
+bench deb series:
 	@OUT="$(OUT)" tools/run $@
 
 doctor:
@@ -98,6 +98,7 @@ help:
 	@echo "make install           installs them for the running kernel, if they are for it;"
 	@echo "     [IN_PLACE=y]      in place of vfio-pci, and otherwise beside it"
 	@echo "make uninstall         removes them again"
+	@echo "make deb [OUT=DIR]     builds Debian packages, to the cache or to DIR"
 	@echo "make doctor [DEV=ADDR] says what this machine lacks to hand out PCI functions"
 	@echo "make demo              shows the driver in a virtual machine, beside vfio-pci"
 	@echo

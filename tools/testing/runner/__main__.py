@@ -4,8 +4,8 @@
 import argparse
 import sys
 
-from . import Failure, bench, builds, check, demo, intree, kernel, lint, models, modules, prose
-from . import rust_analyzer, series, shown, topology, unit
+from . import Failure, bench, builds, check, demo, intree, kernel, lint, models, modules
+from . import packages, prose, rust_analyzer, series, shown, topology, unit
 
 # The commands: a description, the function that returns the exit status and gets the arguments by
 # their names, and these arguments.
@@ -48,6 +48,7 @@ COMMANDS = {
     ),
     "demo": ("show the driver with QEMU in a virtual machine, beside vfio-pci", demo.demo),
     "bench": ("measure the driver; the report goes to $OUT", bench.bench),
+    "deb": ("build Debian packages; they go to $OUT", packages.main),
     "intree": ("put the driver into the kernel tree $KSRC", intree.main),
     "series": ("write the driver as a patch series to $OUT", series.main),
     "rust-analyzer": ("write rust-project.json", rust_analyzer.write),

@@ -45,6 +45,8 @@ CRATES = [TESTING / "Cargo.toml", TESTING / "Cargo.lock", *members()]
 SCRIPTS = [REPO / ".ci/run", *TESTING.glob("guest-*")]
 SCRIPTS += [path for path in (REPO / "tools").iterdir() if path.is_file()]
 PACKAGE = REPO / "tools/package"
+SCRIPTS += [PACKAGE / "build", PACKAGE / "changed", PACKAGE / "debian/tests/smoke"]
+SCRIPTS += PACKAGE.glob("debian/*.p*")
 C_FOLDERS = REPO / "bindings", TESTING / "helper-module", SELFTESTS
 
 
