@@ -94,8 +94,12 @@ pub(crate) fn close(device: EnabledDevice<'_, VfioPciRs>) -> DisabledDevice<'_, 
     let disabled = device.disable();
     // Else the work of the function ends the close.
     if let Some(closing) = membership.closing() {
-        function.suspend();
-        closing.settle(disabled.needs_reset());
+        let needs_reset = disabled.needs_reset();
+        // One that still needs a reset, of its domain, would be woken for that at once.
+        if !needs_reset {
+            function.suspend();
+        }
+        closing.settle(needs_reset);
     }
 
     disabled

@@ -126,8 +126,8 @@ pub(crate) trait Hardware: Send + Sync + Sized + 'static {
 
     /// Finishes a close, without the reflck: resets the function alone, and disables it.
     ///
-    /// It is asleep after that. Returns whether it is still owed a reset. Without `force`, fails
-    /// with [`EAGAIN`] if a lock is held elsewhere.
+    /// Returns whether it is still owed a reset. If not, it is asleep. Without `force`, fails with
+    /// [`EAGAIN`] if a lock is held elsewhere.
     fn finish_close(&self, force: bool) -> Result<bool>;
 
     /// Returns whether no reset of the function alone has worked. Called with the reflck held.

@@ -320,6 +320,13 @@ void vfio_rs_put_sync(struct vfio_pci_core_device *core)
 		pm_runtime_put_sync(&core->pdev->dev);
 }
 
+/* The same, but does not wait until the device sleeps. */
+void vfio_rs_put_async(struct vfio_pci_core_device *core)
+{
+	if (!core->disable_idle_d3)
+		pm_runtime_put(&core->pdev->dev);
+}
+
 /* Keeps a device awake once it is. */
 void vfio_rs_keep_awake(struct vfio_pci_core_device *core)
 {

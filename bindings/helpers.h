@@ -31,6 +31,7 @@ int vfio_rs_wake(struct vfio_pci_core_device *core);
 void vfio_rs_keep_awake(struct vfio_pci_core_device *core);
 void vfio_rs_put(struct vfio_pci_core_device *core);
 void vfio_rs_put_sync(struct vfio_pci_core_device *core);
+void vfio_rs_put_async(struct vfio_pci_core_device *core);
 void vfio_rs_suspend(struct vfio_pci_core_device *core);
 bool vfio_rs_is_suspended(struct vfio_pci_core_device *core);
 bool vfio_rs_is_in_d3hot(struct vfio_pci_core_device *core);

@@ -301,6 +301,8 @@ mod suite {
         assert!(published(Status::InUse, false));
         opening.succeed(true);
         assert!(published(Status::InUse, false));
+        // The work does not end before the next line.
+        a.hardware().fail_alone(6, EAGAIN);
         a.close()?.finish_later();
         assert!(published(Status::Cleaning, false));
         a.finish_cleaning();

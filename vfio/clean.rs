@@ -186,11 +186,11 @@ impl Function {
         result
     }
 
-    /// Finishes a close after [`Function::begin_half_close`], by work. It is asleep after that.
+    /// Finishes a close after [`Function::begin_half_close`], by work.
     ///
-    /// Returns whether the function is still owed a reset. Without `force`, fails with [`EAGAIN`]
-    /// and no side effect if the device lock or that of the bridge is held elsewhere. May sleep,
-    /// about 100 ms.
+    /// Returns whether the function is still owed a reset. If not, it is asleep. Without `force`,
+    /// fails with [`EAGAIN`] and no side effect if the device lock or that of the bridge is held
+    /// elsewhere. May sleep, about 100 ms.
     pub(crate) fn finish_close(&self, force: bool) -> Result<bool> {
         let core = self.core().as_raw();
 
@@ -212,10 +212,14 @@ impl Function {
             (*core).needs_reset
         };
         self.flags().is_half_closed.store(false, Relaxed);
-        if !needs_reset {
+        if needs_reset {
+            // It may be woken again at once, for the reset of its domain.
+            // SAFETY: This is the reference of the half close.
+            unsafe { bindings::vfio_rs_put_async(core) };
+        } else {
             self.end_reset(Reset::Bare);
+            self.put_sync();
         }
-        self.put_sync();
 
         Ok(needs_reset)
     }

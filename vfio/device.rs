@@ -67,8 +67,7 @@ impl<T: Driver> Device<T> {
     /// If so, it cannot be reset alone, or its device lock or that of the bridge was held
     /// elsewhere.
     fn needs_reset(&self) -> bool {
-        // SAFETY: By the type invariants. [`Function::finish_close`] can change the field at any
-        // time.
+        // SAFETY: By the type invariants. After [`Driver::finish_later`], the work can change it.
         unsafe { (&raw const (*self.core()).needs_reset).read_volatile() }
     }
 

@@ -3,10 +3,12 @@
 //! Functions that leave the driver, or whose driver is removed, just after they were closed; and
 //! DMA of a function whose user is killed.
 
+use std::fs;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{anyhow, Result};
+use anyhow::{anyhow, ensure, Result};
 use lab::helper::DeviceLock;
 use lab::kmsg::Mark;
 use lab::machine::{Lab, PF};
@@ -14,6 +16,8 @@ use lab::report::Test;
 use lab::topology::Device;
 use lab::trace::Counts;
 use lab::vfio::User;
+use lab::wait;
+use nix::unistd::{gettid, Pid};
 
 use crate::registers::{start_dma, Content, Holder, Registers};
 
@@ -21,9 +25,6 @@ const FUNCTIONS: usize = 8;
 
 /// Longer than the time from the start of DMA to its end.
 const DMA_END: Duration = Duration::from_millis(500);
-
-/// Root waits for the device lock by then, and the work still tries to take it.
-const LOCK_WAIT: Duration = Duration::from_millis(50);
 
 /// How often to try to kill a user before that.
 const ATTEMPTS: usize = 20;
@@ -88,8 +89,13 @@ fn beside_vfs(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
         drop(opened);
         lab.driver.set("background_reset", false)?;
         thread::scope(|scope| {
-            let enabled = scope.spawn(|| pf.write("sriov_numvfs", "1"));
-            thread::sleep(LOCK_WAIT);
+            let (sender, thread) = mpsc::channel();
+            let pf = &pf;
+            let enabled = scope.spawn(move || {
+                sender.send(gettid())?;
+                pf.write("sriov_numvfs", "1")
+            });
+            wait_blocked(thread.recv()?)?;
             drop(lock);
             enabled.join().map_err(|_| anyhow!("a thread panicked"))?
         })?;
@@ -101,6 +107,17 @@ fn beside_vfs(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     })?;
     pf.write("sriov_numvfs", "0")?;
     binding.release()
+}
+
+/// Waits until a thread waits for a lock of the kernel. The work still tries to take it then.
+fn wait_blocked(thread: Pid) -> Result<()> {
+    let path = format!("/proc/self/task/{thread}/stat");
+    let blocked = || fs::read_to_string(&path).is_ok_and(|stat| stat.contains(") D "));
+    ensure!(
+        wait::until(wait::SETTLE, blocked, |blocked| *blocked),
+        "nothing waits for the device lock"
+    );
+    Ok(())
 }
 
 fn open(user: &User, functions: &[Device]) -> Result<Vec<Registers>> {
