@@ -20,7 +20,7 @@ use serde_json::{json, Value};
 
 const PROGRAM: &str = "qemu-system-x86_64";
 /// The limit for QEMU to start, and for its firmware to set up devices, under two emulations.
-const LIMIT: Duration = Duration::from_secs(180);
+pub const LIMIT: Duration = Duration::from_secs(180);
 const PAUSE: Duration = Duration::from_millis(100);
 
 const ARGUMENTS: &str = "-machine q35,accel=tcg -m 64M -nodefaults -display none \

@@ -54,7 +54,7 @@ use measure::Sample;
 mod data_path;
 pub(crate) mod measure;
 mod opens;
-mod qemu;
+pub mod qemu;
 mod wake;
 
 pub const C: &str = "vfio-pci";
@@ -84,7 +84,7 @@ struct Loaded<'a>(&'a Competitor);
 #[derive(Debug)]
 pub struct Bench {
     topology: Topology,
-    drivers: [Competitor; 4],
+    drivers: Vec<Competitor>,
     rounds: usize,
     /// The directory of the kernel's selftests.
     selftests: PathBuf,
@@ -203,10 +203,15 @@ impl Competitor {
 
     fn unload(&self) -> Result<()> {
         self.driver.unload()?;
-        match driver::references(CORE)? {
-            None => Ok(()),
-            Some(_) => driver::rmmod(CORE),
+        if driver::references(CORE)?.is_none() {
+            return Ok(());
         }
+        // Debian's kernel has vfio_pci_igd, which uses the core.
+        let holders = format!("/sys/module/{CORE}/holders");
+        for holder in fs::read_dir(&holders).context(holders)? {
+            driver::rmmod(&holder?.file_name().to_string_lossy())?;
+        }
+        driver::rmmod(CORE)
     }
 }
 
@@ -219,9 +224,10 @@ impl Drop for Loaded<'_> {
 }
 
 impl Bench {
-    /// Checks that all drivers can be loaded.
+    /// Checks that all drivers that are in `sets`, or the machine's, can be loaded.
     pub fn new(results: PathBuf, sets: &Path, selftests: PathBuf, rounds: usize) -> Result<Self> {
-        let drivers = Competitor::all(sets);
+        let mut drivers = Vec::from(Competitor::all(sets));
+        drivers.retain(|driver| driver.modules.as_ref().is_none_or(|set| set.exists()));
         for competitor in &drivers {
             let _loaded = competitor.load()?;
             competitor.check_core()?;

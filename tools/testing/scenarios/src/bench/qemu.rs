@@ -18,6 +18,7 @@ use crate::qemu::{Access, Qemu};
 use crate::together::{timed, Done};
 
 const VFS: usize = 7;
+const ONE_BUS: &str = "8 functions of one bus";
 const ALONE: &str = "qemu_alone";
 const ACCESSES: [(&str, Access, &str); 2] = [
     ("groups", Access::Groups, "by groups"),
@@ -27,15 +28,28 @@ const TURNS: [(&str, &str); 2] = [("first", "after bind"), ("again", "again at o
 
 pub(super) fn run(bench: &mut Bench) -> Result<()> {
     let functions = bench.grid(1, 8)?;
-    measure(bench, "qemu_bus", &functions, "8 functions of one bus")?;
+    measure(bench, "qemu_bus", &functions, ONE_BUS, &ACCESSES)?;
     let pf = bench.topology.device(PF)?;
     let enabled = VirtualFunctions::enable(&pf, VFS)?;
-    measure(bench, "qemu_vfs", &enabled.devices(), "7 VFs of one PF")
+    let vfs = enabled.devices();
+    measure(bench, "qemu_vfs", &vfs, "7 VFs of one PF", &ACCESSES)
 }
 
-fn measure(bench: &mut Bench, part: &str, functions: &[Device], what: &str) -> Result<()> {
+/// Measures functions of one bus on a kernel without iommufd.
+pub fn by_groups(bench: &mut Bench) -> Result<()> {
+    let functions = bench.grid(1, 8)?;
+    measure(bench, "qemu_bus", &functions, ONE_BUS, &ACCESSES[..1])
+}
+
+fn measure(
+    bench: &mut Bench,
+    part: &str,
+    functions: &[Device],
+    what: &str,
+    accesses: &[(&str, Access, &str)],
+) -> Result<()> {
     let mut titles = Vec::new();
-    for (name, _, by) in ACCESSES {
+    for (name, _, by) in accesses {
         for (turn, when) in TURNS {
             for operation in ["start", "stop"] {
                 let title = format!("{operation} QEMU with {what} {by}, {when}");
@@ -51,7 +65,7 @@ fn measure(bench: &mut Bench, part: &str, functions: &[Device], what: &str) -> R
     }
     bench.in_turns(&[C, OURS], &titles, |bench, competitor| {
         let mut samples = Vec::new();
-        for (name, access, _) in ACCESSES {
+        for &(name, access, _) in accesses {
             let tracer = Tracer::start(true)?;
             let bound = timed(|| Bound::bind(competitor.driver.name(), functions))?;
             let mut runs = Vec::new();

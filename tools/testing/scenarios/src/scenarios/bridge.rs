@@ -50,24 +50,7 @@ impl Drop for Methods<'_> {
 pub(super) fn closed_together(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     lab.driver.load(&[])?;
     for (role, place) in [(PF, "a port"), (PF_IN_SLOT, "a slot")] {
-        let pf = lab.topology.device(role)?;
-        let enabled = VirtualFunctions::enable(&pf, VFS)?;
-        let vfs = enabled.devices();
-        let methods = vfs[0].read("reset_method")?;
-        t.note(format!(
-            "a VF below {place} lists the reset methods '{methods}'"
-        ));
-        let binding = lab.bind(&vfs)?;
-        let user = User::new()?;
-        let mut lost = [0, 0];
-        for _ in 0..ROUNDS {
-            let due = [Counts::flr(VFS); 2];
-            let samples = open_and_close(&lab.tracer, &user, &vfs, due, Order::Together)?;
-            for (lost, sample) in lost.iter_mut().zip(samples) {
-                *lost += sample["lost"];
-            }
-        }
-        let due = VFS * ROUNDS;
+        let (due, lost) = lost_together(lab, t, role)?;
         for (when, lost) in [("open", lost[0]), ("close", lost[1])] {
             t.eq(
                 format!("lost of {due} resets at {when}, below {place}"),
@@ -75,10 +58,33 @@ pub(super) fn closed_together(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
                 lost,
             );
         }
-        drop(user);
-        binding.release()?;
     }
     lab.unreferenced(t)
+}
+
+/// Opens and closes the VFs of the PF `role` together, in rounds. Returns how many resets were due
+/// at each, and how many were lost at open and at close.
+pub fn lost_together(lab: &Lab, t: &mut Test<'_>, role: &str) -> Result<(usize, [u64; 2])> {
+    let pf = lab.topology.device(role)?;
+    let enabled = VirtualFunctions::enable(&pf, VFS)?;
+    let vfs = enabled.devices();
+    let methods = vfs[0].read("reset_method")?;
+    t.note(format!(
+        "a VF of {role} lists the reset methods '{methods}'"
+    ));
+    let binding = lab.bind(&vfs)?;
+    let user = User::new()?;
+    let mut lost = [0, 0];
+    for _ in 0..ROUNDS {
+        let due = [Counts::flr(VFS); 2];
+        let samples = open_and_close(&lab.tracer, &user, &vfs, due, Order::Together)?;
+        for (lost, sample) in lost.iter_mut().zip(samples) {
+            *lost += sample["lost"];
+        }
+    }
+    drop(user);
+    binding.release()?;
+    Ok((VFS * ROUNDS, lost))
 }
 
 /// A reset that goes through the bridge locks it.

@@ -127,15 +127,15 @@ impl Functions {
     pub(super) fn clean_bus(&self) -> Result<()> {
         self.port.write("reset_subordinate", "1")
     }
+}
 
-    /// Binds A and B, and C to another driver, which forbids to reset the bus; A is used.
-    pub(super) fn leave_beside_stranger(&self, lab: &Lab) -> Result<()> {
-        for device in [&self.a, &self.b] {
-            device.bind(lab.driver.name())?;
-        }
-        self.c.bind(STUB)?;
-        leave(&self.a)
+/// Binds A and B, and C to another driver, which forbids to reset the bus; A is used.
+pub fn leave_beside_stranger(lab: &Lab, [a, b, c]: [&Device; 3]) -> Result<()> {
+    for device in [a, b] {
+        device.bind(lab.driver.name())?;
     }
+    c.bind(STUB)?;
+    leave(a)
 }
 
 fn closed(lab: &Lab, functions: &Functions) -> Result<Content> {
@@ -162,20 +162,20 @@ fn beside(lab: &Lab, functions: &Functions) -> Result<Content> {
 }
 
 fn stranger_bound(lab: &Lab, functions: &Functions) -> Result<Content> {
-    functions.leave_beside_stranger(lab)?;
+    leave_beside_stranger(lab, functions.bus())?;
     functions.c.bind(lab.driver.name())?;
     find(&functions.a)
 }
 
 fn rebound(lab: &Lab, functions: &Functions) -> Result<Content> {
-    functions.leave_beside_stranger(lab)?;
+    leave_beside_stranger(lab, functions.bus())?;
     functions.a.bind(lab.driver.name())?;
     functions.c.bind(lab.driver.name())?;
     find(&functions.a)
 }
 
 fn reloaded(lab: &Lab, functions: &Functions) -> Result<Content> {
-    functions.leave_beside_stranger(lab)?;
+    leave_beside_stranger(lab, functions.bus())?;
     functions.bus().into_iter().try_for_each(|f| f.release())?;
     lab.driver.load_as_is(&[])?;
     let _bound = lab.bind(functions.bus())?;

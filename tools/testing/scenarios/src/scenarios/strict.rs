@@ -12,7 +12,7 @@ use lab::topology::Device;
 use lab::vfio::User;
 
 use super::errno;
-use super::oracle::Functions;
+use super::oracle::{leave_beside_stranger, Functions};
 use crate::registers::{find, leave, Content, Registers};
 
 const STRICT: &str = "strict";
@@ -46,7 +46,7 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
 
 /// C has another driver, and the bus must not be reset.
 fn stranger(lab: &Lab, t: &mut Test<'_>, functions: &Functions) -> Result<()> {
-    functions.leave_beside_stranger(lab)?;
+    leave_beside_stranger(lab, functions.bus())?;
     let refused = Refused {
         what: "beside a stranger",
         function: &functions.a,
