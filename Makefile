@@ -74,10 +74,10 @@ test:
 models:
 	@tools/run models $(if $(M),"$(M)")
 
-unit lint check check-all rust-analyzer demo builds:
+unit lint check check-all rust-analyzer builds:
 	@tools/run $@
 
-bench deb series:
+bench deb demo series:
 	@OUT="$(OUT)" tools/run $@
 
 doctor:
@@ -100,7 +100,7 @@ help:
 	@echo "make uninstall         removes them again"
 	@echo "make deb [OUT=DIR]     builds Debian packages, to the cache or to DIR"
 	@echo "make doctor [DEV=ADDR] says what this machine lacks to hand out PCI functions"
-	@echo "make demo              shows the driver in a virtual machine, beside vfio-pci"
+	@echo "make demo [OUT=DIR]    shows why to use the driver, beside vfio-pci  (2 min)"
 	@echo
 	@echo "make unit              tests the reset domains and the tools on the host   (10 s)"
 	@echo "make lint              checks the source: format, lints, the patch series  (30 s)"

@@ -46,7 +46,7 @@ COMMANDS = {
         "build the driver in other kernel trees, by other compilers",
         lambda: check.report(builds.results()),
     ),
-    "demo": ("show the driver with QEMU in a virtual machine, beside vfio-pci", demo.demo),
+    "demo": ("show why to use the driver, beside vfio-pci", demo.demo),
     "bench": ("measure the driver; the report goes to $OUT", bench.bench),
     "deb": ("build Debian packages; they go to $OUT", packages.main),
     "intree": ("put the driver into the kernel tree $KSRC", intree.main),

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
 """Tests of report: figures, targets, and what is written of results that lack something."""
 
+import contextlib
+import io
 import unittest
 from xml.etree import ElementTree
 
 from . import demo, report
 from .scratch import Scratch
+from .terminal import Terminal
 
 
 def part(**cases):
@@ -69,13 +72,38 @@ class Report(Scratch):
 
 
 class Demo(unittest.TestCase):
+    def unexpected(self, c=None, ours=None, times=(2000, 100)):
+        """Returns how many rows are not as expected, with changes of the expected results."""
+        same = {"written": "1", "line": "1", "address": "10.0.2.15", "failures": "none"}
+        c = {**same, "lost": "42", "found": demo.LEFT, "log": "0", "waits": "24"} | (c or {})
+        ours = {**same, "lost": "0", "found": "0", "log": "2", "waits": "0"} | (ours or {})
+        names = (f"qemu_bus_groups_{case}" for _, case, _ in demo.TIMES)
+        cases = {name: walls(*([time] for time in times)) for name in names}
+        rows = demo.rows(c, ours, report.Benchmark([part(**cases)]))
+        return sum(not ok for *_, ok in rows)
+
     def test_rows(self):
-        ours = {
-            key: expected.replace("*", "1").strip("[]").replace("0-9]", "")
-            for _, key, expected, _ in demo.ROWS
-        }
-        c = {key: value for key, value in ours.items() if key not in ("domain", "dirty_after")}
-        self.assertEqual({row[-1] for row in demo.rows(ours, c)}, {"ok"})
-        ours["resets_at_release"] = "2"
-        self.assertEqual(sum(row[-1] != "ok" for row in demo.rows(ours, c)), 1)
-        self.assertTrue(all(row[-1] != "ok" for row in demo.rows({}, {})))
+        self.assertEqual(self.unexpected(), 0)
+        self.assertEqual(self.unexpected(times=(2000, 1900)), len(demo.TIMES))
+        for change in (
+            {"line": "2"}, {"address": "none"}, {"lost": "7"}, {"found": "0x1"}, {"log": "0"},
+            {"waits": "0 or 8"}, {"failures": "yes"},
+        ):  # fmt: skip
+            self.assertEqual(self.unexpected(ours=change), 1)
+        self.assertEqual(self.unexpected(c={"lost": "0", "found": "0"}), 2)
+        self.assertFalse(any(ok for *_, ok in demo.rows({}, {}, None)))
+
+    def test_waits(self):
+        samples = [{"at_open": 0, "by_qemu": count, "at_close": 0} for count in (8, 0, 8)]
+        times = report.Benchmark([part(qemu_bus_groups_restart={report.OURS: samples})])
+        self.assertEqual(demo.waits(times, report.OURS), "0 or 8")
+
+    def test_picture(self):
+        screen = Terminal("make demo")
+        with contextlib.redirect_stdout(io.StringIO()):
+            screen.notes(b"# boot\n    # a <&\n    o")
+            screen.notes(b"k b\n    # c")
+            screen.print("1 | 2\n")
+        self.assertEqual(screen.lines, ["  a <&", "1 | 2", ""])
+        texts = ElementTree.fromstring(screen.picture()).iter("{http://www.w3.org/2000/svg}text")
+        self.assertEqual([text.text for text in texts], ["$ make demo", "  a <&", "1 | 2"])

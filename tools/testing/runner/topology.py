@@ -39,6 +39,7 @@ class Topology:
         # On q35, ACPI owns hotplug by default. Then no slot can be reset, and the link of a port
         # never becomes active again after a bus reset.
         self.arguments = ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"]
+        self.arguments += table.get("arguments", [])
         # Device id -> device.function of every hop from the root bus, as in "08.0/00.1".
         self.paths = {}
         devices = []
