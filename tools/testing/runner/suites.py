@@ -4,7 +4,7 @@
 import re
 import subprocess
 
-from . import CACHE, TESTING, Failure, defects, lint, models, programs, unit, vm
+from . import CACHE, TESTING, Failure, defects, installs, lint, models, programs, unit, vm
 from .guest_selftests import KERNELS
 from .kinds import SELFTESTS, AsGood, Bench, Guest, Host, Kunit, Same
 
@@ -126,6 +126,7 @@ SUITES = (
         command=f"python3 {SELFTESTS} vfio_pci_rs {{selftests}} vfio_pci_rs_test.last_release "
         "vfio_pci_rs_test.foreign_function vfio_pci_rs_test.unbind_while_open",
     ),
+    Host("package", 300, module=installs),
     Host("unit", 30, module=unit),
     Host("lint", 60, module=lint),
     Host("models", 200, module=models, long={"long": True}),
