@@ -138,21 +138,28 @@ def outcome(results, stopped):
 
 
 def run(machine, modules, command, results, time_limit, memory=None, output=None, more=()):
-    """Runs `command` in the guest, as root and in the repository, and returns the Outcome.
+    """Runs `command` in virtme-ng's guest, as root and in the repository, see boot().
 
     modules: a directory lib/modules/VERSION with the kernel (vmlinuz), see modules.modules().
+    more: arguments of the kernel.
+    """
+    (results / "virtiofsd").write_text(VIRTIOFSD)
+    (results / "virtiofsd").chmod(0o755)
+    line = [*sandbox(modules, results), *virtme(machine, Path(modules).name, memory, more)]
+    return boot(line, machine, command, results, time_limit, output)
+
+
+def boot(line, machine, command, results, time_limit, output=None):
+    """Runs `command` in the guest that `line` boots, and returns the Outcome.
+
     results: an empty directory, which the guest sees at $RESULTS, or /results.
     output: a function that gets the command's output, in bytes, as it comes.
-    more: arguments of the kernel.
     """
     # guest-init reads the first two, and writes the third.
     paths = "".join(f"{device_id} {path}\n" for device_id, path in machine.paths.items())
     (results / "topology-paths").write_text(paths)
     (results / "command").write_text("exec " + shlex.join(command) + "\n")
     (results / "output.log").touch()
-    (results / "virtiofsd").write_text(VIRTIOFSD)
-    (results / "virtiofsd").chmod(0o755)
-    line = [*sandbox(modules, results), *virtme(machine, Path(modules).name, memory, more)]
     # virtme-ng connects the guest's serial console to stderr. Appending: QEMU and virtme-ng share
     # the files.
     with open(results / "machine.log", "ab") as log, open(results / "console.log", "ab") as console:
