@@ -12,7 +12,10 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from . import REPO, TESTING, Failure, events, ktap, modules, programs, report, topology, vm
+from . import (
+    REPO, TESTING, Failure, events, ktap, machine, modules, packages, programs, report,
+    topology, vm,
+)  # fmt: skip
 from .artifact import recipe
 from .guest_selftests import SKIPPED
 from .results import Result, wrong
@@ -21,8 +24,10 @@ SELFTESTS = "tools/testing/runner/guest_selftests.py"
 
 
 def build(need):
-    """Builds an artefact: ("programs" or "selftests",), or ("modules", KERNEL, SET)."""
-    return getattr(modules if need[0] == "modules" else programs, need[0])(*need[1:])
+    """Builds an artefact: the function ("programs",) or its like, or ("modules", KERNEL, SET)."""
+    owners = {"modules": modules, "machine": machine, "packages": packages}
+    owner = owners.get(need[0], programs)
+    return getattr(owner, need[0])(*need[1:])
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,7 @@ class Guest(Suite):
             recipe(vm.virtme, vm.sandbox, vm.splats, collect, self.judge or kernel_log),
             TESTING / "guest-init", TESTING / "guest-udevadm",
             *([REPO / SELFTESTS] if SELFTESTS in self.command else []),
+            *([TESTING / "machine"] if " -m machine " in self.command else []),
             *(hashlib.sha256(program.read_bytes()).hexdigest() for program in programs),
             *(str(path) for need, path in made.items() if need != ("programs",)),
         ]  # fmt: skip
@@ -117,6 +123,42 @@ class Guest(Suite):
         )  # fmt: skip
         if self.judge:
             return self.judge(directory, outcome)
+        results = collect(directory)
+        return [*results, kernel_log(outcome, results)]
+
+
+@dataclass(frozen=True)
+class Machine(Guest):
+    """Tests of TESTING/machine in a Debian with systemd. Its results are the events."""
+
+    topology: str = "tools"
+
+    @property
+    def place(self):
+        return f"a Debian with systemd and the modules {self.modules}"
+
+    def needs(self):
+        return ("machine",), ("modules", self.kernel, self.modules)
+
+    def inputs(self, made):
+        return [
+            self.command, repr((vm.KERNEL_ARGUMENTS, vm.SPLATS.pattern)),
+            topology.load(self.topology).description(), TESTING / "machine",
+            recipe(machine.qemu, machine.sandbox, vm.splats, collect, kernel_log),
+            *(str(path) for path in made.values()),
+        ]  # fmt: skip
+
+    def layers(self, made):
+        """Returns the root, the directories that replace parts of it, and the kernel."""
+        modset = made["modules", self.kernel, self.modules]
+        return made["machine",], {"usr/lib/modules": modset.parent}, modset / "vmlinuz"
+
+    def run(self, directory, made, output=None):
+        devices = topology.load(self.topology)
+        root, binds, kernel = self.layers(made)
+        line = [*machine.sandbox(root, directory, binds), *machine.qemu(devices, kernel)]
+        command = shlex.split(self.command)
+        outcome = vm.boot(line, devices, command, directory, self.limit, output)
         results = collect(directory)
         return [*results, kernel_log(outcome, results)]
 
@@ -164,10 +206,8 @@ class Same(Suite):
     """Compares the observations of two guests, a test a scenario."""
 
     def run(self, directory, made, output=None):
-        one, other = (
-            events.observations(directory.parent / name / "scenarios.events.jsonl")
-            for name in self.after
-        )
+        found = (directory.parent / name for name in self.after)
+        one, other, *_ = (events.observations(*path.glob("*.events.jsonl")) for path in found)
         return events.compare(one, other)
 
 

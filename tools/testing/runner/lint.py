@@ -39,10 +39,11 @@ def check(name, *inputs, needs=()):
 
 
 DEFECTS, PYTHON, SELFTESTS = TESTING / "defects", TESTING / "runner", TESTING / "selftests"
+MACHINE = TESTING / "machine"
 DRIVER = [*driver_files(), *patches()]
 SERIES = [*DRIVER, SELFTESTS, series.PARTS]
 CRATES = [TESTING / "Cargo.toml", TESTING / "Cargo.lock", *members()]
-SCRIPTS = [REPO / ".ci/run", *TESTING.glob("guest-*")]
+SCRIPTS = [REPO / ".ci/run", *TESTING.glob("guest-*"), TESTING / "machine/ended"]
 SCRIPTS += [path for path in (REPO / "tools").iterdir() if path.is_file()]
 PACKAGE = REPO / "tools/package"
 SCRIPTS += [PACKAGE / "build", PACKAGE / "changed", PACKAGE / "debian/tests/smoke"]
@@ -110,9 +111,9 @@ def shellcheck(run):
     run("", "shellcheck", "--external-sources", "--severity=warning", *SCRIPTS, cwd=REPO)
 
 
-@check("pyflakes", PYTHON, PACKAGE, needs=("pyflakes3",))
+@check("pyflakes", PYTHON, PACKAGE, MACHINE, needs=("pyflakes3",))
 def pyflakes(run):
-    run("", "pyflakes3", *PYTHON.glob("*.py"), PACKAGE / "doctor")
+    run("", "pyflakes3", *PYTHON.glob("*.py"), *MACHINE.glob("*.py"), PACKAGE / "doctor")
 
 
 def text_check(name, rule, *inputs):

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-2.0
+"""python3 -m machine SET [--long] TOOL...: runs the tests of tools on the driver of a module set.
+
+A test is a function of a module TOOL. After one that returns REBOOT, the machine boots, and this
+program goes on with the next one.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+from . import pci, report
+
+# The exit status that machine.service takes for this wish.
+REBOOT_STATUS = 42
+NEXT = Path("/var/tmp/machine-next")
+
+
+def main(modset, *tools):
+    long, tools = "--long" in tools, [tool for tool in tools if tool != "--long"]
+    driver, tests = pci.Driver(modset, long), []
+    for module in (importlib.import_module(f"machine.{tool}") for tool in tools):
+        left_out = () if driver.is_default else getattr(module, "NEED_THE_NAME", ())
+        tests += [function for function in module.TESTS if function not in left_out]
+    first = int(NEXT.read_text()) if NEXT.exists() else 0
+    file = report.Report([function.__name__ for function in tests], is_new=not first)
+    if not (pci.TRACING / "trace").exists():
+        report.run("mount", "-t", "tracefs", "tracefs", pci.TRACING)
+    for number, function in enumerate(tests[first:], start=first + 1):
+        if file.run(function, driver) == report.REBOOT:
+            NEXT.write_text(str(number))
+            return REBOOT_STATUS
+    return 1 if file.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
