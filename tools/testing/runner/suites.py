@@ -6,7 +6,7 @@ import subprocess
 
 from . import CACHE, TESTING, Failure, defects, installs, lint, models, programs, unit, vm
 from .guest_selftests import KERNELS
-from .kinds import SELFTESTS, AsGood, Bench, Guest, Host, Kunit, Same
+from .kinds import SELFTESTS, AsGood, Bench, Guest, Host, Kunit, Machine, Same
 
 
 # The drivers that the benchmark compares with vfio_pci_rs, at the names by which it knows them.
@@ -48,6 +48,21 @@ def selftests(
     forms = command(programs, rounds), command(long or programs, long_rounds or rounds)
     settings = {"kernel": "perf", "modules": modset} | settings
     return Guest(name, cost, command=forms[0], long=forms[1], **settings)
+
+
+# The sets of modules on which the tools run, by the names of machine/pci.py.
+TOOLS_ON = {"c": "stock", "in-place": "in-place", "beside": "rs"}
+TOOLS = ("libvirt",)
+
+
+def tools(modset, *names):
+    """Returns the machine that tests tools on a set of modules."""
+    command = f"python3 -m machine {modset}"
+    long = " ".join((command, "--long", *names))
+    return Machine(
+        f"{'tools' if names == TOOLS else '+'.join(names)}-{modset}", 300,
+        command=f"{command} {' '.join(names)}", long=long, modules=TOOLS_ON[modset],
+    )  # fmt: skip
 
 
 # Those of the kernel's own selftests that enter code of the driver; the others test vfio-pci-core
@@ -127,6 +142,7 @@ SUITES = (
         "vfio_pci_rs_test.foreign_function vfio_pci_rs_test.unbind_while_open",
     ),
     Host("package", 300, module=installs),
+    *(tools(modset, *TOOLS) for modset in TOOLS_ON),
     Host("unit", 30, module=unit),
     Host("lint", 60, module=lint),
     Host("models", 200, module=models, long={"long": True}),
@@ -141,13 +157,18 @@ def own_selftests():
 
 
 def by_name(name, on, driver):
-    """Returns the suite for a scenario, a test of a selftest, a selftest, or a suite.
+    """Returns the suite for a scenario, a test of a selftest, a selftest, a suite, or tools.
 
     A selftest is PROGRAM or PROGRAM.TEST; the driver's own tests also go by their names alone.
+    Tools are TOOL+TOOL-SET, with the names in TOOLS and TOOLS_ON.
     """
     suites, own = {suite.name: suite for suite in SUITES}, own_selftests()
     if name in suites:
         return suites[name]
+    for modset in TOOLS_ON:
+        chosen = name.removesuffix(f"-{modset}").split("+")
+        if set(chosen) <= set(TOOLS):
+            return tools(modset, *chosen)
     chosen = next((f"{program}.{name}" for program, tests in own.items() if name in tests), name)
     program = chosen.partition(".")[0]
     # perf boots in seconds, if it has been built.

@@ -6,7 +6,7 @@ from unittest import mock
 
 from machine import report
 
-from . import events, machine, topology
+from . import events, machine, suites, topology
 from .scratch import Scratch
 
 
@@ -45,3 +45,8 @@ class Machine(Scratch):
         script = machine.qemu(topology.load("tools"), "/vmlinuz")[-1]
         self.assertIn("hubport,id=net.1", script)
         self.assertNotIn("virtme", script)
+
+    def test_by_name(self):
+        chosen = suites.by_name("libvirt-beside", None, "vfio_pci_rs")
+        self.assertEqual(chosen.command, "python3 -m machine beside libvirt")
+        self.assertEqual(chosen.modules, "rs")
