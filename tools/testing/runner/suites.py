@@ -52,7 +52,8 @@ def selftests(
 
 # The sets of modules on which the tools run, by the names of machine/pci.py.
 TOOLS_ON = {"c": "stock", "in-place": "in-place", "beside": "rs"}
-TOOLS = ("libvirt",)
+# driverctl has the machine boot again.
+TOOLS = ("libvirt", "driverctl")
 
 
 def tools(modset, *names):
