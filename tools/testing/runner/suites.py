@@ -53,7 +53,7 @@ def selftests(
 # The sets of modules on which the tools run, by the names of machine/pci.py.
 TOOLS_ON = {"c": "stock", "in-place": "in-place", "beside": "rs"}
 # driverctl has the machine boot again.
-TOOLS = ("libvirt", "driverctl")
+TOOLS = ("libvirt", "dpdk", "driverctl")
 
 
 def tools(modset, *names):
