@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from . import (
-    REPO, TESTING, Failure, events, ktap, machine, modules, packages, programs, report,
+    REPO, TESTING, Failure, events, ktap, machine, modules, packages, programs, report, table,
     topology, vm,
 )  # fmt: skip
 from .artifact import recipe
@@ -163,6 +163,21 @@ class Machine(Guest):
         return [*results, kernel_log(outcome, results)]
 
 
+@dataclass(frozen=True)
+class Plain(Machine):
+    """A machine that has the kernel's own modules, and our packages at hand."""
+
+    place = "a Debian with its kernel"
+
+    def needs(self):
+        return ("machine", machine.PLAIN), ("packages",)
+
+    def layers(self, made):
+        root = made["machine", machine.PLAIN]
+        [kernel] = root.glob("boot/vmlinuz-*")
+        return root, {"mnt": made["packages",]}, kernel
+
+
 def kernel_log(outcome, results):
     """Returns whether a guest came to its end and its kernel found nothing wrong."""
     complaints = outcome.complaints()
@@ -209,6 +224,28 @@ class Same(Suite):
         found = (directory.parent / name for name in self.after)
         one, other, *_ = (events.observations(*path.glob("*.events.jsonl")) for path in found)
         return events.compare(one, other)
+
+
+@dataclass(frozen=True)
+class SameTools(Same):
+    """Compares the first two of some Machines, and leaves the table of all their observations."""
+
+    def run(self, directory, made, output=None):
+        files = [directory.parent / name / "tools.events.jsonl" for name in self.after]
+        seen = [events.observations(file, only_compared=False) for file in files]
+        passed = [{test.name: test.passed() for test in events.results(file)} for file in files]
+        rows = [
+            (name, *(cell(ok.get(name), found.get(name, {})) for ok, found in zip(passed, seen)))
+            for name in passed[0]
+        ]
+        (directory / "tools.txt").write_text(table.text(("test", *self.after), rows))
+        return super().run(directory, made)
+
+
+def cell(passed, observed):
+    """Returns the observations of a test, or how it ended, in one line."""
+    observed = ", ".join(f"{key}: {value}" for key, value in observed.items())
+    return observed or "passed" if passed else "did not run" if passed is None else "failed"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import subprocess
 
 from . import CACHE, TESTING, Failure, defects, installs, lint, models, programs, unit, vm
 from .guest_selftests import KERNELS
-from .kinds import SELFTESTS, AsGood, Bench, Guest, Host, Kunit, Machine, Same
+from .kinds import SELFTESTS, AsGood, Bench, Guest, Host, Kunit, Machine, Same, SameTools
 
 
 # The drivers that the benchmark compares with vfio_pci_rs, at the names by which it knows them.
@@ -53,7 +53,7 @@ def selftests(
 # The sets of modules on which the tools run, by the names of machine/pci.py.
 TOOLS_ON = {"c": "stock", "in-place": "in-place", "beside": "rs"}
 # driverctl has the machine boot again.
-TOOLS = ("libvirt", "dpdk", "driverctl")
+TOOLS = ("libvirt", "dpdk", "qemu", "selection", "driverctl")
 
 
 def tools(modset, *names):
@@ -144,6 +144,14 @@ SUITES = (
     ),
     Host("package", 300, module=installs),
     *(tools(modset, *TOOLS) for modset in TOOLS_ON),
+    *(
+        Guest(
+            f"iommufd-{modset}", 30, topology="tools", kernel="perf", modules=TOOLS_ON[modset],
+            command=f"env PYTHONPATH=tools/testing python3 -m machine {modset} iommufd",
+        )
+        for modset in TOOLS_ON
+    ),
+    SameTools("tools-do-as-on-vfio-pci", after=tuple(f"tools-{modset}" for modset in TOOLS_ON)),
     Host("unit", 30, module=unit),
     Host("lint", 60, module=lint),
     Host("models", 200, module=models, long={"long": True}),

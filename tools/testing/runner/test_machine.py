@@ -47,6 +47,6 @@ class Machine(Scratch):
         self.assertNotIn("virtme", script)
 
     def test_by_name(self):
-        chosen = suites.by_name("libvirt+dpdk-beside", None, "vfio_pci_rs")
-        self.assertEqual(chosen.command, "python3 -m machine beside libvirt dpdk")
+        chosen = suites.by_name("dpdk+qemu-beside", None, "vfio_pci_rs")
+        self.assertEqual(chosen.command, "python3 -m machine beside dpdk qemu")
         self.assertEqual(chosen.modules, "rs")
