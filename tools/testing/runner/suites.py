@@ -6,7 +6,7 @@ import subprocess
 
 from . import CACHE, TESTING, Failure, defects, installs, lint, models, programs, unit, vm
 from .guest_selftests import KERNELS
-from .kinds import SELFTESTS, AsGood, Bench, Guest, Host, Kunit, Machine, Same, SameTools
+from .kinds import SELFTESTS, AsGood, Bench, Guest, Host, Kunit, Machine, Plain, Same, SameTools
 
 
 # The drivers that the benchmark compares with vfio_pci_rs, at the names by which it knows them.
@@ -151,6 +151,7 @@ SUITES = (
         )
         for modset in TOOLS_ON
     ),
+    Plain("package-boots", 100, command="python3 -m machine in-place package"),
     SameTools("tools-do-as-on-vfio-pci", after=tuple(f"tools-{modset}" for modset in TOOLS_ON)),
     Host("unit", 30, module=unit),
     Host("lint", 60, module=lint),
