@@ -107,8 +107,8 @@ help:
 	@echo "make test T=NAME       runs one scenario, selftest or suite in a guest     (60 s)"
 	@echo "     [K=debian|perf|debug] [DRIVER=vfio_pci_rs|in-place|vfio-pci]"
 	@echo "make models [M=NAME]   runs the models of the reflck through all interleavings"
-	@echo "make check             runs every test"
-	@echo "make check-all         runs every test in its long form"
+	@echo "make check             runs the tests"
+	@echo "make check-all         runs them in their long form, and those of packages and programs"
 	@echo "make rust-analyzer     writes rust-project.json, for completion in an editor"
 	@echo
 	@echo "make bench [OUT=DIR]   measures the driver beside vfio-pci, in a virtual machine"

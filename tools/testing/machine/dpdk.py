@@ -41,7 +41,7 @@ class Testpmd:
     def __exit__(self, *_):
         if self.process.poll() is None:
             self.say("quit")
-        self.process.wait(60)
+        self.process.wait(180)
         self.output.close()
         print(self.text(), flush=True)
 

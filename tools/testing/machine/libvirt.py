@@ -70,7 +70,7 @@ class Domain:
         virsh("undefine", self.name)
 
     def start(self):
-        virsh("start", self.name, limit=300)
+        virsh("start", self.name)
 
     def destroy(self):
         virsh("destroy", self.name)

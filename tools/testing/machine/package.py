@@ -9,7 +9,7 @@ from .selection import is_ours
 
 
 def apt(*arguments):
-    return run("apt-get", "--yes", "--no-install-recommends", *arguments, limit=900)
+    return run("apt-get", "--yes", "--no-install-recommends", *arguments, limit=1200)
 
 
 def check_vfio_pci(test, ours):

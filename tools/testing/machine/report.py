@@ -66,7 +66,7 @@ class Test:
         self.report.write(event="observe", test=self.name, **value)
 
 
-def run(*command, ok=True, limit=120, **options):
+def run(*command, ok=True, limit=600, **options):
     """Runs a command and returns its output. Raises if it fails, unless `ok` is None."""
     start, line = time.monotonic(), " ".join(map(str, command))
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
@@ -79,7 +79,7 @@ def run(*command, ok=True, limit=120, **options):
     return ended.stdout
 
 
-def wait_for(what, condition, limit=60):
+def wait_for(what, condition, limit=180):
     """Waits until condition() is true and returns its value; raises after `limit` seconds."""
     end = time.monotonic() + limit
     while not (value := condition()):

@@ -151,7 +151,8 @@ def print_bytes(new):
 def check(long):
     """Runs every test."""
     with results_of("check-all" if long else "check") as directory:
-        table = [suite.longer() if long else suite for suite in suites.SUITES]
+        every = suites.SUITES + suites.ON_DEMAND
+        table = [suite.longer() for suite in every] if long else suites.SUITES
         return Run(table, directory)()
 
 

@@ -142,6 +142,14 @@ SUITES = (
         command=f"python3 {SELFTESTS} vfio_pci_rs {{selftests}} vfio_pci_rs_test.last_release "
         "vfio_pci_rs_test.foreign_function vfio_pci_rs_test.unbind_while_open",
     ),
+    Host("unit", 30, module=unit),
+    Host("lint", 60, module=lint),
+    Host("models", 200, module=models, long={"long": True}),
+)  # fmt: skip
+
+# The packages, and programs that use the driver: too long for each check. `make check-all` runs
+# them, and `make test` each by its name.
+ON_DEMAND = (
     Host("package", 300, module=installs),
     *(tools(modset, *TOOLS) for modset in TOOLS_ON),
     *(
@@ -153,9 +161,6 @@ SUITES = (
     ),
     Plain("package-boots", 100, command="python3 -m machine in-place package"),
     SameTools("tools-do-as-on-vfio-pci", after=tuple(f"tools-{modset}" for modset in TOOLS_ON)),
-    Host("unit", 30, module=unit),
-    Host("lint", 60, module=lint),
-    Host("models", 200, module=models, long={"long": True}),
 )  # fmt: skip
 
 
@@ -172,7 +177,7 @@ def by_name(name, on, driver):
     A selftest is PROGRAM or PROGRAM.TEST; the driver's own tests also go by their names alone.
     Tools are TOOL+TOOL-SET, with the names in TOOLS and TOOLS_ON.
     """
-    suites, own = {suite.name: suite for suite in SUITES}, own_selftests()
+    suites, own = {suite.name: suite for suite in SUITES + ON_DEMAND}, own_selftests()
     if name in suites:
         return suites[name]
     for modset in TOOLS_ON:

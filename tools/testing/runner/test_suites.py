@@ -9,15 +9,19 @@ from .results import Result
 from .scratch import Scratch, needs_parser
 
 
+EVERY = suites.SUITES + suites.ON_DEMAND
+
+
 class Table(unittest.TestCase):
     def test_names(self):
-        names = [suite.name for suite in suites.SUITES]
+        names = [suite.name for suite in EVERY]
         self.assertEqual(len(names), len(set(names)))
-        for suite in suites.SUITES:
-            self.assertLessEqual(set(suite.after), set(names))
+        for table in suites.SUITES, EVERY:
+            names = {suite.name for suite in table}
+            self.assertTrue(all(names.issuperset(suite.after) for suite in table))
 
     def test_guests(self):
-        for guest in (suite for suite in suites.SUITES if isinstance(suite, kinds.Guest)):
+        for guest in (suite for suite in EVERY if isinstance(suite, kinds.Guest)):
             self.assertIn(guest.kernel, kernel.KERNELS)
             self.assertTrue(topology.load(guest.topology).paths)
             for form in guest, guest.longer():
