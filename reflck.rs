@@ -13,6 +13,7 @@
 //!   return record the result.
 //! - [`Membership::bind`], [`Membership::unbind`] and [`Membership::attach`] do the same for
 //!   iommufd. No member is attached while another one of its IOMMU group is opening or closing.
+//! - Transitions that exclude each other begin in the order of arrival.
 //! - [`Membership::reset_owned`] resets the domain for a user who owns every member, once none is
 //!   in transit.
 //! - A dirty member that leaves stays in debt: if its function joins again, it is dirty.
@@ -58,6 +59,7 @@ mod scope;
 mod status;
 #[cfg(any(CONFIG_VFIO_PCI_RS_KUNIT_TEST, all(test, not(loom))))]
 mod tests;
+mod turn;
 
 use kernel::prelude::*;
 

@@ -46,7 +46,8 @@ pub(super) struct Domain<H: Hardware> {
     /// The reflck.
     #[pin]
     pub(super) members: Mutex<Members<H>>,
-    /// Notified when a member leaves transit or joins, and when a hot reset ends.
+    /// Notified when a member leaves transit or joins, when a hot reset ends, and when a transition
+    /// has had its turn.
     #[pin]
     pub(super) settled: CondVar,
 }
@@ -63,7 +64,7 @@ impl<H: Hardware> Domain<H> {
         )
     }
 
-    /// Waits for a member to leave transit or to join, or for the end of a hot reset.
+    /// Waits for a change that [`Domain::settled`] is notified of.
     ///
     /// Drops the reflck meanwhile. Fails with [`ERESTARTNOINTR`] if a signal ends the wait and the
     /// purpose allows that. The system call is then restarted after the user's signal handler,

@@ -85,6 +85,9 @@ impl<C> Binding<C> {
     }
 }
 
+/// The place of a transition in the order of arrival, and its purpose.
+pub(super) type Turn = (u64, Purpose);
+
 /// The state of a member, guarded by the reflck.
 pub(super) struct State<C> {
     pub(super) claim: Claim,
@@ -92,6 +95,8 @@ pub(super) struct State<C> {
     pub(super) condition: Condition,
     /// It may have been used since the last reset of the domain.
     pub(super) was_used: bool,
+    /// A transition of it waits.
+    pub(super) turn: Option<Turn>,
 }
 
 impl<C: Copy + Eq> State<C> {
@@ -115,7 +120,7 @@ impl<C: Copy + Eq> State<C> {
         matches!(self.claim, Claim::Opening | Claim::Closing) || self.is_cleaning()
     }
 
-    fn is_rebinding(&self) -> bool {
+    pub(super) fn is_rebinding(&self) -> bool {
         matches!(self.binding, Binding::Changing(_))
     }
 
@@ -145,6 +150,7 @@ impl<H: Hardware> Member<H> {
                 false => Condition::Unknown,
             },
             was_used: true,
+            turn: None,
         };
 
         Ok(Arc::new(
@@ -186,6 +192,8 @@ pub(super) struct Members<H: Hardware> {
     pub(super) owed: bool,
     /// Hot resets that wait for members in transit.
     pub(super) waiting: usize,
+    /// Transitions that were asked for.
+    pub(super) turns: u64,
     /// Members open and close one at a time.
     pub(super) serialized: bool,
 }
@@ -198,6 +206,7 @@ impl<H: Hardware> Members<H> {
             failed: 0,
             owed: false,
             waiting: 0,
+            turns: 0,
             serialized: false,
         }
     }

@@ -80,10 +80,10 @@ impl<H: Hardware> Membership<H> {
     /// Puts the member in transit with `change`.
     ///
     /// `change` fails with [`EBUSY`] and no side effect if the state does not allow it. Waits for
-    /// the members that the purpose excludes. A hot reset that waits goes first: it would starve if
-    /// new transitions kept beginning. Fails like [`Domain::wait`]. Cancels a retry, as the next
-    /// close attempts the reset again. Only unbinding leaves the retry of the close before it
-    /// alone. Takes the reflck.
+    /// the members that the purpose excludes. Hot resets and transitions that have waited longer go
+    /// first: they would starve if new transitions kept beginning. Fails like [`Domain::wait`].
+    /// Cancels a retry, as the next close attempts the reset again. Only unbinding leaves the retry
+    /// of the close before it alone. Takes the reflck.
     ///
     /// [`Domain::wait`]: super::domain::Domain::wait
     fn begin_transit<R>(
@@ -94,9 +94,7 @@ impl<H: Hardware> Membership<H> {
         let wait = Wait::new(self, purpose);
         let mut members = self.seat.members.lock();
 
-        while members.waiting > 0 || members.excludes(&self.member, purpose) {
-            self.seat.wait(&mut members, purpose)?;
-        }
+        self.wait_for_turn(&mut members, purpose)?;
         if purpose == Purpose::Open {
             self.seat.reset_before_open(&mut members, &self.member);
         }
@@ -190,7 +188,10 @@ impl<H: Hardware> Membership<H> {
         self.rebind_bound(Purpose::Attach)
     }
 
-    /// Lets iommufd detach a bound member. Waits and fails like [`Membership::unbind`].
+    /// Lets iommufd detach a bound member.
+    ///
+    /// Waits for a reset of the domain, and for its turn after members of the IOMMU group that wait
+    /// to open or close. Fails like [`Membership::unbind`].
     pub(crate) fn detach(&self) -> Result<Rebinding<'_, H>> {
         self.rebind_bound(Purpose::Detach)
     }

@@ -10,9 +10,11 @@ use crate::reflck::{
         anyone,
         close,
         open,
+        Fake,
         Machine,
         BUS, //
     },
+    Membership,
     ResetScope, //
 };
 use kernel::{
@@ -88,6 +90,197 @@ fn claims_do_not_overtake_a_hot_reset_that_waits() {
     for member in [a, b, c] {
         close(&member, false).unwrap();
         drop(member.unbind());
+    }
+}
+
+/// Waits for the next report of a thread. Others look again whenever a member settles.
+#[track_caller]
+fn expect_of(reports: &Receiver<Report>, name: &'static str, expected: Option<Point>) {
+    let next = || reports.recv_timeout(LIMIT).expect("a report");
+    let (_, found) = std::iter::repeat_with(next)
+        .find(|report| report.0 == name)
+        .unwrap();
+    assert_eq!(found, expected, "{name}");
+}
+
+type Member = Membership<Fake>;
+
+/// An operation on a member, by a thread of this name.
+type Operation<'a> = (&'static str, &'a Member, fn(&Member));
+
+/// Checks that `first` waits for `in_transit`, that `held` wait for `first`, and `free` for neither.
+fn check_order<'a>(
+    in_transit: impl Sized,
+    first: Operation<'a>,
+    held: &[Operation<'a>],
+    free: &[Operation<'a>],
+) {
+    let (sender, reports) = channel();
+
+    thread::scope(|scope| {
+        let start = |(name, member, f): Operation<'a>| {
+            let sender = sender.clone();
+            scope.spawn(move || report(name, &sender, || f(member)));
+        };
+        start(first);
+        expect_of(&reports, first.0, Some(Point::Wait));
+        for operation in free {
+            start(*operation);
+            expect_of(&reports, operation.0, None);
+        }
+        for operation in held {
+            start(*operation);
+            expect_of(&reports, operation.0, Some(Point::Wait));
+        }
+        drop(in_transit);
+    });
+}
+
+/// Makes seven members of one IOMMU group, and one of another. The last four are bound, and the
+/// fifth is open.
+fn two_groups() -> [Member; 8] {
+    let machine = Machine::new().unwrap();
+    let members = [0, 1, 2, 3, 4, 5, 6, 8].map(|number| machine.join(BUS, number).unwrap());
+    for member in &members[4..] {
+        member.bind(ME).unwrap().bound(10);
+    }
+    open(&members[4]).unwrap();
+
+    members
+}
+
+fn give_back(members: [Member; 8]) {
+    for member in members {
+        if let Ok(closing) = member.close() {
+            closing.settle(false);
+        }
+        drop(member.unbind());
+    }
+}
+
+const OPEN: fn(&Member) = |member| open(member).unwrap();
+const CLOSE: fn(&Member) = |member| close(member, false).unwrap();
+const BIND: fn(&Member) = |member| member.bind(ME).unwrap().bound(10);
+const UNBIND: fn(&Member) = |member| drop(member.unbind().unwrap());
+const ATTACH: fn(&Member) = |member| drop(member.attach().unwrap());
+const DETACH: fn(&Member) = |member| drop(member.detach().unwrap());
+
+#[test]
+fn members_that_iommufd_binds_in_turns_do_not_starve_an_open() {
+    let members = two_groups();
+    let [a, b, _, _, c, d, e, other] = &members;
+
+    check_order(
+        c.attach().unwrap(),
+        ("open", a, OPEN),
+        &[
+            ("bind", b, BIND),
+            ("attach", d, ATTACH),
+            ("detach", e, DETACH),
+        ],
+        &[("attach of another group", other, ATTACH)],
+    );
+    check_order(
+        d.attach().unwrap(),
+        ("close", c, CLOSE),
+        &[("attach", e, ATTACH)],
+        &[
+            ("unbind", b, UNBIND),
+            ("attach of another group", other, ATTACH),
+        ],
+    );
+    give_back(members);
+}
+
+#[test]
+fn members_that_come_and_go_do_not_starve_an_attach() {
+    let members = two_groups();
+    let [a, b, _, _, c, d, e, other] = &members;
+
+    check_order(
+        a.open().unwrap(),
+        ("attach", d, ATTACH),
+        &[("open", b, OPEN)],
+        &[
+            ("close", c, CLOSE),
+            ("detach", e, DETACH),
+            ("unbind", e, UNBIND),
+            ("open of another group", other, OPEN),
+        ],
+    );
+    give_back(members);
+}
+
+#[test]
+fn members_that_come_and_go_do_not_starve_a_bind() {
+    struct Cleaning<'a>(&'a Member);
+
+    impl Drop for Cleaning<'_> {
+        fn drop(&mut self) {
+            self.0.finish_cleaning();
+        }
+    }
+
+    let members = two_groups();
+    let [a, b, c, _, d, .., other] = &members;
+    open(a).unwrap();
+    a.close().unwrap().finish_later();
+
+    check_order(
+        Cleaning(a),
+        ("bind", b, BIND),
+        &[("open", c, OPEN)],
+        &[("close", d, CLOSE), ("open of another group", other, OPEN)],
+    );
+    give_back(members);
+}
+
+#[test]
+fn iommufd_does_not_hold_up_serialized_members_of_another_group() {
+    let machine = Machine::new().unwrap();
+    let [a, b, other] = [0, 1, 8].map(|number| machine.join_serialized(BUS, number).unwrap());
+    b.bind(ME).unwrap().bound(10);
+
+    check_order(
+        b.attach().unwrap(),
+        ("open", &a, OPEN),
+        &[],
+        &[("open of another group", &other, OPEN)],
+    );
+    for member in [&a, &other] {
+        close(member, false).unwrap();
+    }
+    drop(b.unbind());
+}
+
+#[test]
+fn serialized_members_open_in_the_order_of_arrival() {
+    let machine = Machine::new().unwrap();
+    let [a, b, c] = [0, 1, 2].map(|number| machine.join_serialized(BUS, number).unwrap());
+    let opening = a.open().unwrap();
+    let (sender, reports) = channel();
+    let (go, may_go) = channel::<()>();
+
+    thread::scope(|scope| {
+        let (first, second, b, c) = (sender.clone(), sender, &b, &c);
+        scope.spawn(move || {
+            hook(move |point| match point {
+                Point::Wait => first.send(("first", Some(point))).unwrap(),
+                Point::Notified => _ = may_go.recv(),
+                _ => (),
+            });
+            open(b).unwrap();
+        });
+        expect(&reports, ("first", Some(Point::Wait)));
+        scope.spawn(move || report("second", &second, || open(c).unwrap()));
+        expect(&reports, ("second", Some(Point::Wait)));
+        opening.succeed(true);
+        expect(&reports, ("second", Some(Point::Notified)));
+        expect(&reports, ("second", Some(Point::Wait)));
+        drop(go);
+    });
+    for member in [a, b, c] {
+        close(&member, false).unwrap();
     }
 }
 
