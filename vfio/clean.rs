@@ -204,7 +204,9 @@ impl Function {
         self.begin_reset();
         // SAFETY: vfio-pci-core has asked for this, and the claim keeps others away.
         let needs_reset = unsafe {
-            // VFs that were enabled since would not survive it.
+            // VFs that were enabled since would not survive it. Enabling them takes 100 ms with the
+            // device lock held, which vfio-pci-core only tries. So none appear after this check,
+            // unless the thread stalls for as long in between.
             if has_virtual_functions(self.pdev()) {
                 bindings::vfio_pci_core_device::set_reset_works_raw(core, false);
             }

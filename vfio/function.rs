@@ -60,6 +60,10 @@ pub(crate) struct Function {
 /// or the holder of the reflck.
 pub(super) struct Flags {
     /// Its user had opened it through a group without iommufd.
+    ///
+    /// Users of an earlier binding do not count. The driver cannot know them, and root has unbound
+    /// the function from them. A container that outlives that reaches the function during its next
+    /// use as well, so a reset at open would not keep it away.
     pub(super) was_in_group: Atomic<bool>,
     /// Work has to finish the close.
     pub(super) is_half_closed: Atomic<bool>,
