@@ -14,9 +14,9 @@ pub(super) struct News {
     pub(super) shown: Atomic<u32>,
     /// The last one in a uevent.
     pub(super) announced: Atomic<u32>,
-    /// The time of the last reset, in ns since boot, or 0.
-    pub(super) reset_at: Atomic<u64>,
-    pub(super) was_reset_alone: Atomic<bool>,
+    /// The time of the last reset, in ns since boot, times two, plus one if the function was reset
+    /// alone. 0 if there was none.
+    pub(super) last_reset: Atomic<u64>,
     /// The open in progress has skipped its reset.
     pub(super) is_skipped: Atomic<bool>,
     pub(super) opens_with_reset: Atomic<u32>,
@@ -34,8 +34,7 @@ impl News {
         Self {
             shown: Atomic::new(Self::NOTHING),
             announced: Atomic::new(Self::NOTHING),
-            reset_at: Atomic::new(0),
-            was_reset_alone: Atomic::new(false),
+            last_reset: Atomic::new(0),
             is_skipped: Atomic::new(false),
             opens_with_reset: Atomic::new(0),
             opens_without: Atomic::new(0),

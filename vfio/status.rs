@@ -95,22 +95,16 @@ impl Function {
         // SAFETY: It can be called in any context.
         let now = unsafe { bindings::ktime_get_mono_fast_ns() };
 
-        self.news().reset_at.store(now, Relaxed);
-        self.news()
-            .was_reset_alone
-            .store(matches!(by, ResetBy::Function), Relaxed);
+        let is_alone = u64::from(matches!(by, ResetBy::Function));
+        self.news().last_reset.store(now << 1 | is_alone, Relaxed);
     }
 
     /// Returns what last reset the function while it was bound, and when, in ns since boot.
     pub(crate) fn last_reset(&self) -> Option<(ResetBy, u64)> {
-        let by = match self.news().was_reset_alone.load(Relaxed) {
-            true => ResetBy::Function,
-            false => ResetBy::Domain,
-        };
-
-        match self.news().reset_at.load(Relaxed) {
+        match self.news().last_reset.load(Relaxed) {
             0 => None,
-            at => Some((by, at)),
+            last if last & 1 == 1 => Some((ResetBy::Function, last >> 1)),
+            last => Some((ResetBy::Domain, last >> 1)),
         }
     }
 
