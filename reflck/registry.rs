@@ -5,11 +5,7 @@
 use super::{
     cleaner::Cleaner,
     domain::Domain,
-    member::{
-        Condition,
-        Member,
-        State, //
-    },
+    member::Member,
     Address,
     Hardware,
     Membership,
@@ -207,17 +203,11 @@ impl<H: Hardware> fmt::Display for Registry<H> {
             }
             f.write_str("\n")?;
             for member in &members.list {
-                let State {
-                    claim, condition, ..
-                } = member.state.access(&members);
-                let condition = match condition {
-                    Condition::Clean if member.hardware.is_untouched(0) => "clean",
-                    Condition::Clean | Condition::Unknown => "unknown",
-                    Condition::Dirty => "dirty",
-                };
                 f.write_fmt(fmt!(
-                    "  {} {claim} {condition}\n",
-                    member.hardware.address()
+                    "  {} {} {}\n",
+                    member.hardware.address(),
+                    member.state.access(&members).claim,
+                    member.condition_name(&members)
                 ))?;
             }
         }

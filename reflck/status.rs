@@ -45,6 +45,16 @@ impl Status {
     }
 }
 
+impl From<Condition> for Status {
+    fn from(condition: Condition) -> Self {
+        match condition {
+            Condition::Unknown => Self::Unknown,
+            Condition::Dirty => Self::Dirty,
+            Condition::Clean => Self::Clean,
+        }
+    }
+}
+
 /// The reset that is due after the last use of a function.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Owed {
@@ -56,14 +66,24 @@ pub(crate) enum Owed {
 }
 
 impl<H: Hardware> Member<H> {
+    /// Returns the condition. An idle member is only clean as long as the hardware proves it.
+    fn condition(&self, members: &Members<H>) -> Condition {
+        match self.state.access(members).condition {
+            Condition::Clean if !self.hardware.is_untouched(0) => Condition::Unknown,
+            condition => condition,
+        }
+    }
+
+    pub(super) fn condition_name(&self, members: &Members<H>) -> &'static str {
+        Status::from(self.condition(members)).name()
+    }
+
     fn status(&self, members: &Members<H>) -> Status {
         let state = self.state.access(members);
 
-        match (state.claim, state.binding, state.condition) {
-            (Claim::Cleaning(..), ..) => Status::Cleaning,
-            (Claim::Idle, Binding::Unbound, Condition::Unknown) => Status::Unknown,
-            (Claim::Idle, Binding::Unbound, Condition::Dirty) => Status::Dirty,
-            (Claim::Idle, Binding::Unbound, Condition::Clean) => Status::Clean,
+        match (state.claim, state.binding) {
+            (Claim::Cleaning(..), _) => Status::Cleaning,
+            (Claim::Idle, Binding::Unbound) => self.condition(members).into(),
             _ => Status::InUse,
         }
     }
@@ -91,7 +111,7 @@ impl<H: Hardware> Membership<H> {
         self.seat.members.lock().publish();
     }
 
-    /// Returns the status according to the account. The hardware may know more. Takes the reflck.
+    /// Returns the status. The hardware may know that the function is gone. Takes the reflck.
     pub(crate) fn status(&self) -> Status {
         self.member.status(&self.seat.members.lock())
     }

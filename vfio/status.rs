@@ -36,11 +36,10 @@ pub(crate) enum ResetBy {
 impl Function {
     /// Returns the status of a function, or `None` if it does not answer.
     ///
-    /// `account` is the status in the account of the reflck.
+    /// `account` is its status according to the reflck.
     pub(crate) fn status(&self, account: Status) -> Option<Status> {
         match account {
             Status::Unknown | Status::Dirty | Status::Clean if self.is_gone() => None,
-            Status::Clean if !self.is_untouched(0) => Some(Status::Unknown),
             status => Some(status),
         }
     }
