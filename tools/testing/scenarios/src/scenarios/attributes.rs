@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
+use std::thread;
 
 use anyhow::{ensure, Context, Result};
 use lab::driver;
@@ -16,7 +17,7 @@ use lab::topology::Device;
 use lab::trace::Counts;
 use lab::vfio::User;
 use lab::wait;
-use nix::poll::{poll, PollFd, PollFlags};
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
 use super::errno;
 use crate::bench::measure::wait_asleep;
@@ -82,11 +83,23 @@ fn clean(lab: &Lab, t: &mut Test<'_>, flr: &Device) -> Result<()> {
     })?;
     t.eq("state after that", "clean", &*read(flr, "state")?);
 
+    let opened = user.open(flr)?;
+    write(flr, "background_reset", "off")?;
+    let power = thread::scope(|scope| {
+        let mut state = Watch::new(flr)?;
+        scope.spawn(|| drop(opened));
+        let timeout = PollTimeout::try_from(wait::SETTLE)?;
+        while state.next(timeout)?.context("the state stays")? != "clean" {}
+        flr.read("power/runtime_status")
+    })?;
+    t.eq("asleep as soon as it is clean", "suspended", &*power);
+    write(flr, "background_reset", "default")?;
+
     write(flr, "skip_clean_reset", "off")?;
     lab.counted(t, "at open, not to be skipped", Counts::flr(1), || {
         user.open(flr)
     })?;
-    t.check("counted as open with a reset", opens("1", "1")?, || {
+    t.check("counted as open with a reset", opens("1", "2")?, || {
         "it is not"
     });
     for (value, expected) in [("on", "on"), ("0", "off"), ("default", "default")] {
@@ -250,12 +263,18 @@ impl Watch {
 
     /// Returns whether the state has changed since the last call.
     fn changed(&mut self) -> Result<bool> {
+        Ok(self.next(PollTimeout::ZERO)?.is_some())
+    }
+
+    /// Waits until the state has changed since the last call. Returns it, or `None` after `timeout`.
+    fn next(&mut self, timeout: PollTimeout) -> Result<Option<String>> {
         let mut files = [PollFd::new(self.0.as_fd(), PollFlags::POLLPRI)];
-        let found = poll(&mut files, 0u8)?;
+        let found = poll(&mut files, timeout)?;
         // It counts from here on.
+        let mut state = String::new();
         std::io::Seek::rewind(&mut self.0)?;
-        self.0.read_to_string(&mut String::new())?;
-        Ok(found == 1)
+        self.0.read_to_string(&mut state)?;
+        Ok((found == 1).then(|| state.trim_end().to_owned()))
     }
 }
 
