@@ -7,7 +7,8 @@ ifneq ($(KERNELRELEASE),)
 # With VFIO_PCI_RS_IN_PLACE=y, the module takes the name and place of vfio-pci.
 vfio_pci_rs_module := vfio-pci$(if $(VFIO_PCI_RS_IN_PLACE),,-rs)
 obj-$(CONFIG_VFIO_PCI_RS) += $(vfio_pci_rs_module).o
-$(vfio_pci_rs_module)-y := vfio_pci_rs.o bindings/helpers.o bindings/trace.o
+$(vfio_pci_rs_module)-y := vfio_pci_rs.o \
+	bindings/helpers.o bindings/params.o bindings/trace.o
 ccflags-$(VFIO_PCI_RS_IN_PLACE) += -DVFIO_PCI_RS_IN_PLACE
 rustflags-$(VFIO_PCI_RS_IN_PLACE) += --cfg VFIO_PCI_RS_IN_PLACE
 

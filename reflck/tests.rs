@@ -31,6 +31,7 @@ use kernel::{
 mod iommufd;
 mod reports;
 mod resets;
+mod status;
 
 /// A scope without a reset of its own.
 const PRIVATE: ResetScope = ResetScope::Private(at(0));

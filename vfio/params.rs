@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The module parameters, which `bindings/helpers.c` defines.
+//! The module parameters, which `bindings/params.c` defines.
 //!
 //! All but `serialize`, `skip_clean_reset`, `background_reset`, `bus_reset` and `strict` are those
 //! of vfio-pci, with the same names, types and permissions.

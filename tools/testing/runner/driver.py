@@ -7,8 +7,6 @@ from . import REPO, driver_files
 from .artifact import files_of
 
 LONGEST = 400
-# Tests in the driver's folders may be longer.
-TESTS = ("tests.rs", "clean_tests.rs", "fake.rs")
 # Imports against the direction of the others, and their reasons.
 ALLOWED = {
     ("crate::reflck::claim", "crate::reflck::membership"): "a guard ends what the membership began",
@@ -43,7 +41,7 @@ def too_long():
     """A file fits in a head."""
     for file in rust_files("bindings"):
         length = len(file.read_text().splitlines())
-        if length > LONGEST and file.name not in TESTS:
+        if length > LONGEST:
             yield f"{file.relative_to(REPO)} has {length} lines, and should have at most {LONGEST}"
 
 
