@@ -21,6 +21,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <linux/iommufd.h>
+
 #include "functions.h"
 #include "kselftest_harness.h"
 
@@ -214,7 +216,8 @@ static int sleep_and_wake(struct open *open)
 	return low_power(&device, ENTRY, 0) ?: low_power(&device, EXIT, 0);
 }
 
-static int export_bar(struct open *open)
+/* Returns a dma-buf of a page of BAR 0, or a negative errno. */
+static int get_dma_buf(struct open *open)
 {
 	struct {
 		struct vfio_device_feature header;
@@ -230,7 +233,36 @@ static int export_bar(struct open *open)
 	};
 	int fd = ioctl(open->fd, VFIO_DEVICE_FEATURE, &request);
 
-	return fd < 0 ? -errno : close(fd);
+	return fd < 0 ? -errno : fd;
+}
+
+/* As QEMU does with each BAR when it opens a function. */
+static int export_bar(struct open *open)
+{
+	int fd = get_dma_buf(open);
+
+	return fd < 0 ? fd : close(fd);
+}
+
+/* Maps the dma-buf in an address space, which needs no device yet. */
+static int map_for_dma(struct open *open)
+{
+	struct iommu_ioas_map_file map = {
+		.size = sizeof(map),
+		.flags = IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE,
+		.length = getpagesize(),
+	};
+	struct iommu *iommu;
+	int fd = get_dma_buf(open);
+
+	if (fd < 0)
+		return fd;
+	iommu = iommu_init(CDEV_MODE);
+	map.fd = fd;
+	map.ioas_id = iommu->ioas_id;
+	ioctl_assert(iommu->iommufd, IOMMU_IOAS_MAP_FILE, &map);
+	iommu_cleanup(iommu);
+	return close(fd);
 }
 
 /* Root resets the function. */
@@ -259,6 +291,7 @@ FIXTURE_VARIANT_ADD(untouched, size_bars) { .way = size_bars };
 FIXTURE_VARIANT_ADD(untouched, query) { .way = query };
 FIXTURE_VARIANT_ADD(untouched, enable_request) { .way = enable_request };
 FIXTURE_VARIANT_ADD(untouched, enable_intx) { .way = enable_intx };
+FIXTURE_VARIANT_ADD(untouched, export_bar) { .way = export_bar };
 FIXTURE_VARIANT_ADD(untouched, map) { .way = map, .is_vf = true };
 
 FIXTURE_VARIANT_ADD(untouched, enable_io) { .way = enable_io, .touches = true };
@@ -269,7 +302,7 @@ FIXTURE_VARIANT_ADD(untouched, enable_msi) { .way = enable_msi, .touches = true 
 FIXTURE_VARIANT_ADD(untouched, enable_msix) { .way = enable_msix, .touches = true };
 FIXTURE_VARIANT_ADD(untouched, set_ioeventfd) { .way = set_ioeventfd, .touches = true };
 FIXTURE_VARIANT_ADD(untouched, sleep_and_wake) { .way = sleep_and_wake, .touches = true };
-FIXTURE_VARIANT_ADD(untouched, export_bar) { .way = export_bar, .touches = true };
+FIXTURE_VARIANT_ADD(untouched, map_for_dma) { .way = map_for_dma, .touches = true };
 FIXTURE_VARIANT_ADD(untouched, reset_by_root) { .way = reset_by_root, .touches = true };
 FIXTURE_VARIANT_ADD(untouched, read_bar) { .way = read_bar, .touches = true, .is_vf = true };
 FIXTURE_VARIANT_ADD(untouched, write_bar) { .way = write_bar, .touches = true, .is_vf = true };
