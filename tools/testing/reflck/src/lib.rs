@@ -13,6 +13,8 @@
 mod bindings {
     pub(crate) mod work;
 }
+// The models alone call some of the fake hardware.
+#[allow(dead_code)]
 mod reflck;
 mod vfio {
     #[allow(dead_code)]
@@ -31,7 +33,5 @@ mod models;
 mod records;
 #[cfg(not(loom))]
 mod retries;
-#[cfg(not(loom))]
-mod stress;
 #[cfg(not(loom))]
 mod threads;
