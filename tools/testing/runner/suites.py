@@ -73,7 +73,7 @@ ENTERING = (
     "vfio_pci_device_init_perf_test vfio_iommufd_setup_test"
 )
 ALL = " ".join(KERNELS)
-OURS = "vfio_pci_rs_test parallel_test device_test hot_reset_test sriov_test untouched_test"
+OURS = "vfio_pci_rs_test device_test hot_reset_test sriov_test untouched_test"
 # On the debug kernel, the less memory there is, the less the checkers scan. The suite `debug` looks
 # for leaks, and so do the long forms.
 DEBUG = {"kernel": "debug", "memory": "1G", "limit": 3600}
@@ -88,7 +88,7 @@ COUNTED = "known_clean,known_clean_tricks,oracle"
 
 # Things are built in the order in which this table needs them.
 SUITES = (
-    scenarios("scenarios", 100),
+    scenarios("scenarios", 100, long="{programs}/scenarios --driver vfio_pci_rs --rounds 100"),
     scenarios("in-place", 40, "in-place", "--only names,attributes,qemu_hot_reset",
               modules="in-place"),
     # On this core, VFs that are closed together lose their resets.
@@ -107,7 +107,7 @@ SUITES = (
         long=DEBUGGED.format(only="", every=""), **DEBUG,
     ),
     selftests(
-        "debug-selftests", 350, "vfio_pci_rs_test parallel_test sriov_test.vfs_are_the_drivers",
+        "debug-selftests", 350, "vfio_pci_rs_test sriov_test.vfs_are_the_drivers",
         long=OURS, rounds=2, **DEBUG | NO_LEAKS,
     ),
     # A lock inversion and a leak, which the debug kernel has to report.

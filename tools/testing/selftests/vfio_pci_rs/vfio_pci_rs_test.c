@@ -2,7 +2,6 @@
 /*
  * The life cycle of functions that are bound to a vfio-pci driver: their states,
  * their power states, and each reset from the first bind to the last release.
- * parallel_test shows that of functions that are used at the same time.
  *
  * Environment variables name the functions, as addresses separated by spaces. The
  * functions must have no driver, and are left without one. A test whose functions

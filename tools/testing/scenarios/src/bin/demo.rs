@@ -15,7 +15,7 @@ use guest::qemu::{Access, Qemu, LIMIT};
 use guest::registers::{find, Content};
 use guest::scenarios::{leave_beside_stranger, lost_together};
 use lab::kmsg::Mark;
-use lab::machine::{Lab, PF};
+use lab::machine::Lab;
 use lab::report::{Report, Test};
 use lab::wait;
 
@@ -151,7 +151,7 @@ fn address(line: &str) -> Option<&str> {
 /// VFs that are closed together, and reset in their close() as with vfio-pci.
 fn together(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     lab.driver.load(&[])?;
-    let (due, [_, lost]) = lost_together(lab, t, PF)?;
+    let (due, lost) = lost_together(lab, t)?;
     t.observe("lost", lost);
     t.note(format!(
         "7 VFs closed together, 7 times: {lost} of {due} resets lost"

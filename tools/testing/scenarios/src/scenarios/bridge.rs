@@ -19,7 +19,7 @@ use lab::trace::Counts;
 use lab::vfio::User;
 use lab::wait;
 
-use crate::bench::measure::{open_and_close, Order};
+use crate::bench::measure::{open_and_close, Order, Sample};
 
 const NONE: Counts = Counts::NONE;
 const VFS: usize = 7;
@@ -46,45 +46,108 @@ impl Drop for Methods<'_> {
     }
 }
 
-/// VFs that are closed together do not lose their resets to each other.
+/// Functions that are opened together and closed together: each reset that is due is made, and
+/// those of VFs are with the first patch of vfio-pci-core alone.
 pub(super) fn closed_together(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
+    // Each round waits for all functions to sleep.
+    let rounds = lab.rounds.div_ceil(5);
     lab.driver.load(&[])?;
-    for (role, place) in [(PF, "a port"), (PF_IN_SLOT, "a slot")] {
-        let (due, lost) = lost_together(lab, t, role)?;
-        for (when, lost) in [("open", lost[0]), ("close", lost[1])] {
-            t.eq(
-                format!("lost of {due} resets at {when}, below {place}"),
-                0,
-                lost,
-            );
+    for (access, user) in [
+        ("groups", User::new as fn() -> _),
+        ("iommufd", User::with_iommufd),
+    ] {
+        if let Err(e) = user() {
+            t.skip(format!("by {access}"), format!("{e:#}"));
+            continue;
+        }
+        for (role, place) in [(PF, "a port"), (PF_IN_SLOT, "a slot")] {
+            let enabled = VirtualFunctions::enable(&*lab.topology.device(role)?, VFS)?;
+            let what = format!("VFs below {place} by {access}");
+            together(lab, t, &what, &enabled.devices(), user, 0, ROUNDS)?;
+        }
+        if lab.driver.shows_domains() {
+            // The first ones have no reset, and two of the next ones share an IOMMU group.
+            for (family, bus) in [("qemu", 1), ("flr", 0), ("pair", 0)] {
+                let functions = lab.topology.family(family, 2)?;
+                let what = format!("functions '{family}' by {access}");
+                together(lab, t, &what, &functions, user, bus, rounds)?;
+            }
         }
     }
     lab.unreferenced(t)
 }
 
-/// Opens and closes the VFs of the PF `role` together, in rounds. Returns how many resets were due
-/// at each, and how many were lost at open and at close.
-pub fn lost_together(lab: &Lab, t: &mut Test<'_>, role: &str) -> Result<(usize, [u64; 2])> {
-    let pf = lab.topology.device(role)?;
-    let enabled = VirtualFunctions::enable(&pf, VFS)?;
-    let vfs = enabled.devices();
-    let methods = vfs[0].read("reset_method")?;
-    t.note(format!(
-        "a VF of {role} lists the reset methods '{methods}'"
-    ));
-    let binding = lab.bind(&vfs)?;
-    let user = User::new()?;
-    let mut lost = [0, 0];
-    for _ in 0..ROUNDS {
-        let due = [Counts::flr(VFS); 2];
-        let samples = open_and_close(&lab.tracer, &user, &vfs, due, Order::Together)?;
-        for (lost, sample) in lost.iter_mut().zip(samples) {
-            *lost += sample["lost"];
+/// Opens and closes functions together, and checks their resets: `bus` resets of the bus at each
+/// last close, or a reset of each function at each open and close.
+fn together(
+    lab: &Lab,
+    t: &mut Test<'_>,
+    what: &str,
+    functions: &[Device],
+    user: fn() -> Result<User>,
+    bus: usize,
+    rounds: usize,
+) -> Result<()> {
+    let due = match bus {
+        0 => [Counts::flr(functions.len()); 2],
+        _ => [NONE, Counts::bus(bus)],
+    };
+    let binding = lab.bind(functions)?;
+    let sums = in_rounds(lab, functions, &user()?, due, rounds)?;
+    for (when, sum) in ["open", "close"].into_iter().zip(sums) {
+        let due = sum["due"];
+        t.eq(
+            format!("lost of {due} resets at {when} of {what}"),
+            0,
+            sum["lost"],
+        );
+        if lab.driver.shows_domains() {
+            let made = sum["function_resets"] + sum["bus_resets"];
+            t.eq(format!("resets made at {when} of {what}"), due, made);
         }
     }
-    drop(user);
+    let resets = (bus * rounds) as u64;
+    lab.domain_idle(
+        t,
+        &functions[0],
+        &format!("after all closes of {what}"),
+        0,
+        resets,
+    )?;
+    binding.release()
+}
+
+/// Opens and closes functions together, and returns the sums of the samples of both.
+fn in_rounds(
+    lab: &Lab,
+    functions: &[Device],
+    user: &User,
+    due: [Counts; 2],
+    rounds: usize,
+) -> Result<[Sample; 2]> {
+    let mut sums = [Sample::new(), Sample::new()];
+    for _ in 0..rounds {
+        let samples = open_and_close(&lab.tracer, user, functions, due, Order::Together)?;
+        for (sum, sample) in sums.iter_mut().zip(samples) {
+            for (key, value) in sample {
+                *sum.entry(key).or_default() += value;
+            }
+        }
+    }
+    Ok(sums)
+}
+
+/// Returns how many resets of 7 VFs were due when they were closed together, and were lost.
+pub fn lost_together(lab: &Lab, t: &mut Test<'_>) -> Result<(u64, u64)> {
+    let enabled = VirtualFunctions::enable(&*lab.topology.device(PF)?, VFS)?;
+    let vfs = enabled.devices();
+    let methods = vfs[0].read("reset_method")?;
+    t.note(format!("a VF of {PF} lists the reset methods '{methods}'"));
+    let binding = lab.bind(&vfs)?;
+    let due = [Counts::flr(VFS); 2];
+    let [_, at_close] = in_rounds(lab, &vfs, &User::new()?, due, ROUNDS)?;
     binding.release()?;
-    Ok((VFS * ROUNDS, lost))
+    Ok((at_close["due"], at_close["lost"]))
 }
 
 /// A reset that goes through the bridge locks it.
