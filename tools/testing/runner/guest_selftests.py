@@ -39,7 +39,6 @@ FAMILIES = {
     "VFIO_PCI_RS_FLR": "flr",
     "VFIO_PCI_RS_PAIR": "pair",
     "VFIO_PCI_RS_ROOT": "root",
-    "VFIO_PCI_RS_EDU": "conv",
     "VFIO_PCI_RS_PF": "igb",
 }
 

@@ -73,7 +73,7 @@ ENTERING = (
     "vfio_pci_device_init_perf_test vfio_iommufd_setup_test"
 )
 ALL = " ".join(KERNELS)
-OURS = "vfio_pci_rs_test device_test hot_reset_test sriov_test untouched_test"
+OURS = "vfio_pci_rs_test hot_reset_test sriov_test untouched_test"
 # On the debug kernel, the less memory there is, the less the checkers scan. The suite `debug` looks
 # for leaks, and so do the long forms.
 DEBUG = {"kernel": "debug", "memory": "1G", "limit": 3600}

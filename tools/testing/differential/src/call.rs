@@ -213,6 +213,8 @@ pub enum Call {
     Reload(&'static str),
     /// Reads the state of a function from sysfs, once runtime PM has settled.
     State(u8),
+    /// Reads the configuration space of a function as the host sees it.
+    Config(u8),
     /// Reads the lines of the kernel log since the last call.
     Log,
     Fact(String),

@@ -23,6 +23,7 @@ use lab::trace::Tracer;
 use crate::call::{Call, Handle, Of, Request, To};
 use crate::places::{self, Place};
 use crate::session::{Entry, Mode, Session};
+use crate::smoke;
 
 /// Bad entries of `ids`, then a good one.
 const IDS: &str = "ids=nonsense,1234,1234:,zz:11e8,1234:11e8:1:2:3:4:5,10000:1,,1234:11e8:zz";
@@ -190,6 +191,7 @@ fn options(session: &mut Session<'_>) -> Result<()> {
         session.call(Call::State(0));
         session.open(Handle::DEVICE);
         session.ask(Handle::DEVICE, Request::GET_IRQ_INFO, &[16, 0, 0]);
+        smoke::mask_intx(session);
         session.call(Call::CloseAll);
         session.call(Call::State(0));
     }
@@ -229,7 +231,12 @@ fn virtual_functions(session: &mut Session<'_>) -> Result<()> {
     set(session, "0");
     set(session, "1");
     session.call(Call::CloseAll);
-    // The virtual functions go with the physical one.
+    // The virtual functions go with the physical one, bound or not.
+    session.call(Call::Bind(0, To::None));
+    look(session);
+    session.call(Call::Bind(0, To::Driver));
+    set(session, "1");
+    session.call(Call::Bind(1, To::None));
     session.call(Call::Bind(0, To::None));
     look(session);
 

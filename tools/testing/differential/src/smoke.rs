@@ -14,8 +14,11 @@ use crate::call::{At, Block, Bytes, Call, Handle, Request};
 use crate::places::Scratch;
 use crate::session::{Session, WAKEUP};
 
-/// Places in configuration space, the latter in a capability (`linux/pci_regs.h`).
+/// Places in configuration space, the last one in a capability (`linux/pci_regs.h`).
 const COMMAND: u64 = 0x04;
+const CACHE_LINE_SIZE: u64 = 0x0c;
+const BARS: std::ops::Range<u64> = 0x10..0x28;
+const INTERRUPT_LINE: u64 = 0x3c;
 const PM_CONTROL: u64 = 4;
 
 /// The size of conventional configuration space.
@@ -47,7 +50,8 @@ pub fn run(session: &mut Session<'_>) -> Result<()> {
     let config = session.call(Call::Read(Handle::DEVICE, At::config(0), CONFIG));
     let (_, config) = config.changed.first().context("the function could not be opened")?;
     enable_memory(session, true);
-    memory(session, capability(&config.0, CAPABILITY_PM));
+    let pm = capability(&config.0, CAPABILITY_PM).map(|pm| u64::from(pm) + PM_CONTROL);
+    memory(session, pm);
     interrupts(session);
     for number in (0..=18).chain([0xffff]) {
         for flags in [PROBE, PROBE | GET, PROBE | SET, GET, SET | GET] {
@@ -57,12 +61,12 @@ pub fn run(session: &mut Session<'_>) -> Result<()> {
     low_power(session);
     session.call(Call::pointer(Handle::DEVICE, Request::RESET, Pointer::Null));
     read_scratch(session, Handle::DEVICE);
+    closed(session, pm);
     Ok(())
 }
 
-/// `pm` is the place of the power management capability.
-fn memory(session: &mut Session<'_>, pm: Option<u8>) {
-    let scratch = session.place.scratch.at;
+/// `pm` is the place of the power state.
+fn memory(session: &mut Session<'_>, pm: Option<u64>) {
     let at = session.place.scratch.page();
     write_scratch(session, Handle::DEVICE, 0x55);
     read_scratch(session, Handle::DEVICE);
@@ -73,42 +77,85 @@ fn memory(session: &mut Session<'_>, pm: Option<u8>) {
     for (enable, power_state) in [(false, 3), (true, 0)] {
         enable_memory(session, enable);
         if let Some(pm) = pm {
-            session.call(Call::config(u64::from(pm) + PM_CONTROL, &[power_state]));
+            session.call(Call::config(pm, &[power_state]));
         }
         read_scratch(session, Handle::DEVICE);
     }
     session.call(Call::Unmap);
-    let ioeventfd = |file| ioeventfd(scratch, 4, 0x1122_3344, file);
-    session.call(Call::device(Request::IOEVENTFD, ioeventfd(Handle::Event(0))));
+    ioeventfd(session, Handle::Event(0));
     session.call(Call::Signal(0));
     read_scratch(session, Handle::DEVICE);
-    session.call(Call::device(Request::IOEVENTFD, ioeventfd(Handle::Minus)));
+    ioeventfd(session, Handle::Minus);
     write_scratch(session, Handle::DEVICE, 0);
 }
 
+/// A close takes back changes of configuration space, interrupts and ioeventfds. It finds the
+/// function awake, or in each way to sleep.
+fn closed(session: &mut Session<'_>, pm: Option<u64>) {
+    for way in 0..4 {
+        // BARs and the interrupt line are virtual, the cache line size is not.
+        for bar in BARS.step_by(4) {
+            session.call(Call::config(bar, &[0xff; 4]));
+        }
+        session.call(Call::config(INTERRUPT_LINE, &[0x5a]));
+        session.call(Call::config(CACHE_LINE_SIZE, &[0x3c]));
+        session.call(Call::Config(0));
+        // Memory and bus master.
+        session.call(Call::config(COMMAND, &[6, 0]));
+        for index in [vfio::VFIO_PCI_MSIX_IRQ_INDEX, vfio::VFIO_PCI_MSI_IRQ_INDEX] {
+            irq_by_eventfd(session, TRIGGER, index, Handle::Event(1));
+        }
+        ioeventfd(session, Handle::Event(0));
+        match (way, pm) {
+            (1, Some(pm)) => _ = session.call(Call::config(pm, &[3])),
+            (2, _) => feature(session, LOW_POWER_ENTRY, 0),
+            (3, _) => _ = session.call(Call::device(Request::FEATURE, wakeup(WAKEUP))),
+            _ => {}
+        }
+        session.call(Call::CloseAll);
+        session.call(Call::State(0));
+        session.call(Call::Config(0));
+        session.open(Handle::DEVICE);
+        session.call(Call::Read(Handle::DEVICE, At::config(0), CONFIG));
+        enable_memory(session, true);
+        session.call(Call::Signal(0));
+        read_scratch(session, Handle::DEVICE);
+        ioeventfd(session, Handle::Minus);
+    }
+}
+
 fn interrupts(session: &mut Session<'_>) {
-    let by_eventfd = |session: &mut Session<'_>, action: u32, index: u32, file: Handle| {
-        let flags = action | vfio::VFIO_IRQ_SET_DATA_EVENTFD;
-        let block = Block::words(&[24, flags, index, 0, 1]).file(file);
-        session.call(Call::device(Request::SET_IRQS, block));
-    };
-    let by_call = |session: &mut Session<'_>, action: u32, index: u32, count: u32| {
-        let flags = action | vfio::VFIO_IRQ_SET_DATA_NONE;
-        session.ask(Handle::DEVICE, Request::SET_IRQS, &[20, flags, index, 0, count]);
-    };
     for index in 0..=IRQS {
         for file in [Handle::Event(0), Handle::Closed, Handle::Event(1)] {
-            by_eventfd(session, TRIGGER, index, file);
+            irq_by_eventfd(session, TRIGGER, index, file);
         }
         for action in [vfio::VFIO_IRQ_SET_ACTION_MASK, vfio::VFIO_IRQ_SET_ACTION_UNMASK] {
-            by_eventfd(session, action, index, Handle::Event(1));
-            by_eventfd(session, action, index, Handle::Minus);
-            by_call(session, action, index, 1);
+            irq_by_eventfd(session, action, index, Handle::Event(1));
+            irq_by_eventfd(session, action, index, Handle::Minus);
+            irq_by_call(session, action, index, 1);
         }
-        by_call(session, TRIGGER, index, 1);
-        by_call(session, TRIGGER, index, 0);
+        irq_by_call(session, TRIGGER, index, 1);
+        irq_by_call(session, TRIGGER, index, 0);
         session.call(Call::Signals);
     }
+}
+
+/// Enables INTx, and masks it. The host's configuration space shows where.
+pub fn mask_intx(session: &mut Session<'_>) {
+    irq_by_eventfd(session, TRIGGER, vfio::VFIO_PCI_INTX_IRQ_INDEX, Handle::Event(0));
+    irq_by_call(session, vfio::VFIO_IRQ_SET_ACTION_MASK, vfio::VFIO_PCI_INTX_IRQ_INDEX, 1);
+    session.call(Call::Config(0));
+}
+
+fn irq_by_eventfd(session: &mut Session<'_>, action: u32, index: u32, file: Handle) {
+    let flags = action | vfio::VFIO_IRQ_SET_DATA_EVENTFD;
+    let block = Block::words(&[24, flags, index, 0, 1]).file(file);
+    session.call(Call::device(Request::SET_IRQS, block));
+}
+
+fn irq_by_call(session: &mut Session<'_>, action: u32, index: u32, count: u32) {
+    let flags = action | vfio::VFIO_IRQ_SET_DATA_NONE;
+    session.ask(Handle::DEVICE, Request::SET_IRQS, &[20, flags, index, 0, count]);
 }
 
 fn low_power(session: &mut Session<'_>) {
@@ -149,10 +196,12 @@ fn wakeup(file: Handle) -> Block {
     Block::words(&[16, WITH_WAKEUP]).file(file).word(0)
 }
 
-fn ioeventfd(at: At, width: u32, data: u64, file: Handle) -> Block {
-    Block::words(&[32, width])
-        .raw(&at.in_file().to_ne_bytes())
-        .raw(&data.to_ne_bytes())
+/// Connects an eventfd with a value of the scratch register, or removes the connection.
+fn ioeventfd(session: &mut Session<'_>, file: Handle) {
+    let block = Block::words(&[32, 4])
+        .raw(&session.place.scratch.at.in_file().to_ne_bytes())
+        .raw(&0x1122_3344_u64.to_ne_bytes())
         .file(file)
-        .word(0)
+        .word(0);
+    session.call(Call::device(Request::IOEVENTFD, block));
 }

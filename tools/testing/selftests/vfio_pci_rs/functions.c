@@ -35,13 +35,6 @@ bool is_ours(void)
 	return !strcmp(driver(), OURS);
 }
 
-int rounds(int otherwise)
-{
-	const char *text = getenv("VFIO_PCI_RS_ROUNDS");
-
-	return text ? atoi(text) : otherwise;
-}
-
 const char *path(const char *format, ...)
 {
 	static __thread char buffer[PATH_MAX];
@@ -89,49 +82,32 @@ int load_module(const char *name)
 	return system(command);
 }
 
-int read_host_config(const char *bdf, int where, void *config, size_t size)
-{
-	int fd = open(path(PCI_DEVICES "%s/config", bdf), O_RDONLY);
-	ssize_t len;
-
-	if (fd < 0)
-		return -errno;
-	len = pread(fd, config, size, where);
-	close(fd);
-	return len < 0 ? -EIO : len;
-}
-
-/* Waits until the value of an attribute is, or is not, @value. */
-static bool wait_for(const char *bdf, const char *name, const char *value, bool is, int limit_ms)
+/* Waits until the power state is, or is not, @state. */
+static bool wait_for(const char *bdf, const char *state, bool is, int limit_ms)
 {
 	char word[32];
 	int waited;
 
 	for (waited = 0; waited <= limit_ms; waited += POLL_MS) {
-		if (read_word(path(PCI_DEVICES "%s/%s", bdf, name), word))
+		if (read_word(path(PCI_DEVICES "%s/power_state", bdf), word))
 			return !is;
-		if (!strcmp(word, value) == is)
+		if (!strcmp(word, state) == is)
 			return true;
 		usleep(POLL_MS * 1000);
 	}
 	if (is)
-		ksft_print_msg("%s: %s is %s, not %s\n", bdf, name, word, value);
+		ksft_print_msg("%s is in %s, not in %s\n", bdf, word, state);
 	return false;
-}
-
-bool attribute_comes_to(const char *bdf, const char *name, const char *expected)
-{
-	return wait_for(bdf, name, expected, true, SETTLE_MS);
 }
 
 bool comes_to(const char *bdf, const char *expected)
 {
-	return attribute_comes_to(bdf, "power_state", expected);
+	return wait_for(bdf, expected, true, SETTLE_MS);
 }
 
 bool stays_in(const char *bdf, const char *expected)
 {
-	return !wait_for(bdf, "power_state", expected, false, WATCH_MS);
+	return !wait_for(bdf, expected, false, WATCH_MS);
 }
 
 int bind_function(const char *bdf, const char *driver)

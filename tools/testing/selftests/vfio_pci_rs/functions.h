@@ -26,13 +26,7 @@
 #define GROUP_MODE	MODE_VFIO_TYPE1V2_IOMMU
 #define CDEV_MODE	MODE_IOMMUFD
 
-/* Power states in PCI_PM_CTRL. */
-#define D0		0
-#define D3HOT		3
-
-/* VFIO_DEVICE_FEATURE_LOW_POWER_ without and with wakeup. */
 #define ENTRY		VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY
-#define WAKEUP		VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP
 #define EXIT		VFIO_DEVICE_FEATURE_LOW_POWER_EXIT
 
 struct functions {
@@ -89,9 +83,6 @@ const char *module(void);
 /* Returns true for vfio_pci_rs, which shows its domains and logs its resets. */
 bool is_ours(void);
 
-/* Returns $VFIO_PCI_RS_ROUNDS, by default @otherwise. */
-int rounds(int otherwise);
-
 /* Returns a path, which is valid until the thread's next call. */
 const char *path(const char *format, ...) __printf(1, 2);
 bool exists(const char *path);
@@ -101,11 +92,7 @@ int read_word(const char *path, char word[32]);
 /* Returns 0 if the module is there. */
 int load_module(const char *name);
 
-/* Reads config space on the host's side. Returns the number of bytes. */
-int read_host_config(const char *bdf, int where, void *config, size_t size);
-
-/* Return whether the attribute or the power state changes to @expected in time. */
-bool attribute_comes_to(const char *bdf, const char *name, const char *expected);
+/* Returns whether the power state changes to @expected in time. */
 bool comes_to(const char *bdf, const char *expected);
 
 /* Returns whether the function is in a power state, and stays in it for a while. */
@@ -167,15 +154,9 @@ struct vfio_pci_bar *largest_bar(struct vfio_pci_device *device);
 /* Returns true if a read from the mapped BAR would raise SIGBUS. */
 bool is_unmapped(struct vfio_pci_device *device);
 
-/* Returns the place of a capability in config space, or 0. */
-int find_capability(struct vfio_pci_device *device, unsigned int id);
-
-/* Writes to PCI_PM_CTRL, or uses one of these features. */
-void set_power_state(struct vfio_pci_device *device, u16 state);
-int low_power(struct vfio_pci_device *device, unsigned int feature, int eventfd);
-
-/* Calls VFIO_DEVICE_SET_IRQS for the first vector of an interrupt. */
-int set_irq(int fd, unsigned int index, unsigned int flags, int eventfd);
+/* Writes D3hot to PCI_PM_CTRL, or sets one of the features ENTRY and EXIT. */
+void enter_d3hot(struct vfio_pci_device *device);
+int low_power(int fd, unsigned int feature);
 
 /* Returns an eventfd that the first vector signals. */
 int enable_irq(int fd, unsigned int index);

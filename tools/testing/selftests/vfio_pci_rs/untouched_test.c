@@ -35,7 +35,7 @@ struct open {
 };
 
 /* A way to use a function. Returns 0, or -ENOTTY if the kernel does not have it. */
-typedef int way(struct open *open);
+typedef int way(struct open *open, u32 value);
 
 static int access_region(struct open *open, int index, int where, void *value, int size,
 			 bool write)
@@ -54,26 +54,36 @@ static int write_config(struct open *open, int where, int size, u32 value)
 	return access_region(open, VFIO_PCI_CONFIG_REGION_INDEX, where, &value, size, true);
 }
 
-static int set_command(struct open *open, u16 bits)
+static int set_command(struct open *open, u32 value)
 {
-	return write_config(open, PCI_COMMAND, sizeof(bits), bits);
+	return write_config(open, PCI_COMMAND, sizeof(u16), value);
 }
 
-static int no_access(struct open *open)
+static int set_line_size(struct open *open, u32 value)
+{
+	return write_config(open, PCI_CACHE_LINE_SIZE, 1, value);
+}
+
+static int no_access(struct open *open, u32 value)
 {
 	return 0;
 }
 
-static int read_config(struct open *open)
+static int read_config(struct open *open, u32 value)
 {
-	u32 value;
-
 	return access_region(open, VFIO_PCI_CONFIG_REGION_INDEX, PCI_COMMAND, &value,
 			     sizeof(value), false);
 }
 
+static int access_bar(struct open *open, u32 write)
+{
+	u32 value = 0;
+
+	return access_region(open, VFIO_PCI_BAR0_REGION_INDEX, 0, &value, sizeof(value), write);
+}
+
 /* As every VMM does when its machine starts. */
-static int size_bars(struct open *open)
+static int size_bars(struct open *open, u32 value)
 {
 	int i, ret = set_command(open, PCI_COMMAND_INTX_DISABLE);
 
@@ -82,7 +92,7 @@ static int size_bars(struct open *open)
 	return ret ?: write_config(open, PCI_ROM_ADDRESS, 4, PCI_ROM_ADDRESS_MASK);
 }
 
-static int query(struct open *open)
+static int query(struct open *open, u32 value)
 {
 	struct vfio_device_info info = { .argsz = sizeof(info) };
 	struct vfio_irq_info irq = { .argsz = sizeof(irq), .index = VFIO_PCI_MSI_IRQ_INDEX };
@@ -92,110 +102,30 @@ static int query(struct open *open)
 	return 0;
 }
 
-static int enable(struct open *open, int index)
+static int enable(struct open *open, u32 index)
 {
 	return close(enable_irq(open->fd, index));
 }
 
-static int enable_request(struct open *open)
-{
-	return enable(open, VFIO_PCI_REQ_IRQ_INDEX);
-}
+enum { NO_ACCESS, LOAD, STORE };
 
-/* A reset leaves the pin as it is. */
-static int enable_intx(struct open *open)
-{
-	return enable(open, VFIO_PCI_INTX_IRQ_INDEX);
-}
-
-static int enable_msi(struct open *open)
-{
-	return enable(open, VFIO_PCI_MSI_IRQ_INDEX);
-}
-
-static int enable_msix(struct open *open)
-{
-	return enable(open, VFIO_PCI_MSIX_IRQ_INDEX);
-}
-
-static int enable_io(struct open *open)
-{
-	return set_command(open, PCI_COMMAND_IO);
-}
-
-static int enable_memory(struct open *open)
-{
-	return set_command(open, PCI_COMMAND_MEMORY);
-}
-
-static int enable_master(struct open *open)
-{
-	return set_command(open, PCI_COMMAND_MASTER);
-}
-
-static int set_line_size(struct open *open)
-{
-	return write_config(open, PCI_CACHE_LINE_SIZE, 1, 0x3c);
-}
-
-static int read_bar(struct open *open)
-{
-	u32 value;
-
-	return access_region(open, VFIO_PCI_BAR0_REGION_INDEX, 0, &value, sizeof(value), false);
-}
-
-static int write_bar(struct open *open)
-{
-	u32 value = 0;
-
-	return access_region(open, VFIO_PCI_BAR0_REGION_INDEX, 0, &value, sizeof(value), true);
-}
-
-/* Maps a BAR, and calls @use with it. */
-static int with_mapping(struct open *open, void (*use)(u32 *bar))
+static int map(struct open *open, u32 access)
 {
 	struct vfio_region_info region;
-	void *bar;
+	u32 *bar;
 
 	get_region(open->fd, VFIO_PCI_BAR0_REGION_INDEX, &region);
 	bar = mmap(NULL, region.size, PROT_READ | PROT_WRITE, MAP_SHARED, open->fd,
 		   region.offset);
 	VFIO_ASSERT_NE(bar, MAP_FAILED);
-	use(bar);
+	if (access == LOAD)
+		__atomic_load_n(bar, __ATOMIC_RELAXED);
+	if (access == STORE)
+		__atomic_store_n(bar, 0, __ATOMIC_RELAXED);
 	return munmap(bar, region.size);
 }
 
-static void ignore(u32 *bar)
-{
-}
-
-static void load(u32 *bar)
-{
-	__atomic_load_n(bar, __ATOMIC_RELAXED);
-}
-
-static void store(u32 *bar)
-{
-	__atomic_store_n(bar, 0, __ATOMIC_RELAXED);
-}
-
-static int map(struct open *open)
-{
-	return with_mapping(open, ignore);
-}
-
-static int load_mapped(struct open *open)
-{
-	return with_mapping(open, load);
-}
-
-static int store_mapped(struct open *open)
-{
-	return with_mapping(open, store);
-}
-
-static int set_ioeventfd(struct open *open)
+static int set_ioeventfd(struct open *open, u32 value)
 {
 	struct vfio_device_ioeventfd ioeventfd = {
 		.argsz = sizeof(ioeventfd),
@@ -209,11 +139,9 @@ static int set_ioeventfd(struct open *open)
 	return ioctl(open->fd, VFIO_DEVICE_IOEVENTFD, &ioeventfd) ? -errno : 0;
 }
 
-static int sleep_and_wake(struct open *open)
+static int sleep_and_wake(struct open *open, u32 value)
 {
-	struct vfio_pci_device device = { .fd = open->fd };
-
-	return low_power(&device, ENTRY, 0) ?: low_power(&device, EXIT, 0);
+	return low_power(open->fd, ENTRY) ?: low_power(open->fd, EXIT);
 }
 
 /* Returns a dma-buf of a page of BAR 0, or a negative errno. */
@@ -237,7 +165,7 @@ static int get_dma_buf(struct open *open)
 }
 
 /* As QEMU does with each BAR when it opens a function. */
-static int export_bar(struct open *open)
+static int export_bar(struct open *open, u32 value)
 {
 	int fd = get_dma_buf(open);
 
@@ -245,7 +173,7 @@ static int export_bar(struct open *open)
 }
 
 /* Maps the dma-buf in an address space, which needs no device yet. */
-static int map_for_dma(struct open *open)
+static int map_for_dma(struct open *open, u32 value)
 {
 	struct iommu_ioas_map_file map = {
 		.size = sizeof(map),
@@ -266,7 +194,7 @@ static int map_for_dma(struct open *open)
 }
 
 /* Root resets the function. */
-static int reset_by_root(struct open *open)
+static int reset_by_root(struct open *open, u32 value)
 {
 	return write_file(path(PCI_DEVICES "%s/reset", open->bdf), "1");
 }
@@ -281,35 +209,40 @@ FIXTURE(untouched) {
 /* The memory of a VF is always enabled, so it can be used without any other access. */
 FIXTURE_VARIANT(untouched) {
 	way *way;
-	bool touches;
+	u32 value;
+	/* A reset has nothing to undo. */
+	bool harmless;
 	bool is_vf;
 };
 
-FIXTURE_VARIANT_ADD(untouched, no_access) { .way = no_access };
-FIXTURE_VARIANT_ADD(untouched, read_config) { .way = read_config };
-FIXTURE_VARIANT_ADD(untouched, size_bars) { .way = size_bars };
-FIXTURE_VARIANT_ADD(untouched, query) { .way = query };
-FIXTURE_VARIANT_ADD(untouched, enable_request) { .way = enable_request };
-FIXTURE_VARIANT_ADD(untouched, enable_intx) { .way = enable_intx };
-FIXTURE_VARIANT_ADD(untouched, export_bar) { .way = export_bar };
-FIXTURE_VARIANT_ADD(untouched, map) { .way = map, .is_vf = true };
-
-FIXTURE_VARIANT_ADD(untouched, enable_io) { .way = enable_io, .touches = true };
-FIXTURE_VARIANT_ADD(untouched, enable_memory) { .way = enable_memory, .touches = true };
-FIXTURE_VARIANT_ADD(untouched, enable_master) { .way = enable_master, .touches = true };
-FIXTURE_VARIANT_ADD(untouched, set_line_size) { .way = set_line_size, .touches = true };
-FIXTURE_VARIANT_ADD(untouched, enable_msi) { .way = enable_msi, .touches = true };
-FIXTURE_VARIANT_ADD(untouched, enable_msix) { .way = enable_msix, .touches = true };
-FIXTURE_VARIANT_ADD(untouched, set_ioeventfd) { .way = set_ioeventfd, .touches = true };
-FIXTURE_VARIANT_ADD(untouched, sleep_and_wake) { .way = sleep_and_wake, .touches = true };
-FIXTURE_VARIANT_ADD(untouched, map_for_dma) { .way = map_for_dma, .touches = true };
-FIXTURE_VARIANT_ADD(untouched, reset_by_root) { .way = reset_by_root, .touches = true };
-FIXTURE_VARIANT_ADD(untouched, read_bar) { .way = read_bar, .touches = true, .is_vf = true };
-FIXTURE_VARIANT_ADD(untouched, write_bar) { .way = write_bar, .touches = true, .is_vf = true };
-FIXTURE_VARIANT_ADD(untouched, load_mapped) { .way = load_mapped, .touches = true, .is_vf = true };
-FIXTURE_VARIANT_ADD(untouched, store_mapped) {
-	.way = store_mapped, .touches = true, .is_vf = true
+FIXTURE_VARIANT_ADD(untouched, no_access) { .way = no_access, .harmless = true };
+FIXTURE_VARIANT_ADD(untouched, read_config) { .way = read_config, .harmless = true };
+FIXTURE_VARIANT_ADD(untouched, size_bars) { .way = size_bars, .harmless = true };
+FIXTURE_VARIANT_ADD(untouched, query) { .way = query, .harmless = true };
+FIXTURE_VARIANT_ADD(untouched, enable_request) {
+	.way = enable, .value = VFIO_PCI_REQ_IRQ_INDEX, .harmless = true
 };
+/* A reset leaves the pin as it is. */
+FIXTURE_VARIANT_ADD(untouched, enable_intx) {
+	.way = enable, .value = VFIO_PCI_INTX_IRQ_INDEX, .harmless = true
+};
+FIXTURE_VARIANT_ADD(untouched, export_bar) { .way = export_bar, .harmless = true };
+FIXTURE_VARIANT_ADD(untouched, map) { .way = map, .harmless = true, .is_vf = true };
+
+FIXTURE_VARIANT_ADD(untouched, enable_io) { .way = set_command, .value = PCI_COMMAND_IO };
+FIXTURE_VARIANT_ADD(untouched, enable_memory) { .way = set_command, .value = PCI_COMMAND_MEMORY };
+FIXTURE_VARIANT_ADD(untouched, enable_master) { .way = set_command, .value = PCI_COMMAND_MASTER };
+FIXTURE_VARIANT_ADD(untouched, set_line_size) { .way = set_line_size, .value = 0x3c };
+FIXTURE_VARIANT_ADD(untouched, enable_msi) { .way = enable, .value = VFIO_PCI_MSI_IRQ_INDEX };
+FIXTURE_VARIANT_ADD(untouched, enable_msix) { .way = enable, .value = VFIO_PCI_MSIX_IRQ_INDEX };
+FIXTURE_VARIANT_ADD(untouched, set_ioeventfd) { .way = set_ioeventfd };
+FIXTURE_VARIANT_ADD(untouched, sleep_and_wake) { .way = sleep_and_wake };
+FIXTURE_VARIANT_ADD(untouched, map_for_dma) { .way = map_for_dma };
+FIXTURE_VARIANT_ADD(untouched, reset_by_root) { .way = reset_by_root };
+FIXTURE_VARIANT_ADD(untouched, read_bar) { .way = access_bar, .is_vf = true };
+FIXTURE_VARIANT_ADD(untouched, write_bar) { .way = access_bar, .value = true, .is_vf = true };
+FIXTURE_VARIANT_ADD(untouched, load_mapped) { .way = map, .value = LOAD, .is_vf = true };
+FIXTURE_VARIANT_ADD(untouched, store_mapped) { .way = map, .value = STORE, .is_vf = true };
 
 static void open_it(struct user *user, struct open *open, bool is_vf)
 {
@@ -359,14 +292,14 @@ TEST_F_TIMEOUT(untouched, device_reset, LIMIT)
 		if (is_ours())
 			ASSERT_EQ(0, set_parameter(SKIP_RESET, skips));
 		open_it(&self->user, &self->open, variant->is_vf);
-		ret = variant->way(&self->open);
+		ret = variant->way(&self->open, variant->value);
 		if (ret == -ENOTTY)
 			SKIP(return, "the kernel does not have it");
 		ASSERT_EQ(0, ret);
 		take_resets();
 
 		/* Once touched, a function counts as touched until it is opened again. */
-		resets = !skips || variant->touches;
+		resets = !skips || !variant->harmless;
 		for (i = 0; i < 2; i++) {
 			ASSERT_EQ(0, ioctl(self->open.fd, VFIO_DEVICE_RESET));
 			EXPECT_RESETS(resets, 0);

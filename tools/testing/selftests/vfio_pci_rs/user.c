@@ -112,26 +112,13 @@ struct vfio_pci_bar *largest_bar(struct vfio_pci_device *device)
 	return largest;
 }
 
-int find_capability(struct vfio_pci_device *device, unsigned int id)
+void enter_d3hot(struct vfio_pci_device *device)
 {
 	unsigned int header, where = vfio_pci_config_readw(device, PCI_CAPABILITY_LIST) & 0xfc;
-	int left;
 
-	for (left = 48; left && where; left--) {
-		header = vfio_pci_config_readw(device, where);
-		if ((header & 0xff) == id)
-			return where;
+	while ((header = vfio_pci_config_readw(device, where), header & 0xff) != PCI_CAP_ID_PM)
 		where = header >> 8 & 0xfc;
-	}
-	return 0;
-}
-
-void set_power_state(struct vfio_pci_device *device, u16 state)
-{
-	int where = find_capability(device, PCI_CAP_ID_PM) + PCI_PM_CTRL;
-	u16 control = vfio_pci_config_readw(device, where);
-
-	vfio_pci_config_writew(device, where, (control & ~PCI_PM_CTRL_STATE_MASK) | state);
+	vfio_pci_config_writew(device, where + PCI_PM_CTRL, 3);
 }
 
 bool is_unmapped(struct vfio_pci_device *device)
@@ -143,43 +130,31 @@ bool is_unmapped(struct vfio_pci_device *device)
 	return faults;
 }
 
-int low_power(struct vfio_pci_device *device, unsigned int feature, int eventfd)
+int low_power(int fd, unsigned int feature)
 {
-	struct {
-		struct vfio_device_feature header;
-		struct vfio_device_low_power_entry_with_wakeup entry;
-	} request = {
-		.header.argsz = sizeof(request),
-		.header.flags = VFIO_DEVICE_FEATURE_SET | feature,
-		.entry.wakeup_eventfd = eventfd,
+	struct vfio_device_feature request = {
+		.argsz = sizeof(request),
+		.flags = VFIO_DEVICE_FEATURE_SET | feature,
 	};
 
-	return ioctl(device->fd, VFIO_DEVICE_FEATURE, &request) ? -errno : 0;
+	return ioctl(fd, VFIO_DEVICE_FEATURE, &request) ? -errno : 0;
 }
 
-int set_irq(int fd, unsigned int index, unsigned int flags, int eventfd)
+int enable_irq(int fd, unsigned int index)
 {
 	struct {
 		struct vfio_irq_set header;
 		int eventfd;
 	} irq = {
 		.header.argsz = sizeof(irq),
-		.header.flags = flags,
+		.header.flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
 		.header.index = index,
 		.header.count = 1,
-		.eventfd = eventfd,
+		.eventfd = eventfd(0, EFD_CLOEXEC),
 	};
 
-	return ioctl(fd, VFIO_DEVICE_SET_IRQS, &irq) ? -errno : 0;
-}
-
-int enable_irq(int fd, unsigned int index)
-{
-	int event = eventfd(0, EFD_CLOEXEC);
-
-	VFIO_ASSERT_EQ(set_irq(fd, index, VFIO_IRQ_SET_DATA_EVENTFD |
-			       VFIO_IRQ_SET_ACTION_TRIGGER, event), 0);
-	return event;
+	ioctl_assert(fd, VFIO_DEVICE_SET_IRQS, &irq);
+	return irq.eventfd;
 }
 
 bool is_signalled(int eventfd, int timeout_ms)

@@ -13,7 +13,7 @@
  *                       last two have ATS and share an IOMMU group
  *   VFIO_PCI_RS_ROOT    a function of the root bus with function level reset
  *   VFIO_PCI_RS_DRIVER  the driver under test: vfio_pci_rs (default) or vfio-pci
- *   VFIO_PCI_RS_ROUNDS  rounds of the tests that repeat something, by default 20 or 10
+ *   VFIO_PCI_RS_ROUNDS  rounds of the tests that repeat something, by default 20
  *
  * vfio-pci must pass as well, except that it may lose function resets: those are
  * counted and logged. The state of reset domains in debugfs and log lines are checked
@@ -208,23 +208,6 @@ TEST_F_TIMEOUT(bus, killed_user, LIMIT)
 	EXPECT_IDLE_DOMAIN(self->functions.bdf[0], 0, 1);
 }
 
-TEST_F_TIMEOUT(bus, rebind, LIMIT)
-{
-	const char *bdf = self->functions.bdf[0];
-	int i;
-
-	for (i = 0; i < rounds(10); i++) {
-		ASSERT_EQ(0, unbind_functions(&self->functions));
-		EXPECT_FALSE(is_bound(bdf));
-		EXPECT_FALSE(shows_domains());
-		bind_functions(&self->functions);
-		EXPECT_TRUE(is_bound(bdf));
-		EXPECT_IDLE_DOMAIN(bdf, 0, 0);
-	}
-	EXPECT_RESETS(0, 0);
-	EXPECT_TRUE(all_come_to(&self->functions, "D3hot"));
-}
-
 /* The module stays while a function is open, and leaves nothing behind. */
 TEST_F_TIMEOUT(bus, unload, LIMIT)
 {
@@ -311,7 +294,7 @@ TEST_F_TIMEOUT(flr, opened_twice, LIMIT)
 	EXPECT_IDLE_DOMAIN(self->bdf, 0, 0);
 }
 
-/* device_test shows how the user is asked for the release. Here, it cannot be. */
+/* sriov_test shows how the user is asked for the release. Here, it cannot be. */
 TEST_F_TIMEOUT(flr, unbind_while_open, LIMIT)
 {
 	int log, fd = open_function(&self->user, self->bdf);

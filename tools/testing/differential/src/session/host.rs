@@ -39,6 +39,11 @@ impl Session<'_> {
                 self.text(loaded.map_or_else(|error| error.to_string(), |()| "loaded".to_owned()))
             }
             Call::State(function) => self.state(*function)?,
+            Call::Config(function) => {
+                self.settle(*function);
+                let config = fs::read(self.function(*function)?.path().join("config"));
+                Outcome::new(Returned::Value(0)).with(config.unwrap_or_default())
+            }
             Call::Log => {
                 let lines = self.log.as_mut()?.lines();
                 let mut lines = lines.unwrap_or_else(|error| vec![error.to_string()]);
