@@ -38,7 +38,6 @@ FAMILIES = {
     "VFIO_PCI_RS_BUS": "qemu",
     "VFIO_PCI_RS_FLR": "flr",
     "VFIO_PCI_RS_PAIR": "pair",
-    "VFIO_PCI_RS_ROOT": "root",
     "VFIO_PCI_RS_PF": "igb",
 }
 

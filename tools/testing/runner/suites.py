@@ -107,8 +107,7 @@ SUITES = (
         long=DEBUGGED.format(only="", every=""), **DEBUG,
     ),
     selftests(
-        "debug-selftests", 350, "vfio_pci_rs_test sriov_test.vfs_are_the_drivers",
-        long=OURS, rounds=2, **DEBUG | NO_LEAKS,
+        "debug-selftests", 300, "vfio_pci_rs_test", long=OURS, rounds=2, **DEBUG | NO_LEAKS,
     ),
     # A lock inversion and a leak, which the debug kernel has to report.
     selftests(

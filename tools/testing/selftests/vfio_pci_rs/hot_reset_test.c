@@ -157,23 +157,6 @@ TEST_F_TIMEOUT(hot_reset, bars_are_away_meanwhile, LIMIT)
 	EXPECT_EQ(0, reader.odd);
 }
 
-/* Functions that are not open are reset too, and are then clean and in D3hot. */
-TEST_F_TIMEOUT(hot_reset, unused_siblings, LIMIT)
-{
-	int i;
-
-	/* The function is dirty now, unless its own reset cleans it. */
-	ASSERT_EQ(0, close(open_function(&self->user, self->functions.bdf[1])));
-	take_resets();
-	ASSERT_EQ(0, hot_reset(&self->user, self->fd));
-	EXPECT_RESETS(0, 1);
-	EXPECT_DOMAIN(self->functions.bdf[0], resets, 1);
-	EXPECT_DOMAIN(self->functions.bdf[0], dirty, 0);
-	EXPECT_DOMAIN(self->functions.bdf[0], busy, 1);
-	for (i = 1; i < self->functions.count; i++)
-		EXPECT_TRUE(comes_to(self->functions.bdf[i], "D3hot"));
-}
-
 /* A hot reset waits for siblings in transit, and succeeds or changes nothing. */
 TEST_F_TIMEOUT(hot_reset, while_siblings_open_and_close, 3600)
 {

@@ -72,13 +72,6 @@ static bool any_exists(struct functions *functions)
 	return false;
 }
 
-static int open_and_close(struct user *user, const char *bdf, const char *token)
-{
-	int fd = try_open(user, bdf, token);
-
-	return fd < 0 ? fd : close(fd);
-}
-
 /* A group is of no use any more after its functions were unbound. */
 static void renew_user(struct user *user)
 {
@@ -114,37 +107,6 @@ FIXTURE_TEARDOWN_PARENT(sriov)
 	EXPECT_EQ(0, set_parameter("enable_sriov", false));
 }
 
-TEST_F_TIMEOUT(sriov, vfs_are_the_drivers, LIMIT)
-{
-	int i, pf, fd[MAX_FUNCTIONS];
-	char override[32];
-
-	pf = open_with_token(&self->user, self->pf, TOKEN);
-	for (i = 0; i < self->vfs.count; i++) {
-		const char *vf = self->vfs.bdf[i];
-
-		EXPECT_TRUE(is_bound(vf));
-		ASSERT_EQ(0, read_word(path(PCI_DEVICES "%s/driver_override", vf), override));
-		EXPECT_STREQ(driver(), override);
-		fd[i] = open_with_token(&self->user, vf, TOKEN);
-		EXPECT_STATE("open", vf);
-		EXPECT_DOMAIN(vf, members, 1);
-	}
-	for (i = 0; i < self->vfs.count; i++) {
-		ASSERT_EQ(0, close(fd[i]));
-		EXPECT_STATE("idle", self->vfs.bdf[i]);
-	}
-	ASSERT_EQ(0, close(pf));
-
-	EXPECT_TRUE(comes_to(self->pf, "D0"));
-	EXPECT_EQ(-EBUSY, set_vfs(self->pf, "1"));
-	ASSERT_EQ(0, disable_vfs(self->pf));
-	EXPECT_FALSE(any_exists(&self->vfs));
-	EXPECT_TRUE(comes_to(self->pf, "D3hot"));
-	ASSERT_EQ(0, set_parameter("enable_sriov", false));
-	EXPECT_EQ(-ENOENT, set_vfs(self->pf, "1"));
-}
-
 /* Disabling VFs asks the user of one for its release, and waits for it. */
 TEST_F_TIMEOUT(sriov, vfs_are_disabled_while_one_is_in_use, LIMIT)
 {
@@ -174,25 +136,6 @@ TEST_F_TIMEOUT(sriov, vfs_are_disabled_while_one_is_in_use, LIMIT)
 	EXPECT_FALSE(any_exists(&self->vfs));
 	if (is_ours())
 		EXPECT_EQ(-ENOENT, read_domain(vf, &domain));
-}
-
-/* VFs go with their PF, whether or not they are bound. */
-TEST_F_TIMEOUT(sriov, pf_is_unbound, LIMIT)
-{
-	if (exists(LOCKDEP))
-		SKIP(return, UNLOCKED);
-	ASSERT_EQ(0, open_and_close(&self->user, self->pf, TOKEN));
-	ASSERT_EQ(0, open_and_close(&self->user, self->vf, TOKEN));
-	renew_user(&self->user);
-
-	ASSERT_EQ(0, unbind_function(self->pf));
-	EXPECT_FALSE(any_exists(&self->vfs));
-	ASSERT_EQ(0, bind_function(self->pf, driver()));
-	enable_vfs(self->pf, &self->vfs);
-	ASSERT_EQ(0, unbind_function(self->vfs.bdf[1]));
-	EXPECT_TRUE(exists(path(PCI_DEVICES "%s", self->vfs.bdf[1])));
-	ASSERT_EQ(0, unbind_function(self->pf));
-	EXPECT_FALSE(any_exists(&self->vfs));
 }
 
 /* Unbinding a PF waits for the users of its VFs, then for its own. */

@@ -11,7 +11,6 @@
  *                       of their own
  *   VFIO_PCI_RS_FLR     functions of one bus with function level reset, of which the
  *                       last two have ATS and share an IOMMU group
- *   VFIO_PCI_RS_ROOT    a function of the root bus with function level reset
  *   VFIO_PCI_RS_DRIVER  the driver under test: vfio_pci_rs (default) or vfio-pci
  *   VFIO_PCI_RS_ROUNDS  rounds of the tests that repeat something, by default 20
  *
@@ -20,14 +19,10 @@
  * for vfio_pci_rs only. debugfs and tracefs must be mounted.
  */
 #include <errno.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "functions.h"
@@ -172,42 +167,6 @@ TEST_F_TIMEOUT(bus, foreign_function, LIMIT)
 	EXPECT_IDLE_DOMAIN(bdf, 0, 2);
 }
 
-/* The end of a process is a release like any other. */
-TEST_F_TIMEOUT(bus, killed_user, LIMIT)
-{
-	const int used = 2;
-	int ready[2], i, status;
-	char byte;
-	pid_t pid;
-
-	ASSERT_EQ(0, pipe(ready));
-	pid = fork();
-	ASSERT_LE(0, pid);
-	if (!pid) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		for (i = 0; i < used; i++)
-			open_function(&self->user, self->functions.bdf[i]);
-		if (write(ready[1], "", 1) == 1)
-			pause();
-		_exit(1);
-	}
-	ASSERT_EQ(0, close(ready[1]));
-	ASSERT_EQ(1, read(ready[0], &byte, 1));
-	for (i = 0; i < self->functions.count; i++) {
-		EXPECT_TRUE(comes_to(self->functions.bdf[i], i < used ? "D0" : "D3hot"));
-		EXPECT_STATE(i < used ? "open" : "idle", self->functions.bdf[i]);
-	}
-	EXPECT_NE(0, references());
-	EXPECT_RESETS(0, 0);
-	ASSERT_EQ(0, kill(pid, SIGKILL));
-	ASSERT_EQ(pid, waitpid(pid, &status, 0));
-	ASSERT_TRUE(WIFSIGNALED(status));
-	EXPECT_GE(0, references());
-	EXPECT_RESETS(0, 1);
-	EXPECT_TRUE(all_come_to(&self->functions, "D3hot"));
-	EXPECT_IDLE_DOMAIN(self->functions.bdf[0], 0, 1);
-}
-
 /* The module stays while a function is open, and leaves nothing behind. */
 TEST_F_TIMEOUT(bus, unload, LIMIT)
 {
@@ -350,97 +309,6 @@ TEST_F_TIMEOUT(flr, attached_while_sibling_comes_and_goes, LIMIT)
 	EXPECT_EQ(0, sibling_stop(&sibling));
 	EXPECT_LT(0, attached);
 	TH_LOG("attached %d times", attached);
-}
-
-/* One function of each kind, with and without the parameter disable_idle_d3. */
-FIXTURE(power) {
-	struct functions functions;
-	struct user user;
-};
-
-FIXTURE_VARIANT(power) {
-	const char *functions;
-	const char *idle;
-	/* Its siblings are bound, too. */
-	bool all;
-	/* Resets at each open and release, and after the last one. */
-	int flr;
-	int bus;
-	int dirty;
-};
-
-FIXTURE_VARIANT_ADD(power, flr) {
-	.functions = "VFIO_PCI_RS_FLR", .idle = "D3hot", .flr = 1
-};
-
-FIXTURE_VARIANT_ADD(power, flr_without_d3) {
-	.functions = "VFIO_PCI_RS_FLR", .idle = "D0", .flr = 1
-};
-
-FIXTURE_VARIANT_ADD(power, root) {
-	.functions = "VFIO_PCI_RS_ROOT", .idle = "D3hot", .flr = 1
-};
-
-FIXTURE_VARIANT_ADD(power, root_without_d3) {
-	.functions = "VFIO_PCI_RS_ROOT", .idle = "D0", .flr = 1
-};
-
-FIXTURE_VARIANT_ADD(power, alone) {
-	.functions = "VFIO_PCI_RS_BUS", .idle = "D3hot", .dirty = 1
-};
-
-FIXTURE_VARIANT_ADD(power, alone_without_d3) {
-	.functions = "VFIO_PCI_RS_BUS", .idle = "D0", .dirty = 1
-};
-
-FIXTURE_VARIANT_ADD(power, bus_without_d3) {
-	.functions = "VFIO_PCI_RS_BUS", .idle = "D0", .all = true, .bus = 1
-};
-
-FIXTURE_SETUP(power)
-{
-	const char *missing = functions_find(&self->functions, variant->functions, 1, GROUP_MODE);
-
-	if (missing)
-		SKIP(return, "%s", missing);
-	if (!variant->all)
-		self->functions.count = 1;
-	/* A function keeps the value that the parameter has when it is bound. */
-	ASSERT_EQ(0, set_parameter("disable_idle_d3", !strcmp(variant->idle, "D0")));
-	bind_functions(&self->functions);
-	ASSERT_EQ(0, set_parameter("disable_idle_d3", false));
-	user_init(&self->user, GROUP_MODE);
-	tracer_start();
-}
-
-FIXTURE_TEARDOWN_PARENT(power)
-{
-	END(&self->functions);
-}
-
-TEST_F_TIMEOUT(power, states, LIMIT)
-{
-	const char *bdf = self->functions.bdf[0];
-	struct domain domain = {};
-	int i, fd, owed;
-
-	EXPECT_TRUE(comes_to(bdf, variant->idle));
-	EXPECT_TRUE(stays_in(bdf, variant->idle));
-	if (is_ours())
-		ASSERT_EQ(0, read_domain(bdf, &domain));
-	/* The variants before may have left it dirty, which only all can make up for. */
-	owed = variant->all && domain.dirty;
-	fd = open_function(&self->user, bdf);
-	EXPECT_RESETS(variant->flr, owed);
-	EXPECT_TRUE(stays_in(bdf, "D0"));
-	EXPECT_STATE("open", bdf);
-	ASSERT_EQ(0, close(fd));
-	EXPECT_RESETS(variant->flr, variant->bus);
-	for (i = 0; i < self->functions.count; i++) {
-		EXPECT_TRUE(comes_to(self->functions.bdf[i], variant->idle));
-		EXPECT_TRUE(stays_in(self->functions.bdf[i], variant->idle));
-	}
-	EXPECT_IDLE_DOMAIN(bdf, variant->dirty, variant->bus + owed);
 }
 
 TEST_HARNESS_MAIN

@@ -3,7 +3,11 @@
 //! The reset domain of a function by its place, and the reset when the last function of the domain
 //! is closed.
 
+use std::fs;
+use std::thread;
+
 use anyhow::Result;
+use lab::driver;
 use lab::kmsg::Mark;
 use lab::machine::{Lab, PF};
 use lab::report::Test;
@@ -11,12 +15,22 @@ use lab::sriov::VirtualFunctions;
 use lab::topology::Device;
 use lab::trace::Counts;
 use lab::vfio::{Opened, User};
+use lab::wait;
 
 const NONE: Counts = Counts::NONE;
 const VFS: usize = 7;
 
 pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
-    lab.driver.load(&[])?;
+    for parameters in [&[][..], &["disable_idle_d3=1"]] {
+        t.note(format!("with the parameters {parameters:?}"));
+        lab.driver.load(parameters)?;
+        all(lab, t)?;
+    }
+    lab.unreferenced(t)
+}
+
+/// Uses functions of all kinds.
+fn all(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     for (what, family, kind, at_last_close) in [
         ("slot", "slot", "slot", Counts::slot(1)),
         ("bus", "bus", "bus", Counts::bus(1)),
@@ -32,9 +46,7 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
 
     let pf = lab.topology.device(PF)?;
     let enabled = VirtualFunctions::enable(&pf, VFS)?;
-    private_domains(lab, t, "VF", &enabled.devices(), VFS)?;
-    drop(enabled);
-    lab.unreferenced(t)
+    private_domains(lab, t, "VF", &enabled.devices(), VFS)
 }
 
 /// All functions of a place share one domain, which is reset at the last close.
@@ -46,7 +58,7 @@ fn shared_domain(
     kind: &str,
     at_last_close: Counts,
 ) -> Result<()> {
-    let idle = idle_power_states(devices)?;
+    let idle = idle_power_states(lab, devices)?;
     let binding = lab.bind(devices)?;
     let first = &devices[0];
     let name = match kind {
@@ -70,6 +82,7 @@ fn shared_domain(
     let last_close = format!("the last close of the {what}");
     lab.close(t, &format!("before {last_close}"), NONE, opened)?;
     lab.close(t, &format!("at {last_close}"), at_last_close, last)?;
+    wait_if_awake(&idle);
     for (device, idle) in devices.iter().zip(idle) {
         lab.power(t, device, &format!("after the reset of the {what}"), idle)?;
     }
@@ -91,7 +104,7 @@ fn private_domains(
     devices: &[Device],
     own_resets: usize,
 ) -> Result<()> {
-    let idle = idle_power_states(devices)?;
+    let idle = idle_power_states(lab, devices)?;
     let binding = lab.bind(devices)?;
     for device in devices {
         lab.domain(t, device, &format!("private, alone ({what})"), |domain| {
@@ -106,6 +119,7 @@ fn private_domains(
         opens.collect::<Result<Vec<Opened>>>()
     })?;
     lab.close(t, &format!("at the closes ({what})"), expected, opened)?;
+    wait_if_awake(&idle);
     for (device, idle) in devices.iter().zip(idle) {
         lab.power(t, device, &format!("closed ({what})"), idle)?;
         lab.domain_idle(t, device, "closed", usize::from(own_resets == 0), 0)?;
@@ -115,6 +129,17 @@ fn private_domains(
 }
 
 /// To be called before the functions are bound, as this wakes them.
-fn idle_power_states(devices: &[Device]) -> Result<Vec<&'static str>> {
-    devices.iter().map(|d| d.idle_power_state()).collect()
+fn idle_power_states(lab: &Lab, devices: &[Device]) -> Result<Vec<&'static str>> {
+    let path = driver::parameter_path(&lab.driver.module(), "disable_idle_d3");
+    match fs::read_to_string(path)?.trim_end() {
+        "Y" => Ok(vec!["D0"; devices.len()]),
+        _ => devices.iter().map(|d| d.idle_power_state()).collect(),
+    }
+}
+
+/// Gives functions the time to fall asleep, if they must not.
+fn wait_if_awake(idle: &[&str]) {
+    if idle.contains(&"D0") {
+        thread::sleep(wait::STAY);
+    }
 }
