@@ -15,12 +15,6 @@ pub const MODULE: &str = "vfio_pci_rs_test_helper";
 /// A device of the denylist: PCI_DEVICE_ID_INTEL_QAT_C62X.
 pub const DENYLISTED: (&str, &str) = ("8086", "37c8");
 
-/// A device lock that the helper holds until this is dropped.
-#[derive(Debug)]
-pub struct DeviceLock {
-    _marked: Marked,
-}
-
 /// A state of a function, which ends when this is dropped.
 #[derive(Debug)]
 pub struct Marked(&'static str);
@@ -32,15 +26,12 @@ pub struct Identity {
     own: (String, String),
 }
 
-impl DeviceLock {
-    /// Takes the device lock of `function`; it is held when this returns.
-    pub fn hold(function: &Bdf) -> Result<Self> {
-        let _marked = Marked::mark("lock", function)?;
-        Ok(DeviceLock { _marked })
-    }
-}
-
 impl Marked {
+    /// Takes the device lock of `function`; it is held when this returns.
+    pub fn locked(function: &Bdf) -> Result<Self> {
+        Self::mark("lock", function)
+    }
+
     /// Disables the runtime PM of `function`, as while the system sleeps.
     pub fn asleep(function: &Bdf) -> Result<Self> {
         Self::mark("asleep", function)

@@ -10,7 +10,7 @@ use std::thread;
 use anyhow::{bail, ensure, Context, Result};
 use lab::debugfs::{Domain, Member};
 use lab::driver;
-use lab::helper::{DeviceLock, Marked};
+use lab::helper::Marked;
 use lab::machine::{Lab, PF};
 use lab::report::Test;
 use lab::sriov::VirtualFunctions;
@@ -281,7 +281,7 @@ pub(super) fn tricks(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     })?;
     trick.finds(t, "not cleaned in the background", 1, |flr| {
         let opened = User::new()?.open(flr)?;
-        let lock = DeviceLock::hold(flr)?;
+        let lock = Marked::locked(flr)?;
         drop(opened);
         dirty(lab, flr)?;
         drop(lock);

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{anyhow, ensure, Result};
-use lab::helper::DeviceLock;
+use lab::helper::Marked;
 use lab::kmsg::Mark;
 use lab::machine::{Lab, PF};
 use lab::report::Test;
@@ -83,7 +83,7 @@ fn beside_vfs(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     let binding = lab.bind([&pf])?;
     lab.wait_idle(&pf)?;
     let opened = User::new()?.open(&pf)?;
-    let lock = DeviceLock::hold(&pf)?;
+    let lock = Marked::locked(&pf)?;
     // The VFs are not reset when they are bound.
     let ((), calls) = lab.tracer.count(|| {
         drop(opened);

@@ -6,7 +6,7 @@ use std::thread;
 
 use anyhow::Result;
 use lab::debugfs::Domain;
-use lab::helper::{DeviceLock, Marked};
+use lab::helper::Marked;
 use lab::kmsg::Mark;
 use lab::machine::Lab;
 use lab::report::Test;
@@ -144,9 +144,9 @@ pub(super) fn comes_clean(lab: &Lab, device: &Device) -> Result<()> {
 }
 
 /// Locks C, so that the bus reset fails when B is closed, after `resets` that did not.
-fn fail(lab: &Lab, t: &mut Test<'_>, bus: &Bus, when: &str, resets: u64) -> Result<DeviceLock> {
+fn fail(lab: &Lab, t: &mut Test<'_>, bus: &Bus, when: &str, resets: u64) -> Result<Marked> {
     let mut mark = Mark::here()?;
-    let lock = DeviceLock::hold(&bus.c)?;
+    let lock = Marked::locked(&bus.c)?;
     bus.use_a_and_b(lab, t, &format!("with C locked {when}"), NONE)?;
     // A and C were idle before and keep their power state. B has just become idle.
     bus.all_d3hot(lab, t, &format!("after it failed {when}"))?;

@@ -5,7 +5,7 @@
 use std::thread;
 
 use anyhow::Result;
-use lab::helper::DeviceLock;
+use lab::helper::Marked;
 use lab::machine::Lab;
 use lab::report::Test;
 use lab::topology::Device;
@@ -29,7 +29,7 @@ fn alone(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     let device = lab.topology.device("flr.0")?;
     lab.driver.load(&[])?;
     let binding = lab.bind([&device])?;
-    let lock = DeviceLock::hold(&device)?;
+    let lock = Marked::locked(&device)?;
     refused(lab, t, &device, "while it is locked")?;
     lab.unreferenced(t)?;
     lab.power(t, &device, "refused", "D3hot")?;
@@ -59,13 +59,13 @@ fn beside_dirty(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     // function without the driver.
     let user = User::new()?;
     let opened = user.open(dirty)?;
-    let lock = DeviceLock::hold(dirty)?;
+    let lock = Marked::locked(dirty)?;
     lab.close(t, "when a locked function is closed", NONE, opened)?;
     drop((lock, user));
     lab.domain_idle(t, dirty, "with an unbound function on the bus", 1, 0)?;
 
     let last = lab.bind([late])?;
-    let lock = DeviceLock::hold(locked)?;
+    let lock = Marked::locked(locked)?;
     refused(lab, t, locked, "beside a dirty one")?;
     let owed_is_made = lab.driver.shows_domains();
     let ((), calls) = lab.tracer.count(|| {

@@ -5,7 +5,7 @@
 
 use anyhow::Result;
 use lab::driver;
-use lab::helper::DeviceLock;
+use lab::helper::Marked;
 use lab::machine::{Lab, STUB};
 use lab::report::Test;
 use lab::topology::Device;
@@ -184,7 +184,7 @@ fn reloaded(lab: &Lab, functions: &Functions) -> Result<Content> {
 
 fn retried(lab: &Lab, functions: &Functions) -> Result<Content> {
     let _bound = lab.bind(functions.bus())?;
-    let lock = DeviceLock::hold(&functions.c)?;
+    let lock = Marked::locked(&functions.c)?;
     leave(&functions.a)?;
     lab.wait_idle(&functions.a)?;
     drop(lock);
@@ -211,7 +211,7 @@ fn flr_locked(lab: &Lab, functions: &Functions) -> Result<Content> {
     let _bound = lab.bind([&functions.flr])?;
     let registers = Registers::open(&User::new()?, &functions.flr)?;
     registers.write()?;
-    let lock = DeviceLock::hold(&functions.flr)?;
+    let lock = Marked::locked(&functions.flr)?;
     drop(registers);
     wait_asleep(&functions.flr)?;
     drop(lock);

@@ -9,7 +9,7 @@ use std::slice;
 
 use anyhow::{Context, Result};
 use lab::driver;
-use lab::helper::{DeviceLock, Marked};
+use lab::helper::Marked;
 use lab::machine::Lab;
 use lab::report::Test;
 use lab::sysfs::{write_attribute, Bdf};
@@ -154,7 +154,7 @@ fn frozen(lab: &Lab, t: &mut Test<'_>, function: &Device) -> Result<()> {
     for _ in 0..ATTEMPTS {
         settled(lab, functions)?;
         let opened = User::new()?.open(function)?;
-        let lock = DeviceLock::hold(function)?;
+        let lock = Marked::locked(function)?;
         let ((), calls) = lab.tracer.count(|| {
             drop(opened);
             FROZEN.sleep()?;

@@ -4,7 +4,7 @@
 //! function is affected.
 
 use anyhow::Result;
-use lab::helper::DeviceLock;
+use lab::helper::Marked;
 use lab::kmsg::Mark;
 use lab::machine::Lab;
 use lab::report::Test;
@@ -58,7 +58,7 @@ fn stranger(lab: &Lab, t: &mut Test<'_>, functions: &Functions) -> Result<()> {
 /// The bus cannot be reset, because the device lock of C is held.
 fn locked(lab: &Lab, t: &mut Test<'_>, functions: &Functions) -> Result<()> {
     let _bound = lab.bind(functions.bus())?;
-    let lock = DeviceLock::hold(&functions.c)?;
+    let lock = Marked::locked(&functions.c)?;
     leave(&functions.a)?;
     let refused = Refused {
         what: "beside a locked function",
