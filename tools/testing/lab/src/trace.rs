@@ -181,11 +181,6 @@ impl Event {
     fn chain_has(&self, function: &str) -> bool {
         self.chain.iter().any(|f| f == function)
     }
-
-    /// Binding a device to an iommufd, which opens it, is an ioctl, too.
-    fn is_asked_by_user(&self) -> bool {
-        self.chain_has(DEVICE_IOCTL) && !self.chain_has(OPEN)
-    }
 }
 
 impl Calls {
@@ -237,12 +232,8 @@ impl Calls {
     /// Returns the resets that the user of an open device requested (`VFIO_DEVICE_RESET`,
     /// `VFIO_DEVICE_PCI_HOT_RESET`).
     pub fn asked_by_user(&self) -> Calls {
-        self.filter(Event::is_asked_by_user)
-    }
-
-    /// Returns the resets that no user requested.
-    pub fn by_driver(&self) -> Calls {
-        self.filter(|call| !call.is_asked_by_user())
+        // Binding a device to an iommufd, which opens it, is an ioctl, too.
+        self.filter(|call| call.chain_has(DEVICE_IOCTL) && !call.chain_has(OPEN))
     }
 
     fn filter(&self, keep: impl Fn(&Event) -> bool) -> Calls {
@@ -388,7 +379,6 @@ mod tests {
         assert_eq!(calls.at_release().counts(), Counts::flr(1));
         assert_eq!(calls.at_release().0[0].task, "<...>-101");
         assert_eq!(calls.asked_by_user().counts(), Counts::bus(1));
-        assert_eq!(calls.by_driver().counts(), Counts::new(4, 0, 1));
         // One is by a group, one by an iommufd.
         assert_eq!(calls.at_open().counts(), Counts::flr(2));
         assert_eq!(calls.in_background().counts(), Counts::flr(1));
