@@ -128,22 +128,6 @@ fn members_do_not_allocate() {
 }
 
 #[test]
-fn last_membership_frees_everything() {
-    let (machine, a, b) = Machine::with_two().unwrap();
-    let c = machine.join(OTHER_BUS, 2).unwrap();
-    assert_live(&machine, 2, 3);
-    drop(c);
-    assert_live(&machine, 1, 2);
-
-    drop(machine);
-    assert_eq!(live(), 2 + 1 + 2 * 2);
-    drop(a);
-    assert_eq!(live(), 2 + 1 + 2);
-    drop(b);
-    assert_eq!(live(), 0);
-}
-
-#[test]
 fn leaving_in_use_warns() {
     let uses: [fn(&Membership<Fake>); 5] = [
         |member| member.bind(1).unwrap().bound(10),

@@ -190,28 +190,6 @@ fn retry_that_has_begun_serves_the_next_close() {
 }
 
 #[test]
-fn retry_ends_when_the_dirty_member_has_left() {
-    let (machine, a, b) = with_retry(1);
-
-    drop(a);
-    assert_eq!(run_next(), Some(100));
-    assert_logged(&machine, "");
-    assert_shown(&machine, "resets 0, 1 idle unknown");
-    drop(b);
-}
-
-#[test]
-fn last_member_takes_the_retry_with_it() {
-    let (machine, a, b) = with_retry(1);
-
-    drop(a);
-    drop(b);
-    assert_eq!(run_next(), None);
-    assert_logged(&machine, "");
-    assert_shown(&machine, "");
-}
-
-#[test]
 fn first_reset_that_fails_proves_nothing() {
     let (_machine, a, _b) = Machine::with_two().unwrap();
 

@@ -17,15 +17,9 @@ use crate::reflck::{
     Membership,
     ResetScope, //
 };
-use kernel::{
-    fmt::{
-        self,
-        Write, //
-    },
-    sync::hooks::{
-        hook,
-        Point, //
-    },
+use kernel::sync::hooks::{
+    hook,
+    Point, //
 };
 use std::{
     sync::mpsc::{
@@ -316,57 +310,4 @@ fn reset_does_not_block_other_domains() {
     hook(during_reset);
     close(&a, true).unwrap();
     assert_eq!(machine.resets(), 1);
-}
-
-/// Calls `f` when it is written to.
-struct Writer<F>(F);
-
-impl<F: FnMut()> Write for Writer<F> {
-    fn write_str(&mut self, _: &str) -> fmt::Result {
-        (self.0)();
-
-        Ok(())
-    }
-}
-
-#[test]
-fn join_finds_the_domain_that_its_last_member_leaves() {
-    let machine = Machine::new().unwrap();
-    let a = machine.join(BUS, 0).unwrap();
-    // Tells this domain from another one.
-    open(&a).unwrap();
-    close(&a, true).unwrap();
-
-    let mut a = Some(a);
-    let mut joiner = None;
-    let mut leaver = None;
-    // Listing holds the reflck. The leaver and the joiner come as far as that.
-    let meet = || {
-        let Some(a) = a.take() else { return };
-        let (sender, at_reflck) = channel();
-        let hook_at_reflck = move || {
-            hook(move |point| {
-                if point == Point::Lock("reflck") {
-                    let _ = sender.send(());
-                }
-            });
-        };
-        let hook_leaver = hook_at_reflck.clone();
-        leaver = Some(thread::spawn(move || {
-            hook_leaver();
-            drop(a);
-        }));
-        assert_eq!(at_reflck.recv_timeout(LIMIT), Ok(()));
-        let machine = machine.clone();
-        joiner = Some(thread::spawn(move || {
-            hook_at_reflck();
-            machine.join(BUS, 1).unwrap()
-        }));
-        assert_eq!(at_reflck.recv_timeout(LIMIT), Ok(()));
-    };
-    write!(Writer(meet), "{}", *machine.registry).unwrap();
-
-    leaver.unwrap().join().unwrap();
-    let _b = joiner.unwrap().join().unwrap();
-    assert_eq!(machine.show().unwrap(), "resets 1, 1 idle unknown");
 }
