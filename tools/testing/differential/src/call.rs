@@ -215,6 +215,8 @@ pub enum Call {
     State(u8),
     /// Reads the configuration space of a function as the host sees it.
     Config(u8),
+    /// Reads which legacy addresses a display answers to, as the VGA arbiter believes.
+    Legacy(u8),
     /// Reads the lines of the kernel log since the last call.
     Log,
     Fact(String),

@@ -53,7 +53,9 @@ pub fn run(driver: &Driver, topology: &Topology) -> Result<Vec<Entry>> {
     let port = of("port")?;
     entries.extend(record(&[of("edu")?, port.clone()], identities)?);
     give_port_back(&port)?;
-    entries.extend(record(&[of("pm")?], options)?);
+    for role in ["pm", "vga"] {
+        entries.extend(record(&[of(role)?], options)?);
+    }
     let pf = of(places::PF)?;
     let vfs = VirtualFunctions::enable(&pf, 1)?;
     let vf = vfs.devices().into_iter().next().context("the PF has no virtual function")?;
@@ -189,6 +191,7 @@ fn options(session: &mut Session<'_>) -> Result<()> {
         session.call(Call::Reload(parameters));
         session.call(Call::Bind(0, To::Driver));
         session.call(Call::State(0));
+        session.call(Call::Legacy(0));
         session.open(Handle::DEVICE);
         session.ask(Handle::DEVICE, Request::GET_IRQ_INFO, &[16, 0, 0]);
         smoke::mask_intx(session);

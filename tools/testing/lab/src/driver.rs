@@ -102,12 +102,6 @@ impl Driver {
         write_attribute(&path, if on { "Y" } else { "N" })
     }
 
-    /// Returns whether [`Driver::load`] can set `parameter`.
-    pub fn takes(&self, parameter: &str) -> Result<bool> {
-        let path = parameter_path(&self.module(), parameter);
-        Ok(!self.built_in()? || self.switches()?.contains(&path))
-    }
-
     /// Returns the parameters that can be changed at any time, all of which are off by default.
     fn switches(&self) -> Result<Vec<PathBuf>> {
         let directory = module_path(&self.module()).join("parameters");

@@ -3,14 +3,14 @@
 //! The host's side of a session: drivers and their parameters, power states, the kernel log.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
 use lab::kmsg::Mark;
 use lab::machine::STUB;
-use lab::sysfs::driver_path;
+use lab::sysfs::{driver_path, Bdf};
 use lab::{driver, wait};
 use nix::errno::Errno;
 
@@ -43,6 +43,10 @@ impl Session<'_> {
                 self.settle(*function);
                 let config = fs::read(self.function(*function)?.path().join("config"));
                 Outcome::new(Returned::Value(0)).with(config.unwrap_or_default())
+            }
+            Call::Legacy(function) => {
+                let decodes = decodes(self.function(*function)?.bdf());
+                self.text(decodes.unwrap_or_else(|error| error.to_string()))
             }
             Call::Log => {
                 let lines = self.log.as_mut()?.lines();
@@ -132,10 +136,22 @@ impl Session<'_> {
     }
 }
 
+/// Returns the state of a display in the VGA arbiter: `decodes=io+mem` and the like.
+fn decodes(display: &Bdf) -> io::Result<String> {
+    let mut arbiter = fs::OpenOptions::new().read(true).write(true).open("/dev/vga_arbiter")?;
+    arbiter.write_all(format!("target PCI:{display}").as_bytes())?;
+    // Each read returns the whole state.
+    let mut state = [0; 1024];
+    let length = arbiter.read(&mut state)?;
+    let state = String::from_utf8_lossy(&state[..length]);
+    let decodes = state.split(',').find(|part| part.starts_with("decodes="));
+    Ok(decodes.unwrap_or("no state").to_owned())
+}
+
 /// Writes an attribute of sysfs in one system call.
 fn store(path: &Path, value: &str) -> Outcome {
     let file = fs::OpenOptions::new().write(true).open(path);
     let written = file.and_then(|mut file| file.write_all(value.as_bytes()));
-    let errno = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(0));
+    let errno = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(0));
     written.map(|()| 0).map_err(errno).into()
 }

@@ -28,7 +28,6 @@ mod oracle;
 mod sleep;
 mod strict;
 mod tracing;
-mod vga;
 
 pub use bridge::lost_together;
 pub use oracle::leave_beside_stranger;
@@ -56,7 +55,6 @@ pub const ALL: &[Scenario] = &[
     compared("bridge_lock", bridge::locked),
     alone("unbound_while_open", bridge::unbound_while_open),
     alone("closed_together", bridge::closed_together),
-    compared("vga", vga::run),
     alone("tracepoints", tracing::run),
     alone("known_clean", clean::run),
     alone("known_clean_tricks", clean::tricks),
