@@ -52,10 +52,6 @@ impl Resets {
 }
 
 pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
-    if !lab.driver.shows_domains() {
-        t.skip("resets of clean functions", "vfio-pci makes them");
-        return Ok(());
-    }
     lab.driver.load_as_is(&[])?;
     // Those with ATS may be reset at close.
     let flr = lab.topology.family("flr", 6)?;
@@ -100,8 +96,7 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     unused(lab, function)?;
     let awake = Resets::of(1, false, true);
     cycle(lab, t, "awake while unused", function, awake)?;
-    binding.release()?;
-    lab.unreferenced(t)
+    binding.release()
 }
 
 /// Binds, opens and closes functions, each by one thread.
@@ -240,10 +235,6 @@ struct Trick<'a> {
 }
 
 pub(super) fn tricks(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
-    if !lab.driver.shows_domains() {
-        t.skip("resets of touched functions", "vfio-pci resets all");
-        return Ok(());
-    }
     lab.driver.load_as_is(&["enable_sriov=1"])?;
     let flr = lab.topology.device("flr.0")?;
     let pf = lab.topology.device(PF)?;
@@ -320,8 +311,7 @@ pub(super) fn tricks(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     let when = "at open: a raw reset of the bus while it is awake";
     let opened = lab.counted(t, when, Counts::flr(1), || user.open(&pf))?;
     drop(opened);
-    binding.release()?;
-    lab.unreferenced(t)
+    binding.release()
 }
 
 impl Trick<'_> {

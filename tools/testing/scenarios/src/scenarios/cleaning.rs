@@ -67,8 +67,7 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
         unreset,
     );
     t.eq(format!("of {all} users who find content"), 0, left);
-    beside_vfs(lab, t)?;
-    lab.unreferenced(t)
+    beside_vfs(lab, t)
 }
 
 /// VFs that root enables before the work has reset their PF do not see its reset.
@@ -169,8 +168,7 @@ pub(super) fn dma(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     }
     t.seen("a user is killed before DMA", true, stopped);
     t.seen("DMA after the user was killed", 0, late);
-    binding.release()?;
-    lab.unreferenced(t)
+    binding.release()
 }
 
 /// Returns how often the IOMMU has reported a forbidden write since the last call.

@@ -68,8 +68,7 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     let at_release = calls.at_release().counts();
     t.eq("resets at the last close", Counts::bus(1), at_release);
     lab.domain_idle(t, &devices[0], "after QEMU", 0, hot_resets.resets + 1)?;
-    binding.release()?;
-    lab.unreferenced(t)
+    binding.release()
 }
 
 /// The hot resets of a QEMU that has all of `devices`.

@@ -66,13 +66,6 @@ const FROZEN: Sleep = Sleep {
 };
 
 pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
-    if !lab.driver.shows_domains() {
-        t.skip(
-            "clean functions while the system sleeps",
-            "vfio-pci has none",
-        );
-        return Ok(());
-    }
     let states = fs::read_to_string(STATE).unwrap_or_default();
     let can = |sleep: &Sleep| states.split_whitespace().any(|state| state == sleep.state);
     let flr = &lab.topology.family("flr", 6)?[..6];
@@ -90,7 +83,7 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
         }
     }
     drop(swap);
-    lab.unreferenced(t)
+    Ok(())
 }
 
 impl Sleep {
