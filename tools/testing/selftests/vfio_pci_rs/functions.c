@@ -211,40 +211,6 @@ bool shows_domains(void)
 	return is_ours() && (read_word(DOMAINS, word) || word[0]);
 }
 
-int read_domain(const char *bdf, struct domain *found)
-{
-	char line[128], function[32], state[16], dirt[16];
-	struct domain domain = {};
-	int ret = -ENOENT;
-	FILE *file = fopen(DOMAINS, "r");
-
-	if (!file)
-		return -errno;
-	while (fgets(line, sizeof(line), file)) {
-		if (line[0] != ' ') {
-			if (!ret)
-				break;
-			memset(&domain, 0, sizeof(domain));
-			if (sscanf(line, "%*s %*s resets %ld failed %ld", &domain.resets,
-				   &domain.failed) > 0)
-				continue;
-			break;
-		}
-		if (sscanf(line, " %31s %15s %15s", function, state, dirt) != 3)
-			continue;
-		domain.members++;
-		domain.busy += !!strcmp(state, "idle");
-		domain.dirty += !strcmp(dirt, "dirty");
-		if (!strcmp(function, bdf)) {
-			memcpy(domain.state, state, sizeof(state));
-			ret = 0;
-		}
-	}
-	fclose(file);
-	*found = domain;
-	return ret;
-}
-
 void tracer_start(void)
 {
 	VFIO_ASSERT_TRUE(!mkdir(TRACER, 0700) || errno == EEXIST, TRACEFS " must be mounted");
@@ -285,29 +251,6 @@ struct resets take_resets(void)
 	/* Opening it with O_TRUNC clears the buffer. */
 	close(open(TRACER "/trace", O_WRONLY | O_TRUNC));
 	return resets;
-}
-
-int log_mark(void)
-{
-	int log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
-
-	VFIO_ASSERT_GE(log, 0);
-	VFIO_ASSERT_NE(lseek(log, 0, SEEK_END), -1);
-	return log;
-}
-
-int log_lines(int log, const char *part, const char *other)
-{
-	char record[8192];
-	int lines = 0;
-	ssize_t len;
-
-	/* Each read returns one record. EPIPE: some were overwritten. */
-	while ((len = read(log, record, sizeof(record) - 1)) > 0 || errno == EPIPE) {
-		record[len > 0 ? len : 0] = '\0';
-		lines += strstr(record, part) && strstr(record, other);
-	}
-	return lines;
 }
 
 pid_t begin(int (*action)(const char *bdf), const char *bdf)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * PCI functions under test, their users, and the effects of the driver on them:
- * bindings, power states, resets, log lines and reset domains.
+ * bindings, power states and resets.
  *
  * Functions that return int return a negative errno, or end the test, if they
  * fail; all others end the test.
@@ -49,16 +49,6 @@ struct info {
 	struct vfio_pci_dependent_device devices[MAX_FUNCTIONS + 1];
 };
 
-/* A reset domain of vfio_pci_rs, and the state of the function looked up. */
-struct domain {
-	long resets;
-	long failed;
-	int members;
-	int dirty;
-	int busy;
-	char state[16];
-};
-
 /* A function that a thread opens and closes until it is stopped. */
 struct sibling {
 	struct user *user;
@@ -80,7 +70,7 @@ struct resets {
 const char *driver(void);
 const char *module(void);
 
-/* Returns true for vfio_pci_rs, which shows its domains and logs its resets. */
+/* Returns true for vfio_pci_rs. */
 bool is_ours(void);
 
 /* Returns a path, which is valid until the thread's next call. */
@@ -118,9 +108,8 @@ int set_parameter(const char *name, bool value);
 /* Returns the reference count of the driver's module, -ENOENT if it is built in. */
 int references(void);
 
-/* Returns whether vfio_pci_rs has any domain. */
+/* Returns whether vfio_pci_rs has any reset domain. */
 bool shows_domains(void);
-int read_domain(const char *bdf, struct domain *domain);
 
 /* Count resets in an instance of the function tracer. */
 void tracer_start(void);
@@ -128,12 +117,6 @@ void tracer_stop(void);
 
 /* Returns the resets since the last call. */
 struct resets take_resets(void);
-
-/* Returns a file that reads the kernel log from here on. */
-int log_mark(void);
-
-/* Counts the new lines in the log that contain @part and @other. */
-int log_lines(int log, const char *part, const char *other);
 
 void user_init(struct user *user, const char *iommu_mode);
 void user_exit(struct user *user);
@@ -183,38 +166,6 @@ bool succeeds(pid_t pid);
 	EXPECT_EQ(_flr, __resets.flr);				\
 	EXPECT_EQ(_bus, __resets.bus);				\
 	EXPECT_EQ(0, __resets.slot);				\
-} while (0)
-
-/* The next three hold for vfio_pci_rs only. */
-#define EXPECT_DOMAIN(_bdf, _member, _expected) do {		\
-	struct domain __domain;					\
-								\
-	if (is_ours()) {					\
-		ASSERT_EQ(0, read_domain(_bdf, &__domain));	\
-		EXPECT_EQ(_expected, __domain._member);		\
-	}							\
-} while (0)
-
-#define EXPECT_STATE(_state, _bdf) do {				\
-	struct domain __domain;					\
-								\
-	if (is_ours()) {					\
-		ASSERT_EQ(0, read_domain(_bdf, &__domain));	\
-		EXPECT_STREQ(_state, __domain.state);		\
-	}							\
-} while (0)
-
-/* All members of the domain are idle, some of them dirty. */
-#define EXPECT_IDLE_DOMAIN(_bdf, _dirty, _resets) do {		\
-	struct domain __domain;					\
-								\
-	if (is_ours()) {					\
-		ASSERT_EQ(0, read_domain(_bdf, &__domain));	\
-		EXPECT_EQ(0, __domain.busy);			\
-		EXPECT_EQ(_dirty, __domain.dirty);		\
-		EXPECT_EQ(_resets, __domain.resets);		\
-		EXPECT_EQ(0, __domain.failed);			\
-	}							\
 } while (0)
 
 /* Nothing is left of the users, nor of the functions. */

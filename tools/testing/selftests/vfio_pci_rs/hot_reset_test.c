@@ -178,8 +178,6 @@ TEST_F_TIMEOUT(hot_reset, while_siblings_open_and_close, 3600)
 	}
 	TH_LOG("%d of %s hot resets done, the others refused", done, rounds);
 	EXPECT_LT(0, done);
-	EXPECT_DOMAIN(self->functions.bdf[0], resets, done);
-	EXPECT_DOMAIN(self->functions.bdf[0], busy, 1);
 }
 
 TEST_HARNESS_MAIN

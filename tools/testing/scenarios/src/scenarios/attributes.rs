@@ -9,6 +9,7 @@ use std::thread;
 
 use anyhow::{ensure, Context, Result};
 use lab::driver;
+use lab::helper::Marked;
 use lab::kmsg::Mark;
 use lab::machine::{Lab, STUB};
 use lab::report::Test;
@@ -127,7 +128,10 @@ fn owed(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
 
     let mut uevents = Uevents::listen()?;
     let mut log = Mark::here()?;
+    // The close does not wait for a function of another driver.
+    let lock = Marked::locked(&c)?;
     leave(&a)?;
+    drop(lock);
     t.eq(
         "beside strangers, comes to",
         "dirty",
