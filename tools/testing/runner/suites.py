@@ -133,8 +133,11 @@ SUITES = (
     AsGood("kernel-selftests-as-good", after=("kernel-selftests", "kernel-selftests-c")),
     selftests("selftests", 350, OURS, rounds=8, long_rounds=100),
     selftests("selftests-c", 350, OURS, "vfio-pci", rounds=8, long_rounds=100),
-    selftests("noiommu", 20, "noiommu_test", topology="noiommu", memory="1G"),
-    selftests("noiommu-c", 20, "noiommu_test", "vfio-pci", topology="noiommu", memory="1G"),
+    Guest(
+        "noiommu", 40, topology="noiommu", kernel="perf", memory="1G",
+        command="sh -c 'modprobe vfio enable_unsafe_noiommu_mode=1; exec \"$0\" \"$@\"' "
+        "{programs}/differential --brief --only noiommu --mode group --seeds 0",
+    ),
     bench("bus", options="--rounds 1"),
     Kunit(
         "builtin", 30, kernel="builtin",
@@ -195,8 +198,7 @@ def by_name(name, on, driver):
     if program in KERNELS:
         return selftests(name, 0, chosen, topology="selftests", **settings)
     if program in own:
-        topology = "noiommu" if program == "noiommu_test" else "scenarios"
-        return selftests(name, 0, chosen, topology=topology, **settings)
+        return selftests(name, 0, chosen, **settings)
     command = [programs.programs() / "scenarios", "--list"]
     listed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
     if name in listed:

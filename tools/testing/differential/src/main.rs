@@ -91,7 +91,10 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         arguments;
     let topology = Topology::read(&results)?;
     let is_chosen = |name: &str| only.is_empty() || only.iter().any(|only| only == name);
-    let places: Vec<&Place> = places::ALL.iter().filter(|place| is_chosen(place.name)).collect();
+    let places = places::ALL.iter().filter(|place| is_chosen(place.name));
+    // The topology has either the place without an IOMMU or the others.
+    let is_here = |place: &&Place| !only.is_empty() || place.name != places::NO_IOMMU;
+    let places: Vec<&Place> = places.filter(is_here).collect();
     // Both ways to open a device depend on modules.
     let (c, ours) = (Driver::new("vfio-pci"), Driver::new(&driver));
     c.load(&[])?;
@@ -150,11 +153,12 @@ fn record(
 ) -> Result<()> {
     recorder.c.load(&[])?;
     recorder.ours.load(&[])?;
-    let pf = topology.device(places::PF)?;
-    let vfs = VirtualFunctions::enable(&pf, 1)?;
-    let device = |role: &&str| match vfs.devices().into_iter().find(|vf| vf.role() == *role) {
-        Some(vf) => Ok(vf),
-        None => topology.device(role),
+    let has_vf = places.iter().any(|place| place.name == places::VF);
+    let enable = || VirtualFunctions::enable(&*topology.device(places::PF)?, 1);
+    let vfs = has_vf.then(enable).transpose()?;
+    let device = |role: &&str| {
+        let mut enabled = vfs.iter().flat_map(VirtualFunctions::devices);
+        enabled.find(|vf| vf.role() == *role).map_or_else(|| topology.device(role), Ok)
     };
     let functions = |place: &&'static Place| -> Result<Functions> {
         Ok((*place, place.roles.iter().map(device).collect::<Result<_, _>>()?))

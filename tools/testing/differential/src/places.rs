@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The functions that are compared, by their roles in the topology `differential`.
+//! The functions that are compared, by their roles in the topologies `differential` and `noiommu`.
 //!
 //! Each place has a bus and IOMMU groups of its own, so that places do not disturb each other.
 
@@ -35,6 +35,9 @@ pub const PF: &str = "pf";
 /// The place of the virtual function.
 pub const VF: &str = "vf";
 
+/// The place without an IOMMU, which another topology has.
+pub const NO_IOMMU: &str = "noiommu";
+
 const fn place(
     name: &'static str,
     roles: &'static [&'static str],
@@ -63,4 +66,6 @@ pub const ALL: &[Place] = &[
     // A conventional function without power management. Scratch: returns the complement, also
     // after a reset.
     place("edu", &["edu"], 0, 0x4, 4),
+    // A bus, in the topology `noiommu`.
+    place(NO_IOMMU, &["qemu.a", "qemu.b"], 4, 0x20, 4),
 ];

@@ -168,9 +168,7 @@ impl<'a> Session<'a> {
             Handle::Null => PathBuf::from("/dev/null"),
             Handle::Container => PathBuf::from("/dev/vfio/vfio"),
             Handle::Iommufd(_) => PathBuf::from("/dev/iommu"),
-            Handle::Group(number) => {
-                Path::new("/dev/vfio").join(self.function(number)?.iommu_group().ok()?)
-            }
+            Handle::Group(number) => self.group_path(number)?,
             Handle::Device(_) => character_device(self.function(file.function())?)?,
             _ => return None,
         };

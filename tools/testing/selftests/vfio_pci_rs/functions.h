@@ -44,11 +44,6 @@ struct user {
 	} group[MAX_FUNCTIONS];
 };
 
-struct info {
-	struct vfio_pci_hot_reset_info header;
-	struct vfio_pci_dependent_device devices[MAX_FUNCTIONS + 1];
-};
-
 /* A function that a thread opens and closes until it is stopped. */
 struct sibling {
 	struct user *user;
@@ -144,9 +139,6 @@ int low_power(int fd, unsigned int feature);
 /* Returns an eventfd that the first vector signals. */
 int enable_irq(int fd, unsigned int index);
 bool is_signalled(int eventfd, int timeout_ms);
-
-/* Returns the functions that a hot reset would affect. */
-int get_info(int fd, struct info *info);
 
 /* Hot reset with all groups of the user. */
 int hot_reset(struct user *user, int fd);

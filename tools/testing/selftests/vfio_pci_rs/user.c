@@ -164,13 +164,6 @@ bool is_signalled(int eventfd, int timeout_ms)
 	return poll(&event, 1, timeout_ms) == 1;
 }
 
-int get_info(int fd, struct info *info)
-{
-	memset(info, 0xa5, sizeof(*info));
-	info->header.argsz = sizeof(*info);
-	return ioctl(fd, VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, info) ? -errno : 0;
-}
-
 int hot_reset(struct user *user, int fd)
 {
 	struct {

@@ -2,7 +2,7 @@
 
 //! Opening functions, call by call.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use raw::Pointer;
@@ -10,6 +10,7 @@ use vfio_bindings::bindings::vfio;
 
 use super::Session;
 use crate::call::{Block, Call, Handle, Request};
+use crate::places;
 
 /// How a device is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -39,6 +40,14 @@ impl Session<'_> {
             1 if group(0) != group(1) => Handle::Group(1),
             _ => Handle::Group(0),
         }
+    }
+
+    /// The path of the group of a function. That of one without an IOMMU begins with `noiommu-`.
+    pub(super) fn group_path(&self, function: u8) -> Option<PathBuf> {
+        let group = self.function(function)?.iommu_group().ok()?;
+        let [path, unprotected] = [group.clone(), format!("noiommu-{group}")]
+            .map(|name| Path::new("/dev/vfio").join(name));
+        Some(if unprotected.exists() { unprotected } else { path })
     }
 
     /// Opens `device` and whatever it needs, and attaches it to an empty address space.
@@ -75,9 +84,13 @@ impl Session<'_> {
     pub fn enter_container(&mut self, group: Handle) {
         let container = Block::default().file(Handle::Container);
         self.call(Call::block(group, Request::GROUP_SET_CONTAINER, container));
+        let kind = match self.place.name {
+            places::NO_IOMMU => vfio::VFIO_NOIOMMU_IOMMU,
+            _ => vfio::VFIO_TYPE1v2_IOMMU,
+        };
         // CAST: A small number.
-        let type1 = Pointer::Number(vfio::VFIO_TYPE1v2_IOMMU as u16);
-        self.call(Call::pointer(Handle::Container, Request::SET_IOMMU, type1));
+        let kind = Pointer::Number(kind as u16);
+        self.call(Call::pointer(Handle::Container, Request::SET_IOMMU, kind));
     }
 
     /// Gets the device of a function from its group.
