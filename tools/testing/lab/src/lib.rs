@@ -13,6 +13,7 @@ pub mod helper;
 pub mod kmsg;
 pub mod machine;
 pub mod report;
+pub mod resets;
 pub mod sriov;
 pub mod sysfs;
 pub mod topology;

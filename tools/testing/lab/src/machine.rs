@@ -10,10 +10,11 @@ use crate::debugfs::{self, Domain};
 use crate::driver::{self, Driver};
 use crate::helper;
 use crate::report::Test;
+use crate::resets::{Calls, Counts};
 use crate::sriov::{self, VirtualFunctions};
 use crate::sysfs::{self, Bdf};
 use crate::topology::{Device, Topology};
-use crate::trace::{Calls, Counts, Tracer};
+use crate::trace::Tracer;
 use crate::wait;
 
 /// A driver to bind functions to that are not those of the driver under test.

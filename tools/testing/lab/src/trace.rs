@@ -9,29 +9,23 @@
 //! - `pciehp_reset_slot`: calls the former to reset a slot. The kernel also calls it to learn
 //!   whether a slot can be reset, so only a secondary bus reset that it called is a slot reset;
 //! - `pci_reset_bus`: begins a reset of a slot or bus, and is not counted.
-//!
-//! The call chain shows the cause: a close, an open, or a user's ioctl on an open device.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 
+use crate::resets::Calls;
+
 const TRACEFS: &str = "/sys/kernel/tracing";
 const INSTANCE: &str = "/sys/kernel/tracing/instances/vfio_pci_rs";
 
-const FLR: &str = "pcie_flr";
-const BUS_RESET: &str = "pci_bridge_secondary_bus_reset";
-const SLOT_RESET: &str = "pciehp_reset_slot";
-const BEGIN_RESET: &str = "pci_reset_bus";
-const OPEN: &str = "vfio_pci_core_enable";
-const RELEASE: &str = "vfio_device_fops_release";
-// A compiler may inline process_one_work().
-const WORK: &str = "worker_thread";
-const DEVICE_IOCTL: &str = "vfio_device_fops_unl_ioctl";
+pub(crate) const FLR: &str = "pcie_flr";
+pub(crate) const BUS_RESET: &str = "pci_bridge_secondary_bus_reset";
+pub(crate) const SLOT_RESET: &str = "pciehp_reset_slot";
+pub(crate) const BEGIN_RESET: &str = "pci_reset_bus";
 
 /// The running function tracer. Dropping it stops it.
 #[derive(Debug)]
@@ -57,40 +51,6 @@ pub struct Event {
     pub chain: Vec<String>,
     /// The fields of a tracepoint.
     fields: BTreeMap<String, String>,
-}
-
-/// The calls between two points in time.
-#[derive(Debug, Clone, Default)]
-pub struct Calls(Vec<Event>);
-
-/// The number of resets of each kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Function level resets.
-    pub flr: usize,
-    /// Secondary bus resets that are not slot resets.
-    pub bus: usize,
-    pub slot: usize,
-}
-
-impl Counts {
-    pub const NONE: Counts = Counts::new(0, 0, 0);
-
-    const fn new(flr: usize, bus: usize, slot: usize) -> Self {
-        Counts { flr, bus, slot }
-    }
-
-    pub const fn flr(count: usize) -> Self {
-        Counts::new(count, 0, 0)
-    }
-
-    pub const fn bus(count: usize) -> Self {
-        Counts::new(0, count, 0)
-    }
-
-    pub const fn slot(count: usize) -> Self {
-        Counts::new(0, 0, count)
-    }
 }
 
 impl Tracer {
@@ -178,82 +138,8 @@ impl Event {
         self.fields.get(name).map_or("", String::as_str)
     }
 
-    fn chain_has(&self, function: &str) -> bool {
+    pub(crate) fn chain_has(&self, function: &str) -> bool {
         self.chain.iter().any(|f| f == function)
-    }
-}
-
-impl Calls {
-    pub fn counts(&self) -> Counts {
-        let count = |name: &str, by_slot: Option<bool>| {
-            let calls = self.0.iter().filter(|call| call.name == name);
-            let by = |call: &&Event| by_slot.is_none_or(|slot| slot == (call.caller == SLOT_RESET));
-            calls.filter(by).count()
-        };
-        Counts {
-            flr: count(FLR, None),
-            bus: count(BUS_RESET, Some(false)),
-            slot: count(BUS_RESET, Some(true)),
-        }
-    }
-
-    /// Returns the time at which the PCI core began the first reset of a slot or bus.
-    pub fn bus_reset(&self) -> Option<Duration> {
-        let begun = self.0.iter().find(|call| call.name == BEGIN_RESET);
-        begun.map(|call| call.time)
-    }
-
-    /// Returns the number of resets that hit more than one function.
-    pub fn bus_or_slot(&self) -> usize {
-        let counts = self.counts();
-        counts.bus + counts.slot
-    }
-
-    /// Returns the resets from one time of the monotonic clock to another.
-    pub fn between(&self, start: Duration, end: Duration) -> Calls {
-        self.filter(|call| (start..end).contains(&call.time))
-    }
-
-    /// Returns the resets during a device's open.
-    pub fn at_open(&self) -> Calls {
-        self.filter(|call| call.chain_has(OPEN))
-    }
-
-    /// Returns the resets by work of the driver, for which no call of a user waits.
-    pub fn in_background(&self) -> Calls {
-        self.filter(|call| call.chain_has(WORK))
-    }
-
-    /// Returns the resets during a device's close.
-    pub fn at_release(&self) -> Calls {
-        self.filter(|call| call.chain_has(RELEASE))
-    }
-
-    /// Returns the resets that the user of an open device requested (`VFIO_DEVICE_RESET`,
-    /// `VFIO_DEVICE_PCI_HOT_RESET`).
-    pub fn asked_by_user(&self) -> Calls {
-        // Binding a device to an iommufd, which opens it, is an ioctl, too.
-        self.filter(|call| call.chain_has(DEVICE_IOCTL) && !call.chain_has(OPEN))
-    }
-
-    fn filter(&self, keep: impl Fn(&Event) -> bool) -> Calls {
-        Calls(self.0.iter().filter(|c| keep(c)).cloned().collect())
-    }
-}
-
-impl fmt::Display for Counts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} FLR {} bus {} slot", self.flr, self.bus, self.slot)
-    }
-}
-
-impl fmt::Display for Calls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for call in &self.0 {
-            let Event { name, task, .. } = call;
-            writeln!(f, "{name} by {task} ({})", call.chain.join(" < "))?;
-        }
-        Ok(())
     }
 }
 
@@ -334,58 +220,6 @@ pub fn seconds(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const TRACE: &str = "\
-# tracer: function
-#
-# entries-in-buffer/entries-written: 13/13   #P:2
-#
-#           TASK-PID     CPU#  |||||  TIMESTAMP  FUNCTION
-           <...>-101     [000] .....    10.000001: pcie_flr <-pcie_reset_flr
-      a-b [c] d-102     [001] .....    10.000002: pcie_flr <-pcie_reset_flr
-           <...>-101     [000] .....    10.000003: <stack trace>
- => pcie_flr
- => vfio_pci_core_disable
- => vfio_device_fops_release
-      a-b [c] d-102     [001] .....    10.000004: <stack trace>
- => pcie_flr
- => vfio_pci_core_enable
-       scenarios-103     [001] .....    11.000001: pci_reset_bus <-vfio_pci_core_reset_devices
-       scenarios-103     [001] .....    11.000002: pciehp_reset_slot <-pci_reset_hotplug_slot
-       scenarios-103     [001] .....    11.000003: pciehp_reset_slot <-pci_reset_hotplug_slot
-       scenarios-103     [001] .....    11.0: pci_bridge_secondary_bus_reset <-pciehp_reset_slot
- qemu-system-x86-200     [001] .....    12.0: pci_bridge_secondary_bus_reset <-pci_bus_reset
- qemu-system-x86-200     [001] .....    12.0: <stack trace>
- => pci_bridge_secondary_bus_reset
- => vfio_device_fops_unl_ioctl
- qemu-system-x86-200     [001] .....    13.0: pcie_flr <-pcie_reset_flr
- qemu-system-x86-200     [001] .....    13.0: <stack trace>
- => pcie_flr
- => vfio_pci_core_enable
- => vfio_device_fops_unl_ioctl
-   kworker/u8:1-33       [000] .....    13.5: pcie_flr <-pcie_reset_flr
-   kworker/u8:1-33       [000] .....    13.5: <stack trace>
- => pcie_flr
- => process_one_work
- => worker_thread
-";
-
-    #[test]
-    fn counts_by_kind_and_cause() {
-        let calls = Calls(parse(TRACE).expect("a valid trace"));
-        assert_eq!(calls.counts(), Counts::new(4, 1, 1));
-        assert_eq!(calls.bus_or_slot(), 2);
-        assert_eq!(calls.bus_reset(), Some(Duration::from_micros(11_000_001)));
-        assert_eq!(calls.at_release().counts(), Counts::flr(1));
-        assert_eq!(calls.at_release().0[0].task, "<...>-101");
-        assert_eq!(calls.asked_by_user().counts(), Counts::bus(1));
-        // One is by a group, one by an iommufd.
-        assert_eq!(calls.at_open().counts(), Counts::flr(2));
-        assert_eq!(calls.in_background().counts(), Counts::flr(1));
-        let [from, to] = [11, 13].map(Duration::from_secs);
-        assert_eq!(calls.between(from, to).counts(), Counts::new(0, 1, 1));
-        assert_eq!(calls.0[1].time, Duration::from_micros(10_000_002));
-    }
 
     #[test]
     fn tracepoints() {

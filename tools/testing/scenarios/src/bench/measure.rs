@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{ensure, Result};
+use lab::resets::Counts;
 use lab::topology::Device;
-use lab::trace::{Counts, Tracer};
+use lab::trace::Tracer;
 use lab::vfio::{Opened, User};
 use lab::wait;
 

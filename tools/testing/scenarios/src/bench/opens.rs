@@ -7,9 +7,10 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use lab::driver;
 use lab::machine::{Bound, PF};
+use lab::resets::Counts;
 use lab::sriov::VirtualFunctions;
 use lab::topology::Device;
-use lab::trace::{seconds, Counts, Tracer};
+use lab::trace::{seconds, Tracer};
 
 use super::measure::{nanoseconds, open_and_close, resets, times, wait_rested, Order, Sample};
 use super::{Bench, AS_C, C, GLOBAL, OURS};

@@ -8,9 +8,10 @@
 
 use anyhow::{ensure, Result};
 use lab::machine::{Bound, PF};
+use lab::resets::Calls;
 use lab::sriov::VirtualFunctions;
 use lab::topology::Device;
-use lab::trace::{Calls, Tracer};
+use lab::trace::Tracer;
 
 use super::measure::{nanoseconds, wait_asleep, Sample};
 use super::{Bench, C, OURS};

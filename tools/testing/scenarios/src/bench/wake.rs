@@ -4,7 +4,8 @@
 
 use anyhow::{Context, Result};
 use lab::machine::Bound;
-use lab::trace::{Counts, Tracepoints, Tracer};
+use lab::resets::Counts;
+use lab::trace::{Tracepoints, Tracer};
 use lab::vfio::User;
 
 use super::measure::{nanoseconds, resets, times, wait_asleep, Sample};

@@ -12,10 +12,10 @@ use lab::helper;
 use lab::kmsg::Mark;
 use lab::machine::{Lab, PF, PF_IN_SLOT};
 use lab::report::Test;
+use lab::resets::Counts;
 use lab::sriov::VirtualFunctions;
 use lab::sysfs::Bdf;
 use lab::topology::Device;
-use lab::trace::Counts;
 use lab::vfio::User;
 use lab::wait;
 

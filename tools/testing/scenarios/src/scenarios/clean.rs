@@ -13,10 +13,10 @@ use lab::driver;
 use lab::helper::Marked;
 use lab::machine::{Lab, PF};
 use lab::report::Test;
+use lab::resets::Counts;
 use lab::sriov::VirtualFunctions;
 use lab::sysfs::Bdf;
 use lab::topology::Device;
-use lab::trace::Counts;
 use lab::vfio::{Opened, User};
 use lab::wait;
 

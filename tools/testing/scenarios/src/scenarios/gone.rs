@@ -10,8 +10,8 @@ use lab::helper::Marked;
 use lab::kmsg::Mark;
 use lab::machine::{Lab, PF};
 use lab::report::Test;
+use lab::resets::Counts;
 use lab::topology::Device;
-use lab::trace::Counts;
 use lab::vfio::User;
 
 use super::attributes::{read, Uevents};

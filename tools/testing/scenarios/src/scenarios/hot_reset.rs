@@ -6,8 +6,8 @@
 use anyhow::Result;
 use lab::machine::Lab;
 use lab::report::Test;
+use lab::resets::Counts;
 use lab::topology::Device;
-use lab::trace::Counts;
 
 use crate::qemu::{HotReset, Qemu};
 

@@ -11,9 +11,9 @@ use lab::driver;
 use lab::kmsg::Mark;
 use lab::machine::{Lab, PF};
 use lab::report::Test;
+use lab::resets::Counts;
 use lab::sriov::VirtualFunctions;
 use lab::topology::Device;
-use lab::trace::Counts;
 use lab::vfio::{Opened, User};
 use lab::wait;
 

@@ -8,8 +8,8 @@ use anyhow::Result;
 use lab::helper::Marked;
 use lab::machine::Lab;
 use lab::report::Test;
+use lab::resets::Counts;
 use lab::topology::Device;
-use lab::trace::Counts;
 use lab::vfio::User;
 use lab::wait;
 

@@ -12,9 +12,9 @@ use lab::driver;
 use lab::helper::Marked;
 use lab::machine::Lab;
 use lab::report::Test;
+use lab::resets::Counts;
 use lab::sysfs::{write_attribute, Bdf};
 use lab::topology::Device;
-use lab::trace::Counts;
 use lab::vfio::User;
 
 use super::clean::{settled, unused};
