@@ -246,6 +246,19 @@ fn siblings(session: &mut Session<'_>) {
     }
     session.open(Handle::SIBLING);
     check(session);
+    // Functions that sleep are reset as well. D3hot ends by that, and the feature does not.
+    for by_feature in [false, true] {
+        for device in [Handle::DEVICE, Handle::SIBLING] {
+            smoke::sleep(session, device, by_feature);
+        }
+        right_hot_reset(session);
+        look(session);
+        for device in [Handle::DEVICE, Handle::SIBLING] {
+            smoke::wake(session, device);
+        }
+        mark(session);
+        look(session);
+    }
     // Not all of the groups.
     if session.mode == Mode::Group {
         hot_reset(session, 16, 0, 1, &[session.group(1)]);

@@ -47,21 +47,19 @@ pub fn run(session: &mut Session<'_>) -> Result<()> {
     for index in 0..=IRQS {
         session.ask(Handle::DEVICE, Request::GET_IRQ_INFO, &[16, 0, index]);
     }
-    let config = session.call(Call::Read(Handle::DEVICE, At::config(0), CONFIG));
-    let (_, config) = config.changed.first().context("the function could not be opened")?;
+    let pm = power_state_of(session, Handle::DEVICE).context("the function could not be opened")?;
     enable_memory(session, true);
-    let pm = capability(&config.0, CAPABILITY_PM).map(|pm| u64::from(pm) + PM_CONTROL);
     memory(session, pm);
     interrupts(session);
     for number in (0..=18).chain([0xffff]) {
         for flags in [PROBE, PROBE | GET, PROBE | SET, GET, SET | GET] {
-            feature(session, flags | number, 16);
+            feature(session, Handle::DEVICE, flags | number, 16);
         }
     }
     low_power(session);
     session.call(Call::pointer(Handle::DEVICE, Request::RESET, Pointer::Null));
     read_scratch(session, Handle::DEVICE);
-    closed(session, pm);
+    closed(session);
     Ok(())
 }
 
@@ -91,7 +89,7 @@ fn memory(session: &mut Session<'_>, pm: Option<u64>) {
 
 /// A close takes back changes of configuration space, interrupts and ioeventfds. It finds the
 /// function awake, or in each way to sleep.
-fn closed(session: &mut Session<'_>, pm: Option<u64>) {
+fn closed(session: &mut Session<'_>) {
     for way in 0..4 {
         // BARs and the interrupt line are virtual, the cache line size is not.
         for bar in BARS.step_by(4) {
@@ -106,11 +104,10 @@ fn closed(session: &mut Session<'_>, pm: Option<u64>) {
             irq_by_eventfd(session, TRIGGER, index, Handle::Event(1));
         }
         ioeventfd(session, Handle::Event(0));
-        match (way, pm) {
-            (1, Some(pm)) => _ = session.call(Call::config(pm, &[3])),
-            (2, _) => feature(session, LOW_POWER_ENTRY, 0),
-            (3, _) => _ = session.call(Call::device(Request::FEATURE, wakeup(WAKEUP))),
-            _ => {}
+        match way {
+            0 => {}
+            3 => _ = session.call(Call::device(Request::FEATURE, wakeup(WAKEUP))),
+            way => sleep(session, Handle::DEVICE, way == 2),
         }
         session.call(Call::CloseAll);
         session.call(Call::State(0));
@@ -159,16 +156,37 @@ fn irq_by_call(session: &mut Session<'_>, action: u32, index: u32, count: u32) {
 }
 
 fn low_power(session: &mut Session<'_>) {
-    feature(session, LOW_POWER_ENTRY, 0);
+    sleep(session, Handle::DEVICE, true);
     session.call(Call::Suspended);
     session.call(Call::Read(Handle::DEVICE, At::config(0), 64));
-    feature(session, LOW_POWER_EXIT, 0);
+    wake(session, Handle::DEVICE);
     session.call(Call::device(Request::FEATURE, wakeup(WAKEUP)));
     session.call(Call::Suspended);
     session.call(Call::Signals);
     read_scratch(session, Handle::DEVICE);
     session.call(Call::Signals);
-    feature(session, LOW_POWER_EXIT, 0);
+    wake(session, Handle::DEVICE);
+}
+
+/// Returns the place of the power state in configuration space, if that can be read.
+fn power_state_of(session: &mut Session<'_>, on: Handle) -> Option<Option<u64>> {
+    let config = session.call(Call::Read(on, At::config(0), CONFIG));
+    let (_, config) = config.changed.first()?;
+    Some(capability(&config.0, CAPABILITY_PM).map(|pm| u64::from(pm) + PM_CONTROL))
+}
+
+/// Puts a function to sleep by a feature, or into D3hot by its power state.
+pub fn sleep(session: &mut Session<'_>, on: Handle, by_feature: bool) {
+    if by_feature {
+        return feature(session, on, LOW_POWER_ENTRY, 0);
+    }
+    if let Some(pm) = power_state_of(session, on).flatten() {
+        session.call(Call::Write(on, At::config(pm), Bytes(vec![3])));
+    }
+}
+
+pub fn wake(session: &mut Session<'_>, on: Handle) {
+    feature(session, on, LOW_POWER_EXIT, 0);
 }
 
 pub fn enable_memory(session: &mut Session<'_>, enable: bool) {
@@ -187,9 +205,9 @@ pub fn read_scratch(session: &mut Session<'_>, on: Handle) {
 }
 
 /// Calls `VFIO_DEVICE_FEATURE` with data that is no file and no address.
-fn feature(session: &mut Session<'_>, flags: u32, size: u32) {
+fn feature(session: &mut Session<'_>, on: Handle, flags: u32, size: u32) {
     let block = Block::words(&[8 + size, flags]).raw(&[0; 64]);
-    session.call(Call::device(Request::FEATURE, block));
+    session.call(Call::block(on, Request::FEATURE, block));
 }
 
 fn wakeup(file: Handle) -> Block {

@@ -129,11 +129,7 @@ void get_region(int fd, int index, struct vfio_region_info *info);
 struct vfio_pci_device *open_device(struct user *user, const char *bdf);
 struct vfio_pci_bar *largest_bar(struct vfio_pci_device *device);
 
-/* Returns true if a read from the mapped BAR would raise SIGBUS. */
-bool is_unmapped(struct vfio_pci_device *device);
-
-/* Writes D3hot to PCI_PM_CTRL, or sets one of the features ENTRY and EXIT. */
-void enter_d3hot(struct vfio_pci_device *device);
+/* Sets one of the features ENTRY and EXIT. */
 int low_power(int fd, unsigned int feature);
 
 /* Returns an eventfd that the first vector signals. */

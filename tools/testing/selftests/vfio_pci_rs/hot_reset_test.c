@@ -24,22 +24,11 @@ static __u32 read_bar(struct vfio_pci_device *device)
 	return __atomic_load_n((__u32 *)largest_bar(device)->vaddr, __ATOMIC_RELAXED);
 }
 
-/* Opens the functions that are not open. */
-static void open_all(struct user *user, struct functions *functions,
-		     struct vfio_pci_device **devices)
-{
-	int i;
-
-	for (i = 0; i < functions->count; i++)
-		devices[i] = devices[i] ?: open_device(user, functions->bdf[i]);
-}
-
 /* All functions of a bus. The first one is open. */
 FIXTURE(hot_reset) {
 	struct functions functions;
 	struct user user;
-	struct vfio_pci_device *devices[MAX_FUNCTIONS];
-	int fd;
+	struct vfio_pci_device *device;
 };
 
 FIXTURE_VARIANT(hot_reset) {
@@ -72,8 +61,7 @@ FIXTURE_SETUP(hot_reset)
 		SKIP(return, "%s", missing);
 	bind_functions(&self->functions);
 	user_init(&self->user, variant->iommu_mode);
-	self->devices[0] = open_device(&self->user, self->functions.bdf[0]);
-	self->fd = self->devices[0]->fd;
+	self->device = open_device(&self->user, self->functions.bdf[0]);
 	tracer_start();
 }
 
@@ -81,39 +69,6 @@ FIXTURE_TEARDOWN_PARENT(hot_reset)
 {
 	tracer_stop();
 	EXPECT_EQ(0, unbind_functions(&self->functions));
-}
-
-/* Functions that sleep are reset as well, and sleep on. */
-TEST_F_TIMEOUT(hot_reset, asleep, LIMIT)
-{
-	int i;
-
-	open_all(&self->user, &self->functions, self->devices);
-	for (i = 0; i < 2; i++) {
-		ASSERT_EQ(0, low_power(self->devices[i]->fd, ENTRY));
-		EXPECT_TRUE(comes_to(self->devices[i]->bdf, "D3hot"));
-	}
-	take_resets();
-	ASSERT_EQ(0, hot_reset(&self->user, self->fd));
-	EXPECT_RESETS(0, 1);
-	for (i = 0; i < 2; i++) {
-		EXPECT_TRUE(comes_to(self->devices[i]->bdf, "D3hot"));
-		EXPECT_TRUE(is_unmapped(self->devices[i]));
-		ASSERT_EQ(0, low_power(self->devices[i]->fd, EXIT));
-		EXPECT_TRUE(comes_to(self->devices[i]->bdf, "D0"));
-		EXPECT_FALSE(is_unmapped(self->devices[i]));
-	}
-}
-
-/* Functions that their user has put into D3hot are in D0 after the reset. */
-TEST_F_TIMEOUT(hot_reset, in_d3hot, LIMIT)
-{
-	enter_d3hot(self->devices[0]);
-	EXPECT_TRUE(comes_to(self->functions.bdf[0], "D3hot"));
-	EXPECT_TRUE(is_unmapped(self->devices[0]));
-	ASSERT_EQ(0, hot_reset(&self->user, self->fd));
-	EXPECT_TRUE(comes_to(self->functions.bdf[0], "D0"));
-	EXPECT_FALSE(is_unmapped(self->devices[0]));
 }
 
 struct reader {
@@ -138,7 +93,7 @@ static void *read_on(void *argument)
 /* A read from a mapped BAR waits for the reset, and does not see it. */
 TEST_F_TIMEOUT(hot_reset, bars_are_away_meanwhile, LIMIT)
 {
-	struct reader reader = { .device = self->devices[0] };
+	struct reader reader = { .device = self->device };
 	int ret, done = 0;
 	pthread_t thread;
 
@@ -146,7 +101,7 @@ TEST_F_TIMEOUT(hot_reset, bars_are_away_meanwhile, LIMIT)
 	ASSERT_NE(~0U, reader.expected);
 	ASSERT_EQ(0, pthread_create(&thread, NULL, read_on, &reader));
 	do {
-		ret = hot_reset(&self->user, self->fd);
+		ret = hot_reset(&self->user, self->device->fd);
 		done += !ret;
 		/* The reset fails with EBUSY during a page fault of the reader. */
 	} while ((!ret || ret == -EBUSY) && done < 5);
@@ -167,7 +122,7 @@ TEST_F_TIMEOUT(hot_reset, while_siblings_open_and_close, 3600)
 	for (i = 1; i < count; i++)
 		sibling_start(&siblings[i], &self->user, self->functions.bdf[i]);
 	for (i = 0; i < atoi(rounds); i++) {
-		ret = hot_reset(&self->user, self->fd);
+		ret = hot_reset(&self->user, self->device->fd);
 		/* The memory of a sibling, or its device lock, may be in use. */
 		EXPECT_TRUE(!ret || ret == -EBUSY || ret == -EAGAIN);
 		done += !ret;

@@ -112,24 +112,6 @@ struct vfio_pci_bar *largest_bar(struct vfio_pci_device *device)
 	return largest;
 }
 
-void enter_d3hot(struct vfio_pci_device *device)
-{
-	unsigned int header, where = vfio_pci_config_readw(device, PCI_CAPABILITY_LIST) & 0xfc;
-
-	while ((header = vfio_pci_config_readw(device, where), header & 0xff) != PCI_CAP_ID_PM)
-		where = header >> 8 & 0xfc;
-	vfio_pci_config_writew(device, where + PCI_PM_CTRL, 3);
-}
-
-bool is_unmapped(struct vfio_pci_device *device)
-{
-	int fd = memfd_create("vfio_pci_rs", MFD_CLOEXEC);
-	bool faults = write(fd, largest_bar(device)->vaddr, 1) < 0 && errno == EFAULT;
-
-	close(fd);
-	return faults;
-}
-
 int low_power(int fd, unsigned int feature)
 {
 	struct vfio_device_feature request = {
