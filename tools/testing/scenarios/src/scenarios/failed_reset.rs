@@ -40,15 +40,7 @@ impl Bus {
         let (a, b) = lab.counted(t, &format!("at open {when}"), NONE, || {
             Ok((user.open(&self.a)?, user.open(&self.b)?))
         })?;
-        lab.power(t, &self.a, &format!("open {when}"), "D0")?;
-        lab.power(t, &self.b, &format!("open {when}"), "D0")?;
-
         lab.close(t, &format!("when A is closed {when}"), NONE, a)?;
-        lab.state(t, &self.a, &format!("closed {when}"), "idle")?;
-        lab.state(t, &self.b, &format!("still open {when}"), "open")?;
-        lab.power(t, &self.a, &format!("closed before B {when}"), "D3hot")?;
-        lab.power(t, &self.b, &format!("still open {when}"), "D0")?;
-
         lab.close(t, &format!("when B is closed {when}"), at_close, b)
     }
 
