@@ -104,6 +104,16 @@ impl Test<'_> {
         self.eq(what, expected, got);
     }
 
+    /// Checks that a text is `expected`.
+    pub fn is(&mut self, what: impl Display, expected: &str, got: impl AsRef<str>) {
+        self.eq(what, expected, got.as_ref());
+    }
+
+    /// Checks that `holds`, if its name says all.
+    pub fn holds(&mut self, what: impl Display, holds: bool) {
+        self.check(what, holds, || "it does not hold");
+    }
+
     /// Checks that `holds`; otherwise evaluates `why`.
     pub fn check<D: Display>(&mut self, what: impl Display, holds: bool, why: impl FnOnce() -> D) {
         self.checks += 1;

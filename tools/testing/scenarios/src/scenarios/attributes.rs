@@ -38,7 +38,7 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
 /// The life of a function that is reset alone.
 fn clean(lab: &Lab, t: &mut Test<'_>, flr: &Device) -> Result<()> {
     let binding = lab.bind([flr])?;
-    t.eq("comes to, once bound", "clean", &*comes_to(flr, "clean")?);
+    t.is("comes to, once bound", "clean", comes_to(flr, "clean")?);
     let reset_at_bind = read(flr, "last_reset")?;
     let is_alone = reset_at_bind.starts_with("function ");
     t.check("reset at bind", is_alone, || &reset_at_bind);
@@ -46,24 +46,20 @@ fn clean(lab: &Lab, t: &mut Test<'_>, flr: &Device) -> Result<()> {
     let mut state = Watch::new(flr)?;
     let user = User::new()?;
     let opened = user.open(flr)?;
-    t.check("poll() returns at open", state.changed()?, || "it does not");
-    t.eq("state while open", "in-use", &*read(flr, "state")?);
-    t.eq(
+    t.holds("poll() returns at open", state.changed()?);
+    t.is("state while open", "in-use", read(flr, "state")?);
+    t.is(
         "reset while open",
         "EBUSY",
-        &*errno(&write(flr, "reset", "1")),
+        errno(&write(flr, "reset", "1")),
     );
     drop(opened);
-    t.eq("comes to, once closed", "clean", &*comes_to(flr, "clean")?);
-    t.check("poll() returns at close", state.changed()?, || {
-        "it does not"
-    });
+    t.is("comes to, once closed", "clean", comes_to(flr, "clean")?);
+    t.holds("poll() returns at close", state.changed()?);
     let opens = |with: &str, without: &str| -> Result<bool> {
         Ok(read(flr, "opens_with_reset")? == with && read(flr, "opens_without_reset")? == without)
     };
-    t.check("counted as open without a reset", opens("0", "1")?, || {
-        "it is not"
-    });
+    t.holds("counted as open without a reset", opens("0", "1")?);
     let reset_at_close = read(flr, "last_reset")?;
     t.check("reset at close", reset_at_close != reset_at_bind, || {
         &reset_at_close
@@ -72,12 +68,12 @@ fn clean(lab: &Lab, t: &mut Test<'_>, flr: &Device) -> Result<()> {
     flr.write("power/control", "on")?;
     flr.write("power/control", "auto")?;
     wait_asleep(flr)?;
-    t.eq("state once woken", "unknown", &*read(flr, "state")?);
+    t.is("state once woken", "unknown", read(flr, "state")?);
     lab.counted(t, "that root asks for", Counts::flr(1), || {
         write(flr, "reset", "1")?;
         comes_to(flr, "clean")
     })?;
-    t.eq("state after that", "clean", &*read(flr, "state")?);
+    t.is("state after that", "clean", read(flr, "state")?);
 
     let opened = user.open(flr)?;
     write(flr, "background_reset", "off")?;
@@ -88,16 +84,14 @@ fn clean(lab: &Lab, t: &mut Test<'_>, flr: &Device) -> Result<()> {
         while state.next(timeout)?.context("the state stays")? != "clean" {}
         flr.read("power/runtime_status")
     })?;
-    t.eq("asleep as soon as it is clean", "suspended", &*power);
+    t.is("asleep as soon as it is clean", "suspended", power);
     write(flr, "background_reset", "default")?;
 
     write(flr, "skip_clean_reset", "off")?;
     lab.counted(t, "at open, not to be skipped", Counts::flr(1), || {
         user.open(flr)
     })?;
-    t.check("counted as open with a reset", opens("1", "2")?, || {
-        "it is not"
-    });
+    t.holds("counted as open with a reset", opens("1", "2")?);
     for (value, expected) in [("on", "on"), ("0", "off"), ("default", "default")] {
         write(flr, "skip_clean_reset", value)?;
         let got = read(flr, "skip_clean_reset")?;
@@ -105,14 +99,12 @@ fn clean(lab: &Lab, t: &mut Test<'_>, flr: &Device) -> Result<()> {
     }
     for (file, value) in [("strict", "maybe"), ("reset", "0")] {
         let what = format!("'{value}' written to {file}");
-        t.eq(what, "EINVAL", &*errno(&write(flr, file, value)));
+        t.is(what, "EINVAL", errno(&write(flr, file, value)));
     }
 
     binding.release()?;
     let directory = flr.path().join(DIRECTORY);
-    t.check("unbound, without files", !directory.exists(), || {
-        "there are some"
-    });
+    t.holds("unbound, without files", !directory.exists());
     Ok(())
 }
 
@@ -124,7 +116,7 @@ fn owed(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     c.bind(STUB)?;
     let scope = lab.domain_of(&a)?.context("bus.a has no domain")?;
     let scope = format!("{} {}", scope.kind, scope.name);
-    t.eq("owed before the first use", "none", &*read(&a, "owed")?);
+    t.is("owed before the first use", "none", read(&a, "owed")?);
 
     let mut uevents = Uevents::listen()?;
     let mut log = Mark::here()?;
@@ -132,30 +124,30 @@ fn owed(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     let lock = Marked::locked(&c)?;
     leave(&a)?;
     drop(lock);
-    t.eq(
+    t.is(
         "beside strangers, comes to",
         "dirty",
-        &*comes_to(&a, "dirty")?,
+        comes_to(&a, "dirty")?,
     );
-    t.eq("owed beside strangers", &*scope, &*read(&a, "owed")?);
+    t.is("owed beside strangers", &scope, read(&a, "owed")?);
     let obstacles = format!("{} is not bound to a driver\n{} is bound to {STUB}", *b, *c);
-    t.eq("strangers", &*obstacles, &*read(&a, "obstacles")?);
+    t.is("strangers", &obstacles, read(&a, "obstacles")?);
     let named = obstacles.replace('\n', ", ");
     let command = format!("driverctl set-override ADDRESS {}", lab.driver.name());
     let lines = log.lines_with(&[&(*a).to_string(), &named, &command])?;
     t.eq("lines that name all, and the command", 1, lines.len());
     t.eq("uevents: dirty", 1, uevents.of(&a, "dirty")?);
-    t.eq(
+    t.is(
         "reset beside strangers",
         "EIO",
-        &*errno(&write(&a, "reset", "1")),
+        errno(&write(&a, "reset", "1")),
     );
 
     write(&a, "strict", "on")?;
-    t.eq(
+    t.is(
         "open of a dirty one, strict",
         "EIO",
-        &*errno(&User::new()?.open(&a)),
+        errno(&User::new()?.open(&a)),
     );
     write(&a, "strict", "default")?;
     drop(User::new()?.open(&a)?);
@@ -165,8 +157,8 @@ fn owed(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
         comes_to(&a, "clean")?;
         Ok(others)
     })?;
-    t.eq("owed, no stranger left", "none", &*read(&a, "owed")?);
-    t.eq("strangers, none left", "", &*read(&a, "obstacles")?);
+    t.is("owed, no stranger left", "none", read(&a, "owed")?);
+    t.is("strangers, none left", "", read(&a, "obstacles")?);
     t.eq("uevents: clean", 1, uevents.of(&a, "clean")?);
     let last = read(&a, "last_reset")?;
     let is_domain = last.starts_with(scope.split(' ').next().unwrap_or_default());
@@ -177,11 +169,11 @@ fn owed(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     drop(user.open(&a)?);
     comes_to(&a, "dirty")?;
     let used = format!("{} is in use", *b);
-    t.eq("who stands in the way", &*used, &*read(&a, "obstacles")?);
-    t.eq(
+    t.is("who stands in the way", &used, read(&a, "obstacles")?);
+    t.is(
         "reset beside a user",
         "EBUSY",
-        &*errno(&write(&a, "reset", "1")),
+        errno(&write(&a, "reset", "1")),
     );
     drop(opened);
     comes_to(&a, "clean")?;
@@ -220,10 +212,10 @@ fn wanted(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
         "{} must not be reset, as its reset_method is empty",
         **second
     );
-    t.eq(
+    t.is(
         "resets that root disabled",
-        &*obstacle,
-        &*read(first, "obstacles")?,
+        &obstacle,
+        read(first, "obstacles")?,
     );
     let ((), calls) = lab.tracer.count(|| {
         drop(User::new()?.open(second)?);
@@ -245,7 +237,7 @@ fn write(function: &Bdf, file: &str, value: &str) -> Result<()> {
 }
 
 /// Waits for a state. Returns the last one.
-fn comes_to(function: &Bdf, state: &str) -> Result<String> {
+pub(super) fn comes_to(function: &Bdf, state: &str) -> Result<String> {
     let is = |found: &Result<String>| found.as_ref().is_ok_and(|found| found == state);
     wait::until(wait::SETTLE, || read(function, "state"), is)
 }

@@ -7,19 +7,18 @@ use std::fs;
 use std::slice;
 use std::thread;
 
-use anyhow::{bail, ensure, Context, Result};
-use lab::debugfs::{Domain, Member};
+use anyhow::{ensure, Context, Result};
 use lab::driver;
 use lab::helper::Marked;
 use lab::machine::{Lab, PF};
 use lab::report::Test;
 use lab::resets::Counts;
 use lab::sriov::VirtualFunctions;
-use lab::sysfs::Bdf;
 use lab::topology::Device;
 use lab::vfio::{Opened, User};
 use lab::wait;
 
+use super::attributes::comes_to;
 use super::{errno, errors};
 use crate::bench::measure::wait_asleep;
 use crate::registers::{bars, reset_below, Content, Registers};
@@ -200,20 +199,11 @@ fn open(user: &User, functions: &[Device]) -> Result<Vec<Opened>> {
     opened.collect()
 }
 
-/// Waits until the functions are idle, clean and asleep, if they may sleep.
+/// Waits until the functions are clean, and asleep, if they may sleep.
 pub(super) fn settled(lab: &Lab, functions: &[Device]) -> Result<()> {
-    let unsettled = || -> Result<Option<String>> {
-        let domains = lab.domains()?;
-        let member = |function: &Bdf| domains.iter().find_map(|domain| domain.member(function));
-        let unsettled = |member: &Member| member.state != "idle" || !member.clean;
-        let mut members = functions.iter().filter_map(|function| member(function));
-        Ok(members
-            .find(|member| unsettled(member))
-            .map(|member| format!("{member:?}")))
-    };
-    let done = |unsettled: &Result<Option<String>>| matches!(unsettled, Ok(None));
-    if let Some(unsettled) = wait::until(wait::SETTLE, unsettled, done)? {
-        bail!("a function does not come clean: {unsettled}");
+    for function in functions {
+        let state = comes_to(function, "clean")?;
+        ensure!(state == "clean", "{function} comes to be {state}");
     }
     unused(lab, functions)
 }
@@ -274,8 +264,9 @@ pub(super) fn tricks(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
         let opened = User::new()?.open(flr)?;
         let lock = Marked::locked(flr)?;
         drop(opened);
-        dirty(lab, flr)?;
+        let state = comes_to(flr, "dirty")?;
         drop(lock);
+        ensure!(state == "dirty", "it comes to be {state}");
         Ok(())
     })?;
 
@@ -360,21 +351,6 @@ impl Trick<'_> {
         });
         Ok(())
     }
-}
-
-/// Waits until a function is idle and dirty.
-fn dirty(lab: &Lab, function: &Device) -> Result<()> {
-    let domain = || lab.domain_of(function);
-    let dirty = |domain: &Result<Option<Domain>>| {
-        let member = domain
-            .as_ref()
-            .ok()
-            .and_then(|domain| domain.as_ref()?.member(function));
-        member.is_some_and(|member| member.state == "idle" && !member.clean)
-    };
-    let domain = wait::until(wait::SETTLE, domain, dirty);
-    ensure!(dirty(&domain), "{function} is not dirty: {domain:?}");
-    Ok(())
 }
 
 /// PCI Express reports an error of the function.

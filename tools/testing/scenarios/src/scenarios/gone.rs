@@ -76,12 +76,12 @@ fn announced(lab: &Lab, t: &mut Test<'_>, function: &Device) -> Result<()> {
         let silent = Marked::silent(function)?;
         for attempt in 1..=2 {
             let what = format!("open {attempt}, gone {when}");
-            t.eq(what, "ENODEV", &*errno(&User::new()?.open(function)));
+            t.is(what, "ENODEV", errno(&User::new()?.open(function)));
         }
-        t.eq(
+        t.is(
             format!("state, gone {when}"),
             "gone",
-            &*read(function, "state")?,
+            read(function, "state")?,
         );
         t.eq(
             format!("uevents, gone {when}"),
@@ -91,10 +91,10 @@ fn announced(lab: &Lab, t: &mut Test<'_>, function: &Device) -> Result<()> {
         drop(silent);
         drop(User::new()?.open(function)?);
         lab.wait_idle(function)?;
-        t.eq(
+        t.is(
             format!("state after it was gone {when}"),
             "unknown",
-            &*read(function, "state")?,
+            read(function, "state")?,
         );
     }
     function.write("power/control", "auto")
