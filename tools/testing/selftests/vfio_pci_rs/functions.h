@@ -26,9 +26,6 @@
 #define GROUP_MODE	MODE_VFIO_TYPE1V2_IOMMU
 #define CDEV_MODE	MODE_IOMMUFD
 
-#define ENTRY		VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY
-#define EXIT		VFIO_DEVICE_FEATURE_LOW_POWER_EXIT
-
 struct functions {
 	int count;
 	char bdf[MAX_FUNCTIONS][16];
@@ -125,19 +122,8 @@ int open_with_token(struct user *user, const char *bdf, const char *token);
 
 void get_region(int fd, int index, struct vfio_region_info *info);
 
-/* Opens a function, enables memory and maps its BARs, unseen by children. */
-struct vfio_pci_device *open_device(struct user *user, const char *bdf);
-struct vfio_pci_bar *largest_bar(struct vfio_pci_device *device);
-
-/* Sets one of the features ENTRY and EXIT. */
-int low_power(int fd, unsigned int feature);
-
 /* Returns an eventfd that the first vector signals. */
 int enable_irq(int fd, unsigned int index);
-bool is_signalled(int eventfd, int timeout_ms);
-
-/* Hot reset with all groups of the user. */
-int hot_reset(struct user *user, int fd);
 
 void sibling_start(struct sibling *sibling, struct user *user, const char *bdf);
 int sibling_opened(struct sibling *sibling);

@@ -13,22 +13,54 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "functions.h"
 #include "kselftest_harness.h"
 
-/* Reading the BAR faults while it is unmapped. */
-static __u32 read_bar(struct vfio_pci_device *device)
+/* Enables memory, and maps the last BAR. Reading it faults while it is unmapped. */
+static u32 *map_bar(int fd)
 {
-	return __atomic_load_n((__u32 *)largest_bar(device)->vaddr, __ATOMIC_RELAXED);
+	struct vfio_region_info region;
+	u16 command = PCI_COMMAND_MEMORY;
+	int i = PCI_STD_NUM_BARS;
+	void *bar;
+
+	get_region(fd, VFIO_PCI_CONFIG_REGION_INDEX, &region);
+	VFIO_ASSERT_EQ(pwrite(fd, &command, sizeof(command), region.offset + PCI_COMMAND),
+		       sizeof(command));
+	do {
+		get_region(fd, --i, &region);
+	} while (!(region.flags & VFIO_REGION_INFO_FLAG_MMAP));
+	bar = mmap(NULL, region.size, PROT_READ, MAP_SHARED, fd, region.offset);
+	VFIO_ASSERT_NE(bar, MAP_FAILED);
+	return bar;
+}
+
+/* Hot reset with all groups of the user. */
+static int hot_reset(struct user *user, int fd)
+{
+	struct {
+		struct vfio_pci_hot_reset header;
+		int groups[MAX_FUNCTIONS];
+	} request = {
+		.header.argsz = sizeof(request),
+		.header.count = user->groups,
+	};
+	int i;
+
+	for (i = 0; i < user->groups; i++)
+		request.groups[i] = user->group[i].fd;
+	return ioctl(fd, VFIO_DEVICE_PCI_HOT_RESET, &request) ? -errno : 0;
 }
 
 /* All functions of a bus. The first one is open. */
 FIXTURE(hot_reset) {
 	struct functions functions;
 	struct user user;
-	struct vfio_pci_device *device;
+	int fd;
 };
 
 FIXTURE_VARIANT(hot_reset) {
@@ -61,7 +93,7 @@ FIXTURE_SETUP(hot_reset)
 		SKIP(return, "%s", missing);
 	bind_functions(&self->functions);
 	user_init(&self->user, variant->iommu_mode);
-	self->device = open_device(&self->user, self->functions.bdf[0]);
+	self->fd = open_function(&self->user, self->functions.bdf[0]);
 	tracer_start();
 }
 
@@ -72,9 +104,9 @@ FIXTURE_TEARDOWN_PARENT(hot_reset)
 }
 
 struct reader {
-	struct vfio_pci_device *device;
+	u32 *bar;
 	bool stop;
-	__u32 expected;
+	u32 expected;
 	long reads;
 	long odd;
 };
@@ -84,7 +116,7 @@ static void *read_on(void *argument)
 	struct reader *reader = argument;
 
 	while (!__atomic_load_n(&reader->stop, __ATOMIC_RELAXED)) {
-		reader->odd += read_bar(reader->device) != reader->expected;
+		reader->odd += __atomic_load_n(reader->bar, __ATOMIC_RELAXED) != reader->expected;
 		reader->reads++;
 	}
 	return NULL;
@@ -93,15 +125,15 @@ static void *read_on(void *argument)
 /* A read from a mapped BAR waits for the reset, and does not see it. */
 TEST_F_TIMEOUT(hot_reset, bars_are_away_meanwhile, LIMIT)
 {
-	struct reader reader = { .device = self->device };
+	struct reader reader = { .bar = map_bar(self->fd) };
 	int ret, done = 0;
 	pthread_t thread;
 
-	reader.expected = read_bar(reader.device);
+	reader.expected = *reader.bar;
 	ASSERT_NE(~0U, reader.expected);
 	ASSERT_EQ(0, pthread_create(&thread, NULL, read_on, &reader));
 	do {
-		ret = hot_reset(&self->user, self->device->fd);
+		ret = hot_reset(&self->user, self->fd);
 		done += !ret;
 		/* The reset fails with EBUSY during a page fault of the reader. */
 	} while ((!ret || ret == -EBUSY) && done < 5);
@@ -122,7 +154,7 @@ TEST_F_TIMEOUT(hot_reset, while_siblings_open_and_close, 3600)
 	for (i = 1; i < count; i++)
 		sibling_start(&siblings[i], &self->user, self->functions.bdf[i]);
 	for (i = 0; i < atoi(rounds); i++) {
-		ret = hot_reset(&self->user, self->device->fd);
+		ret = hot_reset(&self->user, self->fd);
 		/* The memory of a sibling, or its device lock, may be in use. */
 		EXPECT_TRUE(!ret || ret == -EBUSY || ret == -EAGAIN);
 		done += !ret;

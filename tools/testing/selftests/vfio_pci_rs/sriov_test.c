@@ -11,6 +11,7 @@
  * meanwhile.
  */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -41,6 +42,13 @@ FIXTURE_VARIANT(sriov) {
 
 FIXTURE_VARIANT_ADD(sriov, group) { .iommu_mode = GROUP_MODE };
 FIXTURE_VARIANT_ADD(sriov, cdev) { .iommu_mode = CDEV_MODE };
+
+static bool is_signalled(int eventfd, int timeout_ms)
+{
+	struct pollfd event = { .fd = eventfd, .events = POLLIN };
+
+	return poll(&event, 1, timeout_ms) == 1;
+}
 
 static int set_vfs(const char *pf, const char *count)
 {

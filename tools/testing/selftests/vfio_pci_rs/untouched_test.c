@@ -139,9 +139,20 @@ static int set_ioeventfd(struct open *open, u32 value)
 	return ioctl(open->fd, VFIO_DEVICE_IOEVENTFD, &ioeventfd) ? -errno : 0;
 }
 
+static int low_power(int fd, unsigned int feature)
+{
+	struct vfio_device_feature request = {
+		.argsz = sizeof(request),
+		.flags = VFIO_DEVICE_FEATURE_SET | feature,
+	};
+
+	return ioctl(fd, VFIO_DEVICE_FEATURE, &request) ? -errno : 0;
+}
+
 static int sleep_and_wake(struct open *open, u32 value)
 {
-	return low_power(open->fd, ENTRY) ?: low_power(open->fd, EXIT);
+	return low_power(open->fd, VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY) ?:
+	       low_power(open->fd, VFIO_DEVICE_FEATURE_LOW_POWER_EXIT);
 }
 
 /* Returns a dma-buf of a page of BAR 0, or a negative errno. */
@@ -219,14 +230,17 @@ FIXTURE_VARIANT_ADD(untouched, no_access) { .way = no_access, .harmless = true }
 FIXTURE_VARIANT_ADD(untouched, read_config) { .way = read_config, .harmless = true };
 FIXTURE_VARIANT_ADD(untouched, size_bars) { .way = size_bars, .harmless = true };
 FIXTURE_VARIANT_ADD(untouched, query) { .way = query, .harmless = true };
+FIXTURE_VARIANT_ADD(untouched, export_bar) { .way = export_bar, .harmless = true };
+
 FIXTURE_VARIANT_ADD(untouched, enable_request) {
 	.way = enable, .value = VFIO_PCI_REQ_IRQ_INDEX, .harmless = true
 };
+
 /* A reset leaves the pin as it is. */
 FIXTURE_VARIANT_ADD(untouched, enable_intx) {
 	.way = enable, .value = VFIO_PCI_INTX_IRQ_INDEX, .harmless = true
 };
-FIXTURE_VARIANT_ADD(untouched, export_bar) { .way = export_bar, .harmless = true };
+
 FIXTURE_VARIANT_ADD(untouched, map) { .way = map, .harmless = true, .is_vf = true };
 
 FIXTURE_VARIANT_ADD(untouched, enable_io) { .way = set_command, .value = PCI_COMMAND_IO };

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <errno.h>
-#include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "functions.h"
@@ -76,52 +74,6 @@ void get_region(int fd, int index, struct vfio_region_info *info)
 	ioctl_assert(fd, VFIO_DEVICE_GET_REGION_INFO, info);
 }
 
-struct vfio_pci_device *open_device(struct user *user, const char *bdf)
-{
-	struct vfio_pci_device *device = vfio_pci_device_alloc(bdf, user->iommu);
-	int i;
-
-	device->fd = open_function(user, bdf);
-	memset(device->msi_eventfds, 0xff, sizeof(device->msi_eventfds));
-	get_region(device->fd, VFIO_PCI_CONFIG_REGION_INDEX, &device->config_space);
-	vfio_pci_cmd_set(device, PCI_COMMAND_MEMORY);
-	for (i = 0; i < PCI_STD_NUM_BARS; i++) {
-		struct vfio_pci_bar *bar = &device->bars[i];
-
-		get_region(device->fd, i, &bar->info);
-		if (!(bar->info.flags & VFIO_REGION_INFO_FLAG_MMAP))
-			continue;
-		bar->vaddr = mmap(NULL, bar->info.size, PROT_READ | PROT_WRITE, MAP_SHARED,
-				  device->fd, bar->info.offset);
-		VFIO_ASSERT_NE(bar->vaddr, MAP_FAILED);
-		/* A child would keep the function open. */
-		madvise(bar->vaddr, bar->info.size, MADV_DONTFORK);
-	}
-	return device;
-}
-
-struct vfio_pci_bar *largest_bar(struct vfio_pci_device *device)
-{
-	struct vfio_pci_bar *largest = device->bars;
-	int i;
-
-	for (i = 1; i < PCI_STD_NUM_BARS; i++) {
-		if (device->bars[i].vaddr && device->bars[i].info.size > largest->info.size)
-			largest = &device->bars[i];
-	}
-	return largest;
-}
-
-int low_power(int fd, unsigned int feature)
-{
-	struct vfio_device_feature request = {
-		.argsz = sizeof(request),
-		.flags = VFIO_DEVICE_FEATURE_SET | feature,
-	};
-
-	return ioctl(fd, VFIO_DEVICE_FEATURE, &request) ? -errno : 0;
-}
-
 int enable_irq(int fd, unsigned int index)
 {
 	struct {
@@ -137,29 +89,6 @@ int enable_irq(int fd, unsigned int index)
 
 	ioctl_assert(fd, VFIO_DEVICE_SET_IRQS, &irq);
 	return irq.eventfd;
-}
-
-bool is_signalled(int eventfd, int timeout_ms)
-{
-	struct pollfd event = { .fd = eventfd, .events = POLLIN };
-
-	return poll(&event, 1, timeout_ms) == 1;
-}
-
-int hot_reset(struct user *user, int fd)
-{
-	struct {
-		struct vfio_pci_hot_reset header;
-		int groups[MAX_FUNCTIONS];
-	} request = {
-		.header.argsz = sizeof(request),
-		.header.count = user->groups,
-	};
-	int i;
-
-	for (i = 0; i < user->groups; i++)
-		request.groups[i] = user->group[i].fd;
-	return ioctl(fd, VFIO_DEVICE_PCI_HOT_RESET, &request) ? -errno : 0;
 }
 
 static void *open_and_close(void *argument)
