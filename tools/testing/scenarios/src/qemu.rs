@@ -5,15 +5,16 @@
 //! The few commands need no types, so this is not the crate qapi: it generates a type for every
 //! command and event of one version of QEMU, and fails at an event that it does not know.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{anyhow, ensure, Context, Result};
+use anyhow::{anyhow, bail, ensure, Context, Result};
 use lab::topology::Device;
 use lab::wait;
 use serde_json::{json, Value};
@@ -21,6 +22,8 @@ use serde_json::{json, Value};
 const PROGRAM: &str = "qemu-system-x86_64";
 /// The limit for QEMU to start, and for its firmware to set up devices, under two emulations.
 pub const LIMIT: Duration = Duration::from_secs(180);
+/// The port by which a machine reaches its own QEMU.
+const PORT: &str = "qmp";
 const PAUSE: Duration = Duration::from_millis(100);
 
 const ARGUMENTS: &str = "-machine q35,accel=tcg -m 64M -nodefaults -display none \
@@ -49,9 +52,10 @@ pub struct Qemu {
 #[derive(Debug)]
 struct Process(Child);
 
+/// A connection to the control of a QEMU.
 #[derive(Debug)]
-struct Qmp {
-    stream: BufReader<UnixStream>,
+pub struct Qmp {
+    stream: BufReader<File>,
     /// The number of RESET events.
     resets: usize,
 }
@@ -153,7 +157,7 @@ impl Qemu {
     /// Returns the assigned functions in the order of [`Qemu::start`].
     pub fn seen(&mut self) -> Result<Vec<Seen>> {
         let mut seen = Vec::new();
-        collect_seen(&self.qmp.execute("query-pci")?, &mut seen);
+        collect_seen(&self.qmp.execute("query-pci", json!({}))?, &mut seen);
         seen.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(seen)
     }
@@ -161,9 +165,9 @@ impl Qemu {
     /// Resets the machine, as a reboot of its guest does, and stops its processor before the first
     /// instruction of the firmware.
     pub fn reset(&mut self) -> Result<()> {
-        self.qmp.execute("stop")?;
+        self.qmp.execute("stop", json!({}))?;
         let before = self.qmp.resets;
-        self.qmp.execute("system_reset")?;
+        self.qmp.execute("system_reset", json!({}))?;
         while self.qmp.resets == before {
             self.qmp.receive()?;
         }
@@ -177,7 +181,7 @@ impl Qemu {
 
     /// Lets the processor run again after [`Qemu::reset`].
     pub fn resume(&mut self) -> Result<()> {
-        self.qmp.execute("cont").map(drop)
+        self.qmp.execute("cont", json!({})).map(drop)
     }
 
     /// Returns all hot resets so far.
@@ -188,7 +192,7 @@ impl Qemu {
 
     /// Makes QEMU quit, and waits for its end.
     pub fn quit(mut self) -> Result<ExitStatus> {
-        self.qmp.execute("quit")?;
+        self.qmp.execute("quit", json!({}))?;
         Ok(self.process.0.wait()?)
     }
 }
@@ -213,20 +217,45 @@ impl Drop for Process {
 }
 
 impl Qmp {
-    fn greet(stream: UnixStream) -> Result<Self> {
-        stream.set_read_timeout(Some(LIMIT))?;
-        let mut qmp = Qmp {
+    fn new(stream: File) -> Self {
+        Qmp {
             stream: BufReader::new(stream),
             resets: 0,
-        };
+        }
+    }
+
+    fn greet(stream: UnixStream) -> Result<Self> {
+        stream.set_read_timeout(Some(LIMIT))?;
+        let mut qmp = Qmp::new(File::from(OwnedFd::from(stream)));
         let greeting = qmp.receive()?;
         ensure!(greeting.get("QMP").is_some(), "QMP began with {greeting}");
-        qmp.execute("qmp_capabilities")?;
+        qmp.execute("qmp_capabilities", json!({}))?;
         Ok(qmp)
     }
 
-    fn execute(&mut self, command: &str) -> Result<Value> {
-        let line = format!("{}\n", json!({ "execute": command }));
+    /// Connects to the QEMU that this machine runs in, by the port that its topology gives it.
+    pub fn of_this_machine() -> Result<Self> {
+        for port in fs::read_dir("/sys/class/virtio-ports")? {
+            let port = port?;
+            if fs::read_to_string(port.path().join("name"))?.trim_end() != PORT {
+                continue;
+            }
+            let path = Path::new("/dev").join(port.file_name());
+            let file = OpenOptions::new().read(true).write(true).open(&path);
+            let mut qmp = Qmp::new(file.with_context(|| path.display().to_string())?);
+            // Only the first of the programs in this machine finds the greeting before its answer,
+            // and no error.
+            let _ = qmp.execute("qmp_capabilities", json!({}));
+            return Ok(qmp);
+        }
+        bail!("the machine has no port '{PORT}'");
+    }
+
+    pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
+        let line = format!(
+            "{}\n",
+            json!({ "execute": command, "arguments": arguments })
+        );
         let written = self.stream.get_mut().write_all(line.as_bytes());
         written.with_context(|| format!("sending {command}"))?;
         loop {

@@ -25,6 +25,7 @@ mod kvm;
 mod locked;
 mod names;
 mod oracle;
+mod removal;
 mod sleep;
 mod strict;
 mod tracing;
@@ -74,6 +75,7 @@ pub const ALL: &[Scenario] = &[
     ),
     alone("closed_while_cleaning", cleaning::run),
     compared("dma_after_close", cleaning::dma),
+    alone("removal", removal::run),
 ];
 
 const fn compared(name: &'static str, run: Run) -> Scenario {
