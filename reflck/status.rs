@@ -153,7 +153,7 @@ impl<H: Hardware> Membership<H> {
     ///
     /// `is_resettable` says whether work can reset it. Fails with [`EBUSY`] if the function is in
     /// use or being reset, or if another one in use prevents its reset or that of the domain,
-    /// [`EOPNOTSUPP`] if there is neither reset, and [`EIO`] if that of the domain fails. Takes the
+    /// [`ENOTTY`] if there is neither reset, and [`EIO`] if that of the domain fails. Takes the
     /// reflck, and keeps it during a reset of the domain.
     pub(crate) fn reset_now(&self, is_resettable: bool) -> Result {
         let mut members = self.seat.members.lock();
@@ -172,7 +172,7 @@ impl<H: Hardware> Membership<H> {
             };
         }
         if self.seat.scope.is_private() {
-            return Err(EOPNOTSUPP);
+            return Err(ENOTTY);
         }
         if members.first_used().is_some() {
             return Err(EBUSY);

@@ -22,7 +22,7 @@ pub mod code {
     pub const EBUSY: Error = Error(-16);
     pub const ENODEV: Error = Error(-19);
     pub const EINVAL: Error = Error(-22);
-    pub const EOPNOTSUPP: Error = Error(-95);
+    pub const ENOTTY: Error = Error(-25);
     pub const ERESTARTNOINTR: Error = Error(-513);
 }
 
