@@ -270,7 +270,7 @@ class Host(Suite):
     arguments: dict = field(default_factory=dict)
 
     def longer(self):
-        return replace(self, arguments=self.long)
+        return replace(self, arguments=self.long or self.arguments)
 
     def inputs(self, made):
         inputs = getattr(self.module, "inputs", None)

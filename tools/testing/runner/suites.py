@@ -163,7 +163,8 @@ SUITES = (
 # The packages, and programs that use the driver: too long for each check. `make check-all` runs
 # them, and `make test` each by its name.
 ON_DEMAND = (
-    Host("package", 300, module=installs),
+    Host("package", 150, module=installs, arguments={"test": "modules_package"}),
+    Host("package-dkms", 900, module=installs, arguments={"test": "dkms_package"}),
     *(tools(modset, *TOOLS) for modset in TOOLS_ON),
     *(
         Guest(
