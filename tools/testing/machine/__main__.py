@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""python3 -m machine SET [--long] TOOL...: runs the tests of tools on the driver of a module set.
+"""python3 -m machine SET TOOL...: runs the tests of tools on the driver of a module set.
 
 A test is a function of a module TOOL. After one that returns REBOOT, the machine boots, and this
 program goes on with the next one.
@@ -17,8 +17,7 @@ NEXT = Path("/var/tmp/machine-next")
 
 
 def main(modset, *tools):
-    long, tools = "--long" in tools, [tool for tool in tools if tool != "--long"]
-    driver, tests = pci.Driver(modset, long), []
+    driver, tests = pci.Driver(modset), []
     for module in (importlib.import_module(f"machine.{tool}") for tool in tools):
         left_out = () if driver.is_default else getattr(module, "NEED_THE_NAME", ())
         tests += [function for function in module.TESTS if function not in left_out]

@@ -14,13 +14,10 @@ RESETS = ("pcie_flr", "pci_bridge_secondary_bus_reset", "pciehp_reset_slot")
 
 
 class Driver:
-    """The driver of a module set: `c` and `in-place` are called vfio-pci, `beside` is not.
+    """The driver of a module set: `c` and `in-place` are called vfio-pci, `beside` is not."""
 
-    Tests are to take their time if `long`.
-    """
-
-    def __init__(self, modset, long):
-        self.modset, self.long = modset, long
+    def __init__(self, modset):
+        self.modset = modset
         self.is_ours, self.is_default = modset != "c", modset != "beside"
         self.name = "vfio-pci" if self.is_default else "vfio_pci_rs"
         self.module = self.name.replace("-", "_")

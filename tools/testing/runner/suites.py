@@ -54,16 +54,14 @@ def selftests(
 TOOLS_ON = {"c": "stock", "in-place": "in-place", "beside": "rs"}
 # driverctl has the machine boot again.
 TOOLS = ("libvirt", "dpdk", "qemu", "selection", "driverctl")
+ROUNDS = "rounds"
 
 
 def tools(modset, *names):
     """Returns the machine that tests tools on a set of modules."""
-    command = f"python3 -m machine {modset}"
-    long = " ".join((command, "--long", *names))
-    return Machine(
-        f"{'tools' if names == TOOLS else '+'.join(names)}-{modset}", 300,
-        command=f"{command} {' '.join(names)}", long=long, modules=TOOLS_ON[modset],
-    )  # fmt: skip
+    name = "tools" if names == TOOLS else "+".join(names)
+    command = f"python3 -m machine {modset} {' '.join(names)}"
+    return Machine(f"{name}-{modset}", 300, command=command, modules=TOOLS_ON[modset])
 
 
 # Those of the kernel's own selftests that enter code of the driver; the others test vfio-pci-core
@@ -166,6 +164,7 @@ ON_DEMAND = (
     Host("package", 150, module=installs, arguments={"test": "modules_package"}),
     Host("package-dkms", 900, module=installs, arguments={"test": "dkms_package"}),
     *(tools(modset, *TOOLS) for modset in TOOLS_ON),
+    *(tools(modset, ROUNDS) for modset in ("c", "in-place")),
     *(
         Guest(
             f"iommufd-{modset}", 30, topology="tools", kernel="perf", modules=TOOLS_ON[modset],
@@ -196,7 +195,7 @@ def by_name(name, on, driver):
         return suites[name]
     for modset in TOOLS_ON:
         chosen = name.removesuffix(f"-{modset}").split("+")
-        if set(chosen) <= set(TOOLS):
+        if set(chosen) <= {*TOOLS, ROUNDS}:
             return tools(modset, *chosen)
     chosen = next((f"{program}.{name}" for program, tests in own.items() if name in tests), name)
     program = chosen.partition(".")[0]
