@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """DPDK: dpdk-devbind.py, and testpmd that forwards packets between assigned functions."""
 
+import mmap
 import re
 import subprocess
 import time
@@ -11,6 +12,8 @@ from .pci import Function, Resets
 from .report import run, wait_for
 
 PACKETS, SECONDS = 100_000, 15
+# Of PCI_COMMAND, and registers of the first ring of a 82576.
+MEMORY, MASTER, RDH, RDT = 2, 4, 0xC010, 0xC018
 TOKEN, WRONG = "14d63f20-8445-11ea-8900-1f9ce7d5650d", "24d63f20-8445-11ea-8900-1f9ce7d5650d"
 
 
@@ -22,11 +25,14 @@ def bind(name, *functions):
 class Testpmd:
     """testpmd with some functions, until the end of the block."""
 
-    def __init__(self, functions, *options):
+    def __init__(self, functions, *options, mode="io"):
         allowed = (word for function in functions for word in ("--allow", function))
         prefix = f"--file-prefix={str(functions[0]).translate({58: 45})}"
-        self.command = ["dpdk-testpmd", "--lcores=0,1", prefix, *allowed, *options]
-        self.command += ["--", "--interactive", "--forward-mode=io", "--total-num-mbufs=4096"]
+        # Its output is read while it runs.
+        line = ["stdbuf", "--output=L", "dpdk-testpmd", "--lcores=0,1"]
+        self.command = [*line, prefix, *allowed, *options]
+        self.command += ["--", "--interactive", f"--forward-mode={mode}"]
+        self.command += ["--total-num-mbufs=4096"]
         self.log = Path(f"/run/testpmd-{functions[0]}.log")
 
     def __enter__(self):
@@ -56,6 +62,13 @@ class Testpmd:
         """Waits for the prompt, and returns whether it came before the end of the program."""
         wait_for("testpmd", lambda: "testpmd>" in self.text() or self.process.poll() is not None)
         return self.process.poll() is None
+
+    def count(self, kind):
+        """Returns how many packets the first port has received or sent ("RX" or "TX") by now."""
+        shown = self.text().count("Throughput")
+        self.say("show port stats 0")
+        wait_for("statistics", lambda: self.text().count("Throughput") > shown)
+        return int(re.findall(rf"{kind}-packets: (\d+) .*{kind}-", self.text())[-1])
 
 
 def forward(test, functions):
@@ -107,6 +120,59 @@ def dpdk_forward(test, driver):
     test.eq("igb has them back", ["igb", "igb"], [function.driver() for function in functions])
 
 
+def faults():
+    """Returns the lines of the kernel's log about DMA that the IOMMU refused."""
+    return [line for line in run("dmesg").splitlines() if "DMAR:" in line and "fault" in line]
+
+
+def kill(test, receiver, source):
+    """Kills a testpmd that receives packets. Its files are closed at the return."""
+    with Testpmd([receiver], mode="rxonly") as sink:
+        if test.check("testpmd takes the function", sink.ready(), sink.text()[-2000:]):
+            sink.say("start")
+            wait_for("packets", lambda: sink.count("RX") >= PACKETS)
+            test.check("the function is bus master", receiver.is_master())
+        sink.process.kill()
+        sink.process.wait()
+    test.check("it is not after the end of its user", not receiver.is_master())
+    sent = source.count("TX")
+    wait_for("packets", lambda: source.count("TX") >= sent + PACKETS)
+
+
+def revive(function):
+    """Lets a 82576 that was not reset write packets to its ring again."""
+    function.command(MEMORY | MASTER)
+    with open(function.path / "resource0", "r+b") as file, mmap.mmap(file.fileno(), 1 << 16) as bar:
+        head, tail = (memoryview(bar)[at : at + 4].cast("I") for at in (RDH, RDT))
+        tail[0] = (head[0] or 256) - 1
+        head.release(), tail.release()
+
+
+def dpdk_killed(test, driver):
+    """Kills a testpmd that receives packets, twice: its function makes no DMA after its end."""
+    sender, receiver = functions = [Function("pair.0"), Function("pair.1")]
+    bind(driver.name, *functions)
+    with Testpmd([sender], "--main-lcore=1", mode="txonly") as source:
+        if not test.check("the sender starts", source.ready(), source.text()[-2000:]):
+            return
+        source.say("start")
+        before = faults()
+        kill(test, receiver, source)
+        test.eq("the IOMMU refused no DMA", before, faults())
+        # The IOMMU notices a function that goes on: without its reset, and as bus master again.
+        receiver.write("power/control", "on")
+        receiver.write("reset_method", "\n")
+        kill(test, receiver, source)
+        test.eq("the IOMMU refused no DMA without a reset", before, faults())
+        revive(receiver)
+        wait_for("refused DMA", lambda: faults() != before)
+        receiver.command(MEMORY)
+        receiver.write("reset_method", "default")
+        receiver.write("power/control", "auto")
+    bind("igb", *functions)
+    test.eq("igb has them back", ["igb", "igb"], [function.driver() for function in functions])
+
+
 def dpdk_vfs(test, driver):
     """A PF that one testpmd has with a VF token, and its VF in another one, without and with it."""
     run("modprobe", driver.name)
@@ -128,6 +194,6 @@ def dpdk_vfs(test, driver):
     test.eq("igb has the PF back", "igb", pf.driver())
 
 
-TESTS = (dpdk_forward, dpdk_vfs)
+TESTS = (dpdk_forward, dpdk_killed, dpdk_vfs)
 # Side by side, DPDK takes no function.
-NEED_THE_NAME = (dpdk_vfs,)
+NEED_THE_NAME = (dpdk_killed, dpdk_vfs)

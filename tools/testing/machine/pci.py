@@ -39,6 +39,12 @@ class Function:
     def write(self, name, text):
         (self.path / name).write_text(str(text))
 
+    def command(self, bits):
+        """Sets the low byte of PCI_COMMAND."""
+        with open(self.path / "config", "r+b", buffering=0) as file:
+            file.seek(4)
+            file.write(bytes([bits]))
+
     def driver(self):
         link = self.path / "driver"
         return os.path.basename(os.readlink(link)) if link.exists() else "none"
@@ -50,6 +56,10 @@ class Function:
         """Returns the driver's opinion of the function, if it is ours and has it."""
         file = self.path / "vfio_reset/state"
         return file.read_text().strip() if file.exists() else "none"
+
+    def is_master(self):
+        """Returns whether the function may make DMA: the bit of PCI_COMMAND."""
+        return bool((self.path / "config").read_bytes()[4] & 4)
 
     def group(self):
         return os.path.basename(os.readlink(self.path / "iommu_group"))
