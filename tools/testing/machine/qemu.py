@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""QEMU itself: functions by their group, by hot-plug, and by an iommufd and a file passed in."""
+"""QEMU itself: functions by hot-plug, VFs, and by an iommufd and a file passed in."""
 
 import json
 import os
@@ -49,27 +49,6 @@ class Qemu:
         self.process.stdin.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
         self.process.stdin.flush()
         return self.answer("return")
-
-
-def qemu_group(test, driver):
-    """-device vfio-pci,host= for both functions of a group, and the end of that QEMU."""
-    functions = [Function("bus.0"), Function("bus.1")]
-    run("modprobe", driver.name)
-    for function in functions:
-        bind(function, driver.name)
-    test.eq("one group", functions[0].group(), functions[1].group())
-    with Resets() as resets:
-        devices = (
-            f"vfio-pci,host={function},bus=slot1,addr=0.{number},multifunction=on"
-            for number, function in enumerate(functions)
-        )
-        with Qemu(*devices):
-            used(test, functions, driver)
-        idle(test, functions, driver)
-    test.check("the bus was reset", resets.bus > 0, resets.counts)
-    test.seen("bus resets", resets.bus)
-    for function in functions:
-        unbind(function)
 
 
 def qemu_hotplug(test, driver):
@@ -130,4 +109,4 @@ def qemu_iommufd(test, driver):
         unbind(sibling)
 
 
-TESTS = (qemu_group, qemu_hotplug, qemu_vfs)
+TESTS = (qemu_hotplug, qemu_vfs)
