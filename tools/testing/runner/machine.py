@@ -20,7 +20,11 @@ PACKAGES = (
     "dpdk", "dpdk-dev", "librte-net-e1000-25", "librte-mempool-ring25",
 )  # fmt: skip
 # A Debian with nothing but the kernel that the modules are for.
-PLAIN = ("systemd-sysv", "dbus", "udev", "kmod", "python3", "procps", "linux-image-{kernel}")
+PLAIN = (
+    "systemd-sysv", "dbus", "udev", "kmod", "python3", "procps", "linux-image-{kernel}",
+    # The image wants that of its own suite.
+    "linux-base/trixie-backports",
+)  # fmt: skip
 # No documents, and no translations.
 UNWANTED = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale")]
 # Units that take the emulated machine seconds, and that no test is about.
