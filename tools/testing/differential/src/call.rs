@@ -204,8 +204,8 @@ pub enum Call {
     Signal(u8),
     /// Reads the counters of all eventfds.
     Signals,
-    /// Waits until the function under test is suspended.
-    Suspended,
+    /// Waits until a function is suspended.
+    Suspended(u8),
     Bind(u8, To),
     /// Writes an attribute in sysfs.
     Set(Of, &'static str, String),

@@ -252,6 +252,9 @@ fn siblings(session: &mut Session<'_>) {
             smoke::sleep(session, device, by_feature);
         }
         right_hot_reset(session);
+        for device in [Handle::DEVICE, Handle::SIBLING].into_iter().filter(|_| by_feature) {
+            session.call(Call::Suspended(device.function()));
+        }
         look(session);
         for device in [Handle::DEVICE, Handle::SIBLING] {
             smoke::wake(session, device);

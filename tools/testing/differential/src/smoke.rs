@@ -157,11 +157,10 @@ fn irq_by_call(session: &mut Session<'_>, action: u32, index: u32, count: u32) {
 
 fn low_power(session: &mut Session<'_>) {
     sleep(session, Handle::DEVICE, true);
-    session.call(Call::Suspended);
     session.call(Call::Read(Handle::DEVICE, At::config(0), 64));
     wake(session, Handle::DEVICE);
     session.call(Call::device(Request::FEATURE, wakeup(WAKEUP)));
-    session.call(Call::Suspended);
+    session.call(Call::Suspended(0));
     session.call(Call::Signals);
     read_scratch(session, Handle::DEVICE);
     session.call(Call::Signals);
@@ -178,9 +177,9 @@ fn power_state_of(session: &mut Session<'_>, on: Handle) -> Option<Option<u64>> 
 /// Puts a function to sleep by a feature, or into D3hot by its power state.
 pub fn sleep(session: &mut Session<'_>, on: Handle, by_feature: bool) {
     if by_feature {
-        return feature(session, on, LOW_POWER_ENTRY, 0);
-    }
-    if let Some(pm) = power_state_of(session, on).flatten() {
+        feature(session, on, LOW_POWER_ENTRY, 0);
+        session.call(Call::Suspended(on.function()));
+    } else if let Some(pm) = power_state_of(session, on).flatten() {
         session.call(Call::Write(on, At::config(pm), Bytes(vec![3])));
     }
 }
