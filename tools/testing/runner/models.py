@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """The model check of the reflck: `make models [M=NAME]`.
 
-loom runs each model of tools/testing/reflck through every interleaving of its threads. The mutants
-of tools/testing/defects/mutants.toml are bugs in the reflck, each of which the model, or the unit
-test, that it names must notice.
+loom runs each model of tools/testing/reflck through every interleaving of its threads. The scenes of
+tools/testing/liveness are models of longer runs, in which every wait must end. The mutants of
+tools/testing/defects/mutants.toml are bugs in the reflck, each of which the model, or the unit test,
+that it names must notice.
 """
 
 import os
@@ -21,6 +22,7 @@ from .cargo import MESSAGES, cargo, programs
 from .results import Result
 
 CRATE = "tools/testing/reflck"
+SCENES = "tools/testing/liveness"
 MUTANTS = TESTING / "defects/mutants.toml"
 # `make check` runs models of three threads with at most this many preemptions.
 PREEMPTIONS = 4
@@ -29,12 +31,14 @@ LIMIT = 120
 BUILD = ["build", "--tests", "--locked", "--keep-going", "--package", "reflck", MESSAGES]
 VARIABLES = {"CARGO_PROFILE_TEST_DEBUG": "0", "RUSTC_BOOTSTRAP": "1"}
 LOOM = {"RUSTFLAGS": "--cfg loom"}
+BUILD_SCENES = ["build", "--release", "--locked", "--bins", "--package", "liveness", MESSAGES]
 
 
 def inputs():
     """Returns the inputs of all models and mutants."""
     driver = [REPO / "reflck.rs", REPO / "reflck", REPO / "vfio/dynamic_id.rs", REPO / "vfio/record.rs"]
-    return [*driver, REPO / CRATE, TESTING / "Cargo.lock", MUTANTS, Path(__file__)]
+    crates = REPO / CRATE, REPO / SCENES, TESTING / "Cargo.lock"
+    return [*driver, *crates, MUTANTS, Path(__file__)]
 
 
 def results(long=False, only=None):
@@ -43,14 +47,17 @@ def results(long=False, only=None):
     program = build(run, "build the models", TESTING, "target-models", LOOM)["reflck"]
     listed = re.findall(r"^(models::\S+): test$", run("", program, "--list"), re.MULTILINE)
     mutants = mutants_of(listed)
-    models = [path for path in listed if only in (None, last(path))]
+    models = {last(path): [program, "--nocapture", "--exact", path] for path in listed}
+    scenes = programs(cargo(run, "build the scenes", *BUILD_SCENES))["liveness"]
+    models |= {name: [scenes, name] for name in run("", scenes).split()}
+    models = {name: command for name, command in models.items() if only in (None, name)}
     if only:
         mutants = [mutant for mutant in mutants if only in (mutant["name"], last(mutant["test"]))]
-        if not models + mutants:
+        if not models and not mutants:
             raise Failure(f"looked for a model or a mutant of the name {only}")
     environment = os.environ | ({} if long else {"LOOM_MAX_PREEMPTIONS": str(PREEMPTIONS)})
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(lambda model: run_model(program, model, environment), models))
+        found = list(pool.map(lambda model: run_model(*model, environment), models.items()))
         kinds = (True, "target-mutants", LOOM), (False, "target-mutants-unit", {})
         for is_model, target, variables in kinds:
             some = [mutant for mutant in mutants if ("model" in mutant) == is_model]
@@ -87,17 +94,16 @@ def build(run, what, workspace, target, variables):
     return programs(said)
 
 
-def run_model(program, model, environment):
-    """Runs a model, which says how many interleavings there were."""
-    ended, name = run_test(program, model, environment), last(model)
-    count = re.search(rf"model {name}: (\d+ interleavings.*)", ended.stdout)
+def run_model(name, command, environment):
+    """Runs a model, which says how many interleavings or states there were."""
+    ended = run_test(command, environment)
+    count = re.search(rf"model {name}: (\d+ (?:interleavings|states).*)", ended.stdout)
     if ended.returncode or not count:
         return Result(f"model {name}", False, "\n".join(ended.stdout.splitlines()[-40:]))
     return Result(f"model {name}", True, count[1])
 
 
-def run_test(program, test, environment, **options):
-    command = [program, "--nocapture", "--exact", test]
+def run_test(command, environment, **options):
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.run(command, env=environment, text=True, check=False, **pipes, **options)
 
@@ -141,7 +147,8 @@ def run_mutant(mutant, program, environment):
     if not program.startswith("/"):
         return Result(name, False, program)
     try:
-        ended = run_test(program, mutant["test"], environment, timeout=LIMIT)
+        command = [program, "--nocapture", "--exact", mutant["test"]]
+        ended = run_test(command, environment, timeout=LIMIT)
     except subprocess.TimeoutExpired:
         return Result(name, False, f"the test did not end within {LIMIT} s")
     # Drops after that may panic again, which ends the program.

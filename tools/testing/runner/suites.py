@@ -106,6 +106,12 @@ SUITES = (
         "scenarios-fixed-core", 100, "vfio-pci", "--only closed_together,bridge_lock",
         modules="fixed", **DEBUG | NO_LEAKS,
     ),
+    # The driver's tracepoints meanwhile are replayed against the model.
+    Guest(
+        "replay", 40, kernel="perf",
+        command="{programs}/liveness replay {programs}/scenarios "
+        "--only failed_bus_reset,tracepoints",
+    ),
     Same("vfio_pci_rs-does-as-vfio-pci", after=("scenarios", "scenarios-c")),
     Same("patched-core-does-as-stock", after=("scenarios-patched-core", "scenarios-c")),
     Guest(
