@@ -85,6 +85,11 @@ impl Calls {
         self.filter(|call| call.chain_has(OPEN))
     }
 
+    /// Returns the resets but for those during a device's open.
+    pub fn not_at_open(&self) -> Calls {
+        self.filter(|call| !call.chain_has(OPEN))
+    }
+
     /// Returns the resets by work of the driver, for which no call of a user waits.
     pub fn in_background(&self) -> Calls {
         self.filter(|call| call.chain_has(WORK))

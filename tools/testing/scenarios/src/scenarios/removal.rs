@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Functions that are pulled out of their slot, in every state, and plugged in again.
+//! Functions that are pulled out of their slot, in every state, or unplugged by its button, and
+//! plugged in again.
 
+use std::cell::RefCell;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,120 +25,138 @@ use serde_json::json;
 use crate::qemu::Qmp;
 
 /// A slot that is empty is found to be so within this time, and its functions go.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(15);
 
-type Case = fn(&Slot<'_>) -> Result<()>;
+const SLOTS: usize = 8;
 
-/// What a user does to the functions before and while they are pulled out, and whether the slot
-/// may be reset in the course of that.
+/// The kernel empties a slot this long after the slot's button was pressed.
+const BUTTON: Duration = Duration::from_secs(5);
+
+type Case = fn(&Slots<'_>) -> Result<()>;
+
+/// What a user does to the functions before and while they go, and whether a slot may be reset in
+/// the course of that.
 const CASES: &[(&str, Case, bool)] = &[
     ("idle", idle, false),
     (
         "open, the first one closed first",
-        |slot| open(slot, false),
+        |slots| open(slots, false),
         false,
     ),
     (
         "open, the last one closed first",
-        |slot| open(slot, true),
+        |slots| open(slots, true),
         false,
     ),
-    ("dirty, beside an open one", dirty, false),
-    ("dirty, when a reset is due again", retried, true),
-    ("opened and closed all the time", busy, true),
-    ("being reset", being_reset, true),
+    (
+        "opened and closed all the time",
+        |slots| busy(slots, pull),
+        true,
+    ),
+    ("unplugged by the button, open", unplugged, true),
 ];
 
-struct Slot<'a> {
+/// The same for two functions of one slot.
+const OF_ONE_SLOT: &[(&str, Case, bool)] = &[
+    ("dirty, beside an open one", dirty, false),
+    ("dirty, when a reset is due again", retried, true),
+    ("being reset", being_reset, true),
+    (
+        "unplugged by the button, opened and closed all the time",
+        |slots| busy(slots, press),
+        true,
+    ),
+];
+
+struct Slots<'a> {
     lab: &'a Lab,
-    port: Device,
-    functions: [Device; 2],
+    machine: RefCell<Qmp>,
+    /// Each function with the port above it.
+    functions: Vec<(Device, Device)>,
 }
 
 pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
-    let slot = Slot {
+    let device = |role: &str| lab.topology.device(role);
+    let port = device("slot.port")?;
+    let mut slots = Slots {
         lab,
-        port: lab.topology.device("slot.port")?,
-        functions: [
-            lab.topology.device("slot.a")?,
-            lab.topology.device("slot.b")?,
-        ],
+        machine: RefCell::new(Qmp::of_this_machine()?),
+        functions: vec![(port.clone(), device("slot.a")?), (port, device("slot.b")?)],
     };
-    let mut machine = Qmp::of_this_machine()?;
     lab.driver.load(&[])?;
-    slot.bind()?;
-    for (what, case, resets) in CASES {
-        let mut mark = Mark::here()?;
-        let (time, calls) = lab.tracer.count(|| {
-            let start = Instant::now();
-            case(&slot)?;
-            slot.wait(false)?;
-            Ok(start.elapsed())
-        })?;
-        t.note(format!("{what}: gone after {} ms", time.as_millis()));
-        if !resets {
-            lab.resets(t, &calls, &format!("of the slot: {what}"), Counts::NONE);
-            let lines = mark.lines_with(&["next attempt"])?;
-            t.eq(format!("attempts to come: {what}"), 0, lines.len());
-        }
-        for function in &slot.functions {
-            let domain = lab.domain_of(function)?;
-            t.check(format!("no domain: {what}"), domain.is_none(), || {
-                format!("{domain:#?}")
-            });
-        }
-        slot.refill(&mut machine)?;
-        slot.bind()?;
-        for function in &slot.functions {
-            drop(User::new()?.open(function)?);
-            lab.wait_idle(function)?;
-            lab.state(t, function, &format!("in the slot again: {what}"), "idle")?;
-        }
-    }
-    for function in &slot.functions {
-        function.release()?;
-    }
+    slots.all(t, "a slot", CASES)?;
+    slots.all(t, "a slot", OF_ONE_SLOT)?;
+    let ports = lab.topology.family("slots.port", SLOTS)?;
+    slots.functions = ports
+        .into_iter()
+        .zip(lab.topology.family("slots", SLOTS)?)
+        .collect();
+    slots.all(t, "eight slots", CASES)?;
     lab.unreferenced(t)
 }
 
-impl Slot<'_> {
+impl Slots<'_> {
+    /// Runs cases on functions that are bound before and unbound after it.
+    fn all(&self, t: &mut Test<'_>, place: &str, cases: &[(&str, Case, bool)]) -> Result<()> {
+        let lab = self.lab;
+        self.bind()?;
+        for (what, case, resets) in cases {
+            let what = format!("{place}, {what}");
+            let mut mark = Mark::here()?;
+            let (time, calls) = lab.tracer.count(|| {
+                let start = Instant::now();
+                case(self)?;
+                self.wait(false)?;
+                Ok(start.elapsed())
+            })?;
+            t.note(format!("{what}: gone after {} ms", time.as_millis()));
+            if !resets {
+                let calls = calls.not_at_open();
+                lab.resets(t, &calls, &format!("of a slot: {what}"), Counts::NONE);
+                let lines = mark.lines_with(&["next attempt"])?;
+                t.eq(format!("attempts to come: {what}"), 0, lines.len());
+            }
+            let left = lab.domains()?;
+            t.check(format!("no domain: {what}"), left.is_empty(), || {
+                format!("{left:#?}")
+            });
+            self.refill()?;
+            self.bind()?;
+            for function in self.functions() {
+                drop(User::new()?.open(function)?);
+                lab.wait_idle(function)?;
+                lab.state(t, function, &format!("in the slot again: {what}"), "idle")?;
+            }
+        }
+        self.functions().try_for_each(|function| function.release())
+    }
+
+    fn functions(&self) -> impl Iterator<Item = &Device> {
+        self.functions.iter().map(|(_, function)| function)
+    }
+
+    fn function(&self, number: usize) -> &Device {
+        &self.functions[number].1
+    }
+
+    fn ports(&self) -> Vec<&Device> {
+        let mut ports: Vec<_> = self.functions.iter().map(|(port, _)| port).collect();
+        ports.dedup();
+        ports
+    }
+
     /// Binds the functions. One that has just come cannot be bound yet.
     fn bind(&self) -> Result<()> {
         let driver = self.lab.driver.name();
-        let bind = |function: &Device| {
+        self.functions().try_for_each(|function| {
             wait::until(SOON, || function.bind(driver), Result::is_ok)?;
             self.lab.wait_idle(function)
-        };
-        self.functions.iter().try_for_each(bind)
-    }
-
-    /// Pulls the functions out: a slot without power loses its device in QEMU, and the kernel has
-    /// not been asked.
-    fn pull(&self) -> Result<()> {
-        const EXPRESS: u8 = 0x10;
-        const SLOT_CONTROL: u64 = 0x18;
-        // The power controller and the power indicator are off.
-        const POWER: u16 = 0x0700;
-        const INTERRUPT: u16 = 0x0020;
-
-        let path = self.port.path().join("config");
-        let config = OpenOptions::new().read(true).write(true).open(path)?;
-        let place = sysfs::capability(&fs::read(self.port.path().join("config"))?, EXPRESS);
-        let at = u64::from(place.context("the port is not PCI Express")?) + SLOT_CONTROL;
-        let mut control = [0; 2];
-        config.read_exact_at(&mut control, at)?;
-        let control = u16::from_le_bytes(control);
-        // The kernel learns of it when the power is on again: it takes a slot without power for one
-        // that it has emptied itself.
-        for control in [control & !INTERRUPT | POWER, control] {
-            config.write_all_at(&control.to_le_bytes(), at)?;
-        }
-        Ok(())
+        })
     }
 
     /// Waits until the functions are there, or gone.
     fn wait(&self, there: bool) -> Result<()> {
-        for function in &self.functions {
+        for function in self.functions() {
             let exists = || function.path().exists();
             let reached = wait::until(SOON, exists, |exists| *exists == there) == there;
             ensure!(reached, "{function} is there: {}, not {there}", !there);
@@ -145,17 +165,17 @@ impl Slot<'_> {
     }
 
     /// Plugs the functions in again. The slot finds them when function 0 comes.
-    fn refill(&self, machine: &mut Qmp) -> Result<()> {
+    fn refill(&self) -> Result<()> {
         // The kernel waits a second after it has switched the slot off. To what comes in the
         // meantime, it would take QEMU's press of the slot's button for the wish to unplug it.
         thread::sleep(2 * wait::STAY);
-        for function in self.functions.iter().rev() {
+        for (port, function) in self.functions.iter().rev() {
             let [.., number] = function.numbers();
-            machine.execute(
+            self.machine.borrow_mut().execute(
                 "device_add",
                 json!({
                     "driver": "virtio-rng-pci", "id": format!("dev.{}", function.role()),
-                    "bus": format!("dev.{}", self.port.role()), "addr": format!("0.{number}"),
+                    "bus": format!("dev.{}", port.role()), "addr": format!("0.{number}"),
                     "multifunction": true, "disable-legacy": "on", "x-pcie-flr-init": false,
                     "x-pcie-pm-no-soft-reset": true,
                 }),
@@ -165,15 +185,52 @@ impl Slot<'_> {
     }
 }
 
-fn idle(slot: &Slot<'_>) -> Result<()> {
-    slot.pull()
+/// Pulls the functions out of the slots, without asking the kernel. In QEMU, a slot without power
+/// loses its device.
+fn pull(slots: &Slots<'_>) -> Result<()> {
+    const EXPRESS: u8 = 0x10;
+    const SLOT_CONTROL: u64 = 0x18;
+    // The power controller and the power indicator are off.
+    const POWER: u16 = 0x0700;
+    const INTERRUPT: u16 = 0x0020;
+
+    for port in slots.ports() {
+        let path = port.path().join("config");
+        let config = OpenOptions::new().read(true).write(true).open(&path)?;
+        let place = sysfs::capability(&fs::read(&path)?, EXPRESS);
+        let at = u64::from(place.context("the port is not PCI Express")?) + SLOT_CONTROL;
+        let mut control = [0; 2];
+        config.read_exact_at(&mut control, at)?;
+        let control = u16::from_le_bytes(control);
+        // The kernel learns of it when the power is on again: it takes a slot without power for one
+        // that it has emptied itself.
+        for control in [control & !INTERRUPT | POWER, control] {
+            config.write_all_at(&control.to_le_bytes(), at)?;
+        }
+    }
+    Ok(())
 }
 
-fn open(slot: &Slot<'_>, reversed: bool) -> Result<()> {
+/// Presses the buttons of the slots, as QEMU does to empty them.
+fn press(slots: &Slots<'_>) -> Result<()> {
+    for (_, function) in &slots.functions {
+        if function.numbers()[3] == 0 {
+            let id = json!({ "id": format!("dev.{}", function.role()) });
+            slots.machine.borrow_mut().execute("device_del", id)?;
+        }
+    }
+    Ok(())
+}
+
+fn idle(slots: &Slots<'_>) -> Result<()> {
+    pull(slots)
+}
+
+fn open(slots: &Slots<'_>, reversed: bool) -> Result<()> {
     let user = User::new()?;
-    let opened = slot.functions.iter().map(|function| user.open(function));
+    let opened = slots.functions().map(|function| user.open(function));
     let mut opened = opened.collect::<Result<Vec<_>>>()?;
-    slot.pull()?;
+    pull(slots)?;
     thread::sleep(wait::STAY);
     if reversed {
         opened.reverse();
@@ -182,28 +239,59 @@ fn open(slot: &Slot<'_>, reversed: bool) -> Result<()> {
     Ok(())
 }
 
-fn dirty(slot: &Slot<'_>) -> Result<()> {
+fn dirty(slots: &Slots<'_>) -> Result<()> {
     let user = User::new()?;
-    let [a, b] = slot
-        .functions
-        .each_ref()
-        .map(|function| user.open(function));
-    let (a, b) = (a?, b?);
+    let (a, b) = (user.open(slots.function(0))?, user.open(slots.function(1))?);
     drop(a);
-    slot.pull()?;
+    pull(slots)?;
     thread::sleep(wait::STAY);
     drop(b);
     Ok(())
 }
 
-fn retried(slot: &Slot<'_>) -> Result<()> {
-    let opened = User::new()?.open(&slot.functions[0])?;
-    let lock = Marked::locked(&slot.functions[1])?;
+fn retried(slots: &Slots<'_>) -> Result<()> {
+    let opened = User::new()?.open(slots.function(0))?;
+    let lock = Marked::locked(slots.function(1))?;
     drop(opened);
-    slot.pull()?;
+    pull(slots)?;
     thread::sleep(wait::STAY);
     drop(lock);
     Ok(())
+}
+
+fn being_reset(slots: &Slots<'_>) -> Result<()> {
+    let opened = User::new()?.open(slots.function(0))?;
+    thread::scope(|scope| {
+        scope.spawn(|| drop(opened));
+        // The reset of a slot takes a second.
+        thread::sleep(wait::STAY / 2);
+        pull(slots)
+    })
+}
+
+fn unplugged(slots: &Slots<'_>) -> Result<()> {
+    let user = User::new()?;
+    let opened = slots.functions().map(|function| user.open(function));
+    let opened = opened.collect::<Result<Vec<_>>>()?;
+    press(slots)?;
+    thread::sleep(BUTTON + wait::STAY);
+    opened.into_iter().for_each(drop);
+    Ok(())
+}
+
+/// The last function is opened and closed until `take` has made it go.
+fn busy(slots: &Slots<'_>, take: fn(&Slots<'_>) -> Result<()>) -> Result<()> {
+    let gone = AtomicBool::new(false);
+    let function = slots.functions().last().context("there is none")?;
+    thread::scope(|scope| {
+        let user = scope.spawn(|| use_until(function, &gone));
+        thread::sleep(wait::STAY);
+        let taken = take(slots).and_then(|()| slots.wait(false));
+        gone.store(true, Ordering::Relaxed);
+        let used = user.join();
+        taken?;
+        used.map_err(|_| anyhow::anyhow!("a thread panicked"))?
+    })
 }
 
 /// Opens and closes a function until it is gone.
@@ -214,27 +302,4 @@ fn use_until(function: &Bdf, gone: &AtomicBool) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn busy(slot: &Slot<'_>) -> Result<()> {
-    let gone = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let user = scope.spawn(|| use_until(&slot.functions[1], &gone));
-        thread::sleep(wait::STAY);
-        let pulled = slot.pull().and_then(|()| slot.wait(false));
-        gone.store(true, Ordering::Relaxed);
-        let used = user.join();
-        pulled?;
-        used.map_err(|_| anyhow::anyhow!("a thread panicked"))?
-    })
-}
-
-fn being_reset(slot: &Slot<'_>) -> Result<()> {
-    let opened = User::new()?.open(&slot.functions[0])?;
-    thread::scope(|scope| {
-        scope.spawn(|| drop(opened));
-        // The reset of a slot takes a second.
-        thread::sleep(wait::STAY / 2);
-        slot.pull()
-    })
 }
