@@ -63,7 +63,8 @@ pub(super) fn closed_together(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
         for (role, place) in [(PF, "a port"), (PF_IN_SLOT, "a slot")] {
             let enabled = VirtualFunctions::enable(&*lab.topology.device(role)?, VFS)?;
             let what = format!("VFs below {place} by {access}");
-            together(lab, t, &what, &enabled.devices(), user, 0, ROUNDS)?;
+            let rounds = lab.rounds.min(ROUNDS);
+            together(lab, t, &what, &enabled.devices(), user, 0, rounds)?;
         }
         if lab.driver.shows_domains() {
             // The first ones have no reset, and two of the next ones share an IOMMU group.
