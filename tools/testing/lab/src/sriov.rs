@@ -11,8 +11,8 @@ use crate::topology::Device;
 /// A driver that only enables SR-IOV.
 pub const PF_STUB: &str = "pci-pf-stub";
 
-/// A physical function whose virtual functions are enabled and unbound. Dropping it removes the
-/// virtual functions and releases the physical one.
+/// A physical function whose virtual functions are enabled and unbound. Dropping it removes those
+/// that are left and releases the physical one.
 #[derive(Debug)]
 pub struct VirtualFunctions {
     pf: Bdf,
@@ -61,7 +61,8 @@ impl VirtualFunctions {
 
 impl Drop for VirtualFunctions {
     fn drop(&mut self) {
-        let released = self.vfs.iter().try_for_each(|vf| vf.release());
+        let mut there = self.vfs.iter().filter(|vf| vf.path().exists());
+        let released = there.try_for_each(|vf| vf.release());
         if let Err(e) = released.and_then(|()| Self::disable(&self.pf)) {
             eprintln!(
                 "the virtual functions of {} were not removed: {e:#}",

@@ -187,6 +187,11 @@ pub fn all_functions() -> Result<Vec<Bdf>> {
     Ok(found)
 }
 
+/// Makes the kernel look for functions that it does not know.
+pub fn rescan() -> Result<()> {
+    write_attribute(&Path::new(PCI_BUS).join("rescan"), "1")
+}
+
 /// Writes an attribute in one system call, so that an errno is that of its store function.
 pub fn write_attribute(path: &Path, value: &str) -> Result<()> {
     let file = fs::OpenOptions::new().write(true).open(path);

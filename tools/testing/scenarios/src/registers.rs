@@ -14,6 +14,8 @@ use std::thread;
 use anyhow::{ensure, Context, Result};
 use lab::sysfs::Bdf;
 use lab::vfio::User;
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
 use vfio_bindings::bindings::vfio::{
     VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_BAR4_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX,
 };
@@ -211,15 +213,27 @@ pub const HOLD: &str = "hold";
 
 impl Holder {
     pub fn start(function: &Bdf) -> Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.arg(format!("--{HOLD}={function}"));
-        let mut child = command.stdout(Stdio::piped()).spawn()?;
-        let stdout = child.stdout.take().context("its output is piped")?;
-        let holder = Holder(child);
+        let mut holder = Self::spawn(function)?;
+        let stdout = holder.0.stdout.take().context("its output is piped")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         ensure!(line.trim_end() == HOLD, "a process did not open {function}");
         Ok(holder)
+    }
+
+    /// Starts the process, which has not opened the function yet.
+    pub fn spawn(function: &Bdf) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg(format!("--{HOLD}={function}"));
+        Ok(Holder(command.stdout(Stdio::piped()).spawn()?))
+    }
+
+    /// Stops the process until it is killed.
+    pub fn stop(&self) -> Result<()> {
+        Ok(kill(
+            Pid::from_raw(self.0.id().try_into()?),
+            Signal::SIGSTOP,
+        )?)
     }
 
     /// Kills the process and waits for its end.

@@ -25,6 +25,7 @@ mod kvm;
 mod locked;
 mod names;
 mod oracle;
+mod owners;
 mod removal;
 mod sleep;
 mod strict;
@@ -75,6 +76,7 @@ pub const ALL: &[Scenario] = &[
     ),
     alone("closed_while_cleaning", cleaning::run),
     compared("dma_after_close", cleaning::dma),
+    alone("owners", owners::run),
     alone("removal", removal::run),
 ];
 

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Users that are stopped or killed, and functions that are taken from their users. The next user
+//! finds each function clean, nothing waits longer than for the user, and siblings do not wait.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, bail, ensure, Result};
+use lab::driver;
+use lab::machine::{Lab, PF};
+use lab::report::Test;
+use lab::sriov::VirtualFunctions;
+use lab::sysfs::{self, Bdf};
+use lab::topology::Device;
+use lab::vfio::User;
+use lab::wait;
+
+use super::errno;
+use super::errors::{inject_nonfatal, INJECTOR};
+use crate::registers::{find, leave, Content, Holder};
+
+const ZERO: Content = Content::Zero;
+const LEFT: Content = Content::Left;
+
+const ROUNDS: usize = 10;
+const VFS: usize = 7;
+/// A driver that does DMA for the kernel.
+const OTHER_DRIVER: &str = "virtio-pci";
+
+/// Returns the content that the next user finds, and the longest wait for an unused function.
+type Case = fn(&Lab) -> Result<(Content, Duration)>;
+
+/// What happens to a function, and the content that is found then with vfio-pci.
+const CASES: &[(&str, Content, Case)] = &[
+    ("unbound, its user stopped", ZERO, stopped),
+    ("unbound by a killed task", ZERO, unbinder_killed),
+    ("killed while it opens", ZERO, killed_at_open),
+    ("removed while open", ZERO, removed),
+    ("siblings come and go", ZERO, removed_under_load),
+    ("a stranger in its group", LEFT, stranger_in_group),
+];
+
+pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
+    for (what, c, case) in CASES {
+        lab.driver.load_as_is(&[])?;
+        if let Some((content, wait)) = t.done(format!("{what}: ends"), case(lab)) {
+            let expected = if lab.driver.shows_domains() { ZERO } else { *c };
+            t.eq(format!("left to the next user: {what}"), expected, content);
+            t.note(format!(
+                "{what}: the longest wait took {} ms",
+                wait.as_millis()
+            ));
+        }
+        lab.restore()?;
+    }
+    vfs_disabled(lab, t)?;
+    reported(lab, t)
+}
+
+/// Two functions of a bus, each in an IOMMU group of its own, bound to the driver.
+fn pair(lab: &Lab) -> Result<[Device; 2]> {
+    let pair = [
+        lab.topology.device("pair.0")?,
+        lab.topology.device("pair.1")?,
+    ];
+    pair.iter()
+        .try_for_each(|function| function.bind(lab.driver.name()))?;
+    Ok(pair)
+}
+
+fn rounds(lab: &Lab) -> usize {
+    lab.rounds.min(ROUNDS)
+}
+
+fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<Duration> {
+    let start = Instant::now();
+    work().map(|_| start.elapsed())
+}
+
+/// Does `work`, which has to wait for `end`, and returns for how long it goes on after that.
+fn waits_for(
+    work: impl FnOnce() -> Result<()> + Send,
+    end: impl FnOnce() -> Result<()>,
+) -> Result<Duration> {
+    thread::scope(|scope| {
+        let working = scope.spawn(work);
+        thread::sleep(wait::STAY);
+        let waits = !working.is_finished();
+        end()?;
+        let wait = timed(|| working.join().map_err(|_| anyhow!("a thread panicked"))?)?;
+        ensure!(waits, "nothing waits for the user");
+        Ok(wait)
+    })
+}
+
+/// Binds a function again, and returns what its next user finds.
+fn found(lab: &Lab, function: &Bdf, wait: Duration) -> Result<(Content, Duration)> {
+    function.bind(lab.driver.name())?;
+    Ok((find(function)?, wait))
+}
+
+fn stopped(lab: &Lab) -> Result<(Content, Duration)> {
+    let [function, sibling] = pair(lab)?;
+    let holder = Holder::start(&function)?;
+    holder.stop()?;
+    let mut siblings = Duration::ZERO;
+    let wait = waits_for(
+        || function.unbind(),
+        || {
+            siblings = timed(|| leave(&sibling))?;
+            holder.kill()
+        },
+    )?;
+    found(lab, &function, wait.max(siblings))
+}
+
+fn unbinder_killed(lab: &Lab) -> Result<(Content, Duration)> {
+    let [function, sibling] = pair(lab)?;
+    let holder = Holder::start(&function)?;
+    let path = sysfs::driver_path(lab.driver.name()).join("unbind");
+    let script = format!("echo {} > {}", function.bdf(), path.display());
+    let mut unbinder = Command::new("sh").args(["-c", &script]).spawn()?;
+    thread::sleep(wait::STAY);
+    unbinder.kill()?;
+    let siblings = timed(|| leave(&sibling))?;
+    ensure!(
+        unbinder.try_wait()?.is_none(),
+        "the unbind does not wait for the user"
+    );
+    holder.kill()?;
+    let wait = timed(|| Ok(unbinder.wait()?))?;
+    if let Some(driver) = function.driver() {
+        bail!("it is still bound to {driver}");
+    }
+    found(lab, &function, wait.max(siblings))
+}
+
+fn killed_at_open(lab: &Lab) -> Result<(Content, Duration)> {
+    let [function, _] = pair(lab)?;
+    let mut longest = Duration::ZERO;
+    for round in 0..2 * rounds(lab) {
+        let holder = Holder::spawn(&function)?;
+        thread::sleep(Duration::from_millis(20 * round as u64));
+        longest = longest.max(timed(|| holder.kill())?);
+    }
+    lab.wait_unreferenced()?;
+    Ok((find(&function)?, longest))
+}
+
+fn rescan(function: &Bdf) -> Result<()> {
+    sysfs::rescan()?;
+    ensure!(function.path().exists(), "{function} is not found again");
+    Ok(())
+}
+
+fn removed(lab: &Lab) -> Result<(Content, Duration)> {
+    let [sibling, function] = pair(lab)?;
+    let holder = Holder::start(&function)?;
+    let mut siblings = Duration::ZERO;
+    let wait = waits_for(
+        || function.write("remove", "1"),
+        || {
+            siblings = timed(|| leave(&sibling))?;
+            holder.kill()
+        },
+    )?;
+    rescan(&function)?;
+    found(lab, &function, wait.max(siblings))
+}
+
+/// Uses `functions` until `work` is done, and returns how long the longest use took.
+fn meanwhile(functions: &[&Bdf], work: impl FnOnce() -> Result<()>) -> Result<Duration> {
+    let is_done = AtomicBool::new(false);
+    let uses = |function: &Bdf| -> Result<Duration> {
+        let mut longest = Duration::ZERO;
+        while !is_done.load(Ordering::Relaxed) {
+            longest = longest.max(timed(|| leave(function))?);
+        }
+        Ok(longest)
+    };
+    thread::scope(|scope| {
+        let uses = &uses;
+        let users = functions
+            .iter()
+            .map(|function| scope.spawn(move || uses(function)));
+        let users: Vec<_> = users.collect();
+        let worked = work();
+        is_done.store(true, Ordering::Relaxed);
+        let ended = users.into_iter().map(|user| user.join());
+        let ended: Vec<_> = ended.collect();
+        worked?;
+        ended
+            .into_iter()
+            .try_fold(Duration::ZERO, |longest, ended| {
+                Ok(longest.max(ended.map_err(|_| anyhow!("a thread panicked"))??))
+            })
+    })
+}
+
+fn removed_under_load(lab: &Lab) -> Result<(Content, Duration)> {
+    let [sibling, function] = pair(lab)?;
+    let longest = meanwhile(&[&sibling], || {
+        for _ in 0..rounds(lab) {
+            leave(&function)?;
+            function.write("remove", "1")?;
+            rescan(&function)?;
+            function.bind(lab.driver.name())?;
+        }
+        Ok(())
+    })?;
+    Ok((find(&function)?, longest))
+}
+
+/// A driver that the group of an open function cannot have, and the function is clean all the same
+/// when its sibling has come back.
+fn stranger_in_group(lab: &Lab) -> Result<(Content, Duration)> {
+    let function = lab.topology.device("slot.a")?;
+    let sibling = lab.topology.device("slot.b")?;
+    for function in [&function, &sibling] {
+        function.bind(lab.driver.name())?;
+    }
+    let holder = Holder::start(&function)?;
+    sibling.unbind()?;
+    let refused = sibling.bind(OTHER_DRIVER);
+    ensure!(
+        errno(&refused) == "EBUSY",
+        "binding {sibling} to {OTHER_DRIVER}: {refused:?}"
+    );
+    holder.kill()?;
+    lab.wait_unreferenced()?;
+    let wait = timed(|| sibling.bind(lab.driver.name()))?;
+    Ok((find(&function)?, wait))
+}
+
+/// VFs that are all open when they are disabled go when their users have closed them, each reset.
+fn vfs_disabled(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
+    let what = "VFs disabled while open";
+    lab.driver.load_as_is(&[])?;
+    let pf = lab.topology.device(PF)?;
+    let enabled = VirtualFunctions::enable(&pf, VFS)?;
+    let vfs = enabled.devices();
+    vfs.iter().try_for_each(|vf| vf.bind(lab.driver.name()))?;
+    let user = User::new()?;
+    let opened = vfs
+        .iter()
+        .map(|vf| user.open(vf))
+        .collect::<Result<Vec<_>>>()?;
+    let disable = || pf.write("sriov_numvfs", "0");
+    let (wait, calls) = lab.tracer.count(|| {
+        waits_for(disable, || {
+            opened.into_iter().rev().for_each(drop);
+            Ok(())
+        })
+    })?;
+    t.note(format!(
+        "{what}: the last one goes after {} ms",
+        wait.as_millis()
+    ));
+    // vfio-pci does not reset the one whose lock the unbind holds.
+    let resets = VFS - usize::from(!lab.driver.shows_domains());
+    t.eq(format!("resets: {what}"), resets, calls.counts().flr);
+    drop((user, enabled));
+    lab.restore()
+}
+
+/// Errors that PCI Express reports while functions are opened and closed.
+fn reported(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
+    let what = "errors (AER) reported all the time";
+    if let Err(e) = driver::modinfo(INJECTOR, "filename") {
+        t.skip(what, format!("{e:#}"));
+        return Ok(());
+    }
+    driver::modprobe(INJECTOR, &[])?;
+    lab.driver.load_as_is(&[])?;
+    let [function, sibling] = pair(lab)?;
+    let inject = || (0..rounds(lab)).try_for_each(|_| inject_nonfatal(&function));
+    let longest = meanwhile(&[&function, &sibling], inject);
+    if let Some(longest) = t.done(format!("{what}: ends"), longest) {
+        t.note(format!(
+            "{what}: the longest use took {} ms",
+            longest.as_millis()
+        ));
+    }
+    t.eq(
+        format!("left to the next user: {what}"),
+        ZERO,
+        find(&function)?,
+    );
+    lab.restore()?;
+    driver::rmmod(INJECTOR)
+}
