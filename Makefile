@@ -64,7 +64,7 @@ else
 
 # For people. Everything is built in the cache; what is missing there is made.
 .PHONY: all unit lint test models check check-all rust-analyzer demo bench install uninstall \
-	deb doctor intree series builds clean help
+	deb doctor intree series builds coverage clean help
 
 all:
 	@tools/run modules debian rs
@@ -75,7 +75,7 @@ test:
 models:
 	@tools/run models $(if $(M),"$(M)")
 
-unit lint check check-all rust-analyzer builds:
+unit lint check check-all rust-analyzer builds coverage:
 	@tools/run $@
 
 bench deb demo series:
@@ -116,6 +116,7 @@ help:
 	@echo "make intree KSRC=DIR   puts the driver into the kernel tree DIR"
 	@echo "make series [OUT=DIR]  writes the same as a patch series, to the cache or to DIR"
 	@echo "make builds            builds the driver in other kernel trees, by other compilers"
+	@echo "make coverage          says which code of the driver the tests do not run"
 	@echo "make clean             deletes the cache, with everything that was built"
 
 endif

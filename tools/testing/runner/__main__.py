@@ -4,7 +4,7 @@
 import argparse
 import sys
 
-from . import Failure, bench, builds, check, demo, intree, kernel, lint, models, modules
+from . import Failure, bench, builds, check, coverage, demo, intree, kernel, lint, models, modules
 from . import packages, prose, rust_analyzer, series, shown, topology, unit
 
 # The commands: a description, the function that returns the exit status and gets the arguments by
@@ -46,6 +46,7 @@ COMMANDS = {
         "build the driver in other kernel trees, by other compilers",
         lambda: check.report(builds.results()),
     ),
+    "coverage": ("say which code of the driver the tests do not run", coverage.main),
     "demo": ("show why to use the driver, beside vfio-pci", demo.demo),
     "bench": ("measure the driver; the report goes to $OUT", bench.bench),
     "deb": ("build Debian packages; they go to $OUT", packages.main),

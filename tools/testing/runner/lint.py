@@ -18,7 +18,7 @@ PREPARED = "the Debian root"
 
 
 def check(name, *inputs, needs=()):
-    """Registers run(steps) as a check, which fails, or yields lines that say what is wrong."""
+    """Registers run(steps) as a check, which fails, or yields lines that name each fault."""
 
     def register(run):
         def fail():

@@ -16,6 +16,7 @@ from .kernel import (
 )  # fmt: skip
 
 HELPER = TESTING / "helper-module"
+COVERAGE = TESTING / "coverage-module"
 # The files that kbuild and bindgen read; what they generate among them stays.
 SOURCES = ["--exclude=*.mod.c", "--exclude=*generated*", "--exclude=.*", "--include=*/"]
 SOURCES += ["--include=*.rs", "--include=*.[chS]", "--include=Makefile", "--include=Kconfig"]
@@ -23,8 +24,13 @@ SOURCES += ["--include=*Kbuild", "--include=*_parameters"]
 # The parts with drivers/vfio/pci, and their patches; the sets of modules, and the part each needs.
 CORES = {"core": patches, "fixed": lambda: patches()[:1]}
 SETS = {"stock": None, "fixed": "fixed", "core": "core", "rs": "core", "in-place": "core"}
+SETS["coverage"] = "core"
+# As scripts/Makefile.kcov has it.
+SANCOV = ["-Cpasses=sancov-module", "-Cllvm-args=-sanitizer-coverage-level=3"]
+SANCOV += ["-Cllvm-args=-sanitizer-coverage-trace-pc", "-Cdebuginfo=2"]
 # The sets with the driver, and the variables of make that it is built with.
 OURS = {"rs": [], "in-place": ["VFIO_PCI_RS_IN_PLACE=y"]}
+OURS["coverage"] = ["KCFLAGS=-fsanitize-coverage=trace-pc -g", f"KRUSTFLAGS={' '.join(SANCOV)}"]
 
 
 def builtin():
@@ -136,6 +142,10 @@ class Parts:
         return self.add("helper", [HELPER], copy_of(HELPER.iterdir()),
                         what="build the tests' helper module")  # fmt: skip
 
+    def sancov(self):
+        """Builds the module that the driver of the set `coverage` calls."""
+        return self.add("sancov", [COVERAGE], copy_of(COVERAGE.iterdir()))
+
     def core(self, part="core"):
         """Builds drivers/vfio/pci with the patches of a set."""
         files = CORES[part]()
@@ -154,8 +164,9 @@ class Parts:
             apply(directory, changes, run)
 
         arguments = [f"NOSTDINC_FLAGS=-nostdinc -I{WORK}/core/include", "CONFIG_VFIO_PCI_RS=m"]
-        arguments += [f"KBUILD_EXTRA_SYMBOLS={WORK}/core/drivers/vfio/pci/Module.symvers",
-                      *variables]  # fmt: skip
+        others = ["core/drivers/vfio/pci", *(["sancov"] if part == "coverage" else [])]
+        symbols = " ".join(f"{WORK}/{other}/Module.symvers" for other in others)
+        arguments += [f"KBUILD_EXTRA_SYMBOLS={symbols}", *variables]
         return self.add(part, [*files, *changes], stage, *arguments,
                         what=f"build the driver ({part})")  # fmt: skip
 
@@ -176,7 +187,7 @@ def modules(name, modset):
     A guest sees it if its parent is bound over /usr/lib/modules. Sets: `stock` is the kernel's own
     modules, `fixed` has vfio-pci and its core with the first patch, `core` with all patches, `rs`
     the driver too, and `rs+DEFECT` the driver with defects/DEFECT.patch. `in-place` has the driver
-    as the module vfio-pci. All have the helper module of the tests.
+    as the module vfio-pci, `coverage` one that records which of its code has run. All have the helper module of the tests.
     """
     base, *defects = modset.split("+")
     is_set = base == "rs" or (base in SETS and not defects)
@@ -190,6 +201,7 @@ def modules(name, modset):
     part = SETS[base]
     inputs += [*CORES[part](), recipe(patched_core)] if part else []
     if base in OURS:
+        inputs += OURS[base] + ([COVERAGE] if base == "coverage" else [])
         inputs += [*driver_files(), *(TESTING / f"defects/{defect}.patch" for defect in defects)]
 
     def build(new, run):
@@ -198,6 +210,8 @@ def modules(name, modset):
             built = [parts.helper()]
             if part:
                 built.append(parts.core(part))
+            if base == "coverage":
+                built.append(parts.sancov())
             if base in OURS:
                 # Its vfio-pci goes over the core's.
                 built.append(parts.driver(defects, modset, OURS[base]))

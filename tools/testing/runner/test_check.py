@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Tests of check: the order of suites, what is cached, and what counts as a failure."""
+"""Tests of check: the order of suites, their cache, and the counting of failures."""
 
 import contextlib
 import io
