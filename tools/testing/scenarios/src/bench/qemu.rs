@@ -126,7 +126,7 @@ fn measure(
 /// Starts QEMU and makes it quit. Returns the times of both.
 fn start_and_quit(bench: &Bench, access: Access, functions: &[Device]) -> Result<[Done<()>; 2]> {
     let start = || {
-        Qemu::start_by(
+        Qemu::start(
             access,
             functions,
             &bench.results,

@@ -85,7 +85,7 @@ fn boot(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
         t.note(format!("{device} is bound to {}", lab.driver.name()));
     }
     let arguments: Vec<_> = BOOT.split(' ').collect();
-    let start = Qemu::start_by(Access::Groups, &devices, &lab.results, "boot", &arguments);
+    let start = Qemu::start(Access::Groups, &devices, &lab.results, "boot", &arguments);
     let qemu = start?;
     let console = || -> Result<Vec<String>> {
         let text = fs::read(lab.results.join("boot.log")).context("boot.log")?;
