@@ -31,7 +31,7 @@ use lab::sriov::VirtualFunctions;
 use lab::topology::Topology;
 
 use crate::compare::Runs;
-use crate::meant::{List, Meant};
+use crate::meant::List;
 use crate::places::Place;
 use crate::record::{Functions, Recorded, Recorder};
 use crate::session::Mode;
@@ -58,7 +58,7 @@ struct Arguments {
     #[arg(long)]
     brief: bool,
     /// Expect a defect: fixed scripts and random calls must both differ as the pattern says (see
-    /// meant.toml). Can be repeated; nothing else may differ.
+    /// meant.rs). Can be repeated; nothing else may differ.
     #[arg(long, value_name = "PATTERN")]
     finds: Vec<String>,
     /// The driver that is compared with vfio-pci.
@@ -110,14 +110,11 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
     tests.push("meant differences".to_owned());
     let report = Report::create(&results, "differential", &tests)?;
     let transcripts = results.join("transcripts");
-    let mut judge = Judge { meant: List::read()?, transcripts, report };
-    // A part of the test may be without the differences that are meant.
     let is_part = !only.is_empty() || !mode.is_empty();
-    judge.meant.meant.iter_mut().for_each(|meant| meant.optional = is_part);
+    let mut judge = Judge { meant: List::new(is_part), transcripts, report };
     for (pattern, script) in finds.iter().flat_map(|of| [(of, "fixed"), (of, "random")]) {
-        let (name, reason) = (format!("{script} calls"), format!("find the defect {pattern}"));
-        let differs = format!("{script} {pattern}");
-        judge.meant.meant.push(Meant { name, reason, differs, ..Meant::default() });
+        let reason = format!("{script} calls find the defect {pattern}");
+        judge.meant.add(&format!("{script} {pattern}"), &reason, false);
     }
 
     for module in ["pci_stub", helper::MODULE] {
@@ -207,8 +204,8 @@ impl Judge {
         let Judge { meant, report, .. } = self;
         report.run("meant differences", false, |t| {
             t.check("the list was read", true, || "");
-            for meant in &meant.meant {
-                let what = format!("{}: {}", meant.name, meant.reason);
+            for meant in &meant.0 {
+                let what = &meant.reason;
                 match meant.found.get() {
                     0 if meant.optional => t.skip(what, "not everything was compared"),
                     found => t.check(what, found > 0, || "nothing differs by it"),
