@@ -202,8 +202,6 @@ pub enum Call {
     Unmap,
     /// Signals an eventfd.
     Signal(u8),
-    /// Reads the counters of all eventfds.
-    Signals,
     /// Waits until a function is suspended.
     Suspended(u8),
     Bind(u8, To),

@@ -3,8 +3,7 @@
 //! Random calls: the same ones for the same seed, functions and outcomes.
 //!
 //! Most are valid, many are almost valid. Later calls meet the states that earlier ones left. No
-//! call depends on time or makes the device access memory. The calls that only vfio-pci-core
-//! handles are in `smoke.rs`.
+//! call depends on time or makes the device access memory.
 
 use fastrand::Rng;
 use raw::Pointer;
@@ -35,7 +34,7 @@ pub fn run(session: &mut Session<'_>, seed: u64, calls: usize) {
         session.call(Call::Bind(function as u8, To::Driver));
     }
     session.open(Handle::DEVICE);
-    smoke::enable_memory(session, true);
+    smoke::enable_memory(session);
     smoke::write_scratch(session, Handle::DEVICE, 0);
 }
 
