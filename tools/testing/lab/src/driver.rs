@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Kernel modules, and the driver under test, which is a module or built in.
+//! Kernel modules, and the driver under test.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,9 +19,6 @@ const IN_PLACE: &str = "in-place";
 
 /// Parameters with which it resets functions when vfio-pci does, as most tests expect.
 pub const AS_C: [&str; 2] = ["skip_clean_reset=0", "background_reset=0"];
-
-/// The reason to skip a check that needs a module.
-pub const BUILT_IN: &str = "the driver is built into the kernel";
 
 /// A vfio-pci driver, by its name under `/sys/bus/pci/drivers`.
 #[derive(Debug, Clone)]
@@ -60,12 +57,8 @@ impl Driver {
         self.is_ours
     }
 
-    pub fn built_in(&self) -> Result<bool> {
-        Ok(module_path(&self.module()).exists() && self.references()?.is_none())
-    }
-
     /// Loads the module with exactly these parameters and [`AS_C`], after removing it if it is
-    /// loaded. Sets the parameters of a driver that is built in, or fails.
+    /// loaded.
     pub fn load(&self, parameters: &[&str]) -> Result<()> {
         match self.shows_domains() {
             true => self.load_as_is(&[&AS_C, parameters].concat()),
@@ -78,20 +71,10 @@ impl Driver {
         self.unload()?;
         // Opening a container requests this module without waiting for it.
         modprobe("vfio_iommu_type1", &[])?;
-        if !self.built_in()? {
-            modprobe(&self.module(), parameters)?;
-            // Its address, for the kernel log: symbols are gone when the module is removed.
-            if let Some(line) = loaded(&self.module())? {
-                println!("# loaded {line}");
-            }
-            return Ok(());
-        }
-        for path in self.switches()? {
-            write_attribute(&path, "N")?;
-        }
-        for parameter in parameters {
-            let (name, value) = parameter.split_once('=').unwrap_or((parameter, "Y"));
-            write_attribute(&parameter_path(&self.module(), name), value)?;
+        modprobe(&self.module(), parameters)?;
+        // Its address, for the kernel log: symbols are gone when the module is removed.
+        if let Some(line) = loaded(&self.module())? {
+            println!("# loaded {line}");
         }
         Ok(())
     }
@@ -102,19 +85,6 @@ impl Driver {
         write_attribute(&path, if on { "Y" } else { "N" })
     }
 
-    /// Returns the parameters that can be changed at any time, all of which are off by default.
-    fn switches(&self) -> Result<Vec<PathBuf>> {
-        let directory = module_path(&self.module()).join("parameters");
-        let mut switches = Vec::new();
-        for entry in fs::read_dir(&directory).with_context(|| directory.display().to_string())? {
-            let entry = entry?;
-            if !entry.metadata()?.permissions().readonly() {
-                switches.push(entry.path());
-            }
-        }
-        Ok(switches)
-    }
-
     /// Removes the module, if it is loaded.
     pub fn unload(&self) -> Result<()> {
         match self.references()? {
@@ -123,7 +93,7 @@ impl Driver {
         }
     }
 
-    /// Returns the module's reference count, or `None` if it is not loaded or built in.
+    /// Returns the module's reference count, or `None` if it is not loaded.
     pub fn references(&self) -> Result<Option<u32>> {
         references(&self.module())
     }
@@ -134,13 +104,11 @@ impl Driver {
     }
 }
 
-/// Returns a module's directory in sysfs. A built-in module with parameters has one, too.
-fn module_path(module: &str) -> PathBuf {
-    Path::new("/sys/module").join(module)
-}
-
 pub fn parameter_path(module: &str, parameter: &str) -> PathBuf {
-    module_path(module).join("parameters").join(parameter)
+    Path::new("/sys/module")
+        .join(module)
+        .join("parameters")
+        .join(parameter)
 }
 
 /// Returns a module's reference count, or `None` if it is not loaded.
