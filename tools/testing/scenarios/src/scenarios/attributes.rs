@@ -164,19 +164,6 @@ fn owed(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     let is_domain = last.starts_with(scope.split(' ').next().unwrap_or_default());
     t.check("reset with its siblings", is_domain, || &last);
 
-    let user = User::new()?;
-    let opened = user.open(&b)?;
-    drop(user.open(&a)?);
-    comes_to(&a, "dirty")?;
-    let used = format!("{} is in use", *b);
-    t.is("who stands in the way", &used, read(&a, "obstacles")?);
-    t.is(
-        "reset beside a user",
-        "EBUSY",
-        errno(&write(&a, "reset", "1")),
-    );
-    drop(opened);
-    comes_to(&a, "clean")?;
     others.release()?;
     ours.release()
 }

@@ -26,12 +26,6 @@ use crate::registers::{bars, reset_below, Content, Registers};
 const NONE: Counts = Counts::NONE;
 const VFS: usize = 7;
 
-const SKIP: &str = "skip_clean_reset";
-const BACKGROUND: &str = "background_reset";
-
-/// Whether the driver skips resets at open, and resets in the background.
-const POLICIES: [(bool, bool); 4] = [(true, false), (false, true), (false, false), (true, true)];
-
 /// The resets of some functions that are opened and closed.
 #[derive(Debug, Clone, Copy)]
 struct Resets {
@@ -74,7 +68,7 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     binding.release()?;
     drop(enabled);
 
-    lab.driver.load_as_is(&[&format!("{BACKGROUND}=0")])?;
+    lab.driver.load_as_is(&["background_reset=0"])?;
     let function = &functions[..1];
     let binding = lab.counted(t, "at bind, none in the background", NONE, || {
         lab.bind(function)
@@ -113,14 +107,6 @@ fn of(lab: &Lab, t: &mut Test<'_>, what: &str, functions: &[Device], user: &User
 
     let first = Resets::of(count, true, true);
     cycle_of(lab, t, what, functions, user, first)?;
-    at_once(lab, t, what, functions, user)?;
-    for (skip, background) in POLICIES {
-        lab.driver.set(SKIP, skip)?;
-        lab.driver.set(BACKGROUND, background)?;
-        let when = format!("{what}, {SKIP}={skip}, {BACKGROUND}={background}");
-        let resets = Resets::of(count, skip, background);
-        cycle_of(lab, t, &when, functions, user, resets)?;
-    }
     binding.release()
 }
 
@@ -167,31 +153,6 @@ fn cycle_of(
         t.eq(what, Counts::flr(expected), got.counts());
     }
     Ok(())
-}
-
-/// An open that comes while the functions are cleaned waits, and finds them clean.
-fn at_once(
-    lab: &Lab,
-    t: &mut Test<'_>,
-    what: &str,
-    functions: &[Device],
-    user: &User,
-) -> Result<()> {
-    let opened = open(user, functions)?;
-    let (opened, calls) = lab.tracer.count(|| {
-        drop(opened);
-        open(user, functions)
-    })?;
-    let all = Counts::flr(functions.len());
-    for (when, expected, got) in [
-        ("before", all, calls.in_background()),
-        ("at", NONE, calls.at_open()),
-    ] {
-        let what = format!("resets {when} an open at once of {what}");
-        t.eq(what, expected, got.counts());
-    }
-    drop(opened);
-    settled(lab, functions)
 }
 
 fn open(user: &User, functions: &[Device]) -> Result<Vec<Opened>> {
