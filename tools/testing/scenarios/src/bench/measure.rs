@@ -12,7 +12,7 @@ use lab::trace::Tracer;
 use lab::vfio::{Opened, User};
 use lab::wait;
 
-use crate::together::{close, open, timed, Done};
+use crate::together::{close, open, timed, Times};
 
 /// The result of one measurement; see the module [`crate::bench`] for its numbers.
 pub type Sample = BTreeMap<&'static str, u64>;
@@ -25,7 +25,7 @@ pub enum Order {
 }
 
 impl Order {
-    fn open<'a>(self, user: &'a User, functions: &'a [Device]) -> Result<Vec<Done<Opened>>> {
+    fn open<'a>(self, user: &'a User, functions: &'a [Device]) -> Result<Vec<(Opened, Times)>> {
         match self {
             Order::Together => open(user, functions),
             Order::InTurn => {
@@ -35,15 +35,16 @@ impl Order {
         }
     }
 
-    fn close(self, opened: Vec<Done<Opened>>) -> Result<Vec<Done<()>>> {
+    fn close(self, opened: Vec<(Opened, Times)>) -> Result<Vec<Times>> {
         match self {
             Order::Together => close(opened),
             Order::InTurn => {
-                let close = |done: Done<Opened>| {
-                    timed(|| {
-                        drop(done.value);
+                let close = |(opened, _)| {
+                    let closed = timed(|| {
+                        drop(opened);
                         Ok(())
-                    })
+                    });
+                    closed.map(|((), times)| times)
                 };
                 opened.into_iter().map(close).collect()
             }
@@ -57,10 +58,10 @@ pub fn nanoseconds(time: Duration) -> u64 {
 }
 
 /// Returns the times of threads.
-pub fn times<T>(done: &[Done<T>]) -> Sample {
+pub fn times(done: &[Times]) -> Sample {
     let start = done.iter().map(|done| done.start).min().unwrap_or_default();
     let end = done.iter().map(|done| done.end).max().unwrap_or_default();
-    let longest = done.iter().map(Done::length).max().unwrap_or_default();
+    let longest = done.iter().map(Times::length).max().unwrap_or_default();
     let times = [
         ("wall_ns", end.saturating_sub(start)),
         ("longest_ns", longest),
@@ -94,7 +95,8 @@ pub fn open_and_close(
 ) -> Result<[Sample; 2]> {
     functions.iter().try_for_each(wait_rested)?;
     let (opened, calls) = tracer.count(|| order.open(user, functions))?;
-    let mut at_open = times(&opened);
+    let threads: Vec<Times> = opened.iter().map(|(_, times)| *times).collect();
+    let mut at_open = times(&threads);
     at_open.extend(resets(calls.counts(), due[0]));
     let (closed, calls) = tracer.count(|| {
         let closed = order.close(opened)?;
@@ -129,8 +131,7 @@ mod tests {
 
     #[test]
     fn wall_and_longest() {
-        let done = |start, end| Done {
-            value: (),
+        let done = |start, end| Times {
             start: Duration::from_nanos(start),
             end: Duration::from_nanos(end),
             processor: Duration::from_nanos(3),

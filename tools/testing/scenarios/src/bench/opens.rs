@@ -14,7 +14,7 @@ use lab::trace::{seconds, Tracer};
 
 use super::measure::{nanoseconds, open_and_close, resets, times, wait_rested, Order, Sample};
 use super::{Bench, AS_C, C, GLOBAL, OURS};
-use crate::together::timed;
+use crate::together::{timed, Times};
 
 const ALL: &[&str] = &[C, OURS, AS_C, GLOBAL];
 // The last driver would take most of the time.
@@ -147,11 +147,12 @@ pub(super) fn probe(bench: &mut Bench) -> Result<()> {
             let bind = |function| timed(|| Bound::bind(name, [function]));
             functions.iter().map(bind).collect::<Result<Vec<_>>>()
         })?;
-        let wall = done.iter().map(|done| done.length()).sum();
+        let (bound, done): (Vec<_>, Vec<Times>) = done.into_iter().unzip();
+        let wall = done.iter().map(Times::length).sum();
         let mut sample = times(&done);
         sample.insert("wall_ns", nanoseconds(wall));
         sample.extend(resets(calls.counts(), NONE));
-        done.into_iter().try_for_each(|done| done.value.release())?;
+        bound.into_iter().try_for_each(Bound::release)?;
         Ok(vec![(case.clone(), sample)])
     })
 }

@@ -16,7 +16,7 @@ use lab::trace::Tracer;
 use super::measure::{nanoseconds, wait_asleep, Sample};
 use super::{Bench, C, OURS};
 use crate::qemu::{Access, Qemu};
-use crate::together::{timed, Done};
+use crate::together::{timed, Times};
 
 const VFS: usize = 7;
 const ONE_BUS: &str = "8 functions of one bus";
@@ -68,20 +68,20 @@ fn measure(
         let mut samples = Vec::new();
         for &(name, access, _) in accesses {
             let tracer = Tracer::start(true)?;
-            let bound = timed(|| Bound::bind(competitor.driver.name(), functions))?;
+            let (bound, bind) = timed(|| Bound::bind(competitor.driver.name(), functions))?;
             let mut runs = Vec::new();
             for _ in TURNS {
                 runs.push(start_and_quit(bench, access, functions)?);
             }
             functions.iter().try_for_each(wait_asleep)?;
             let calls = tracer.calls()?;
-            let last = timed(|| Ok(()))?;
-            bound.value.release()?;
+            let ((), last) = timed(|| Ok(()))?;
+            bound.release()?;
 
             // Resets in the background count for the operation that started last before them.
             let operations = runs.iter().flatten();
             let ends = operations.clone().skip(1).map(|next| next.start);
-            let mut start = bound.start;
+            let mut start = bind.start;
             let mut timed = Vec::new();
             for (operation, end) in operations.zip(ends.chain([last.start])) {
                 timed.push(sample(operation, &calls.between(start, end)));
@@ -124,7 +124,7 @@ fn measure(
 }
 
 /// Starts QEMU and makes it quit. Returns the times of both.
-fn start_and_quit(bench: &Bench, access: Access, functions: &[Device]) -> Result<[Done<()>; 2]> {
+fn start_and_quit(bench: &Bench, access: Access, functions: &[Device]) -> Result<[Times; 2]> {
     let start = || {
         Qemu::start(
             access,
@@ -134,14 +134,14 @@ fn start_and_quit(bench: &Bench, access: Access, functions: &[Device]) -> Result
             &["-S", "-m", "16M"],
         )
     };
-    let (qemu, start) = timed(start)?.split();
-    let (status, stop) = timed(|| qemu.quit())?.split();
+    let (qemu, start) = timed(start)?;
+    let (status, stop) = timed(|| qemu.quit())?;
     ensure!(status.success(), "QEMU ended with {status}");
     Ok([start, stop])
 }
 
 /// Returns the time of an operation, and the function resets by their causes.
-fn sample(operation: &Done<()>, calls: &Calls) -> Sample {
+fn sample(operation: &Times, calls: &Calls) -> Sample {
     let count = |calls: Calls| calls.counts().flr as u64;
     Sample::from([
         ("wall_ns", nanoseconds(operation.length())),

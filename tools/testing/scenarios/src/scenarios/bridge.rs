@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, Result};
+use anyhow::Result;
 use lab::helper;
 use lab::kmsg::Mark;
 use lab::machine::{Lab, PF, PF_IN_SLOT};
@@ -20,6 +20,7 @@ use lab::vfio::User;
 use lab::wait;
 
 use crate::bench::measure::{open_and_close, Order, Sample};
+use crate::together::result;
 
 const NONE: Counts = Counts::NONE;
 const VFS: usize = 7;
@@ -221,8 +222,8 @@ fn unbound(lab: &Lab, t: &mut Test<'_>, pf: &Device, methods: &str, reset: Count
             drop(opened);
             let unbound = unbinding.join();
             done.store(true, Ordering::Relaxed);
-            let longest = reading.join().map_err(|_| anyhow!("a thread panicked"))??;
-            unbound.map_err(|_| anyhow!("a thread panicked"))??;
+            let longest = result(reading.join())?;
+            result(unbound)?;
             Ok(longest)
         })
     };

@@ -23,6 +23,7 @@ use lab::wait;
 use serde_json::json;
 
 use crate::qemu::Qmp;
+use crate::together::result;
 
 /// A slot that is empty is found to be so within this time, and its functions go.
 const SOON: Duration = Duration::from_secs(15);
