@@ -24,10 +24,9 @@ class Benchmark:
     """The results of all guests together."""
 
     def __init__(self, parts):
-        self.about, self.cases, self.titles = parts[0]["meta"], {}, {}
+        self.about, self.cases = parts[0]["meta"], {}
         for part in parts:
             self.cases |= part["cases"]
-            self.titles |= part["meta"]["titles"]
         self.drivers = [name for name in COLOURS if name in self.about["drivers"]]
 
     def values(self, case, driver, key):
@@ -151,7 +150,7 @@ def times(benchmark, key, scale, pattern):
         measured = figures.get(C) and figures.get(OURS) and median(figures[OURS])
         ratio = f"{median(figures[C]) / median(figures[OURS]):.2f}" if measured else NOTHING
         cells = [spread(figures[driver], scale) for driver in drivers]
-        rows.append((benchmark.titles.get(case, case), *cells, ratio))
+        rows.append((case, *cells, ratio))
     return table.text(("", *drivers, f"{C} / {OURS}"), rows)
 
 
@@ -165,7 +164,7 @@ def losses(benchmark):
         )
         if any(lost):
             cells = (f"{a} of {b}" if b else NOTHING for a, b in zip(lost, due, strict=True))
-            rows.append((benchmark.titles.get(case, case), *cells))
+            rows.append((case, *cells))
     return table.text(("", *benchmark.drivers), rows)
 
 
@@ -179,6 +178,12 @@ def markdown(benchmark):
 {about['rounds']} rounds; figures are medians, with the least and the most in brackets. Wall time
 is from the start of the first function to the end of the last one. Lost are resets that were due
 and not made.
+
+The name of a case has its part, the number of functions and the operation. Parts: `bus`, functions
+of one bus, `thread`, one after the other, `vectors`, with MSI-X; `buses`, functions of a bus each;
+`scale`, 8 of each bus; `vfs`, VFs of one PF; `dirty`, functions without their own reset; `wake`,
+the reset of a bus with so many functions in D3hot; `probe`, functions bound one after the other;
+`selftest`, the kernel's test; `qemu`, QEMU started and stopped first after bind, and again at once.
 
 ![Functions of one bus, opened together](benchmark-open.svg)
 

@@ -28,19 +28,17 @@ const PARTS: usize = 4;
 const CALLS_OF_PART: usize = 5_000;
 const WARM_UP: usize = 2_000;
 
-/// A call, by its name and its title.
-type Call = (&'static str, &'static str, fn(&VfioDevice) -> Result<()>);
+/// A call, by its name.
+type Call = (&'static str, fn(&VfioDevice) -> Result<()>);
 
 const CALLS: [Call; 3] = [
-    (
-        "config_read",
-        "read 4 bytes of configuration space",
-        |device| read(device, VFIO_PCI_CONFIG_REGION_INDEX),
-    ),
-    ("bar_read", "read 4 bytes of a BAR", |device| {
+    ("config_read", |device| {
+        read(device, VFIO_PCI_CONFIG_REGION_INDEX)
+    }),
+    ("bar_read", |device| {
         read(device, VFIO_PCI_BAR0_REGION_INDEX)
     }),
-    ("set_irqs", "trigger an interrupt by SET_IRQS", |device| {
+    ("set_irqs", |device| {
         let triggered = device.trigger_irq(VFIO_PCI_MSI_IRQ_INDEX, 0);
         triggered.context("triggering an interrupt")
     }),
@@ -48,8 +46,6 @@ const CALLS: [Call; 3] = [
 
 pub(super) fn run(bench: &mut Bench) -> Result<()> {
     let case = |name| format!("data_path_{name}");
-    let titles = CALLS.map(|(name, title, _)| (case(name), title.to_owned()));
-    bench.report.meta.titles.extend(titles);
     for round in 0..bench.rounds {
         let mut fastest: BTreeMap<(&'static str, &'static str), u64> = BTreeMap::new();
         for turn in 0..TURNS {
@@ -86,7 +82,7 @@ fn turn_of(bench: &Bench, competitor: &Competitor) -> Result<Vec<(&'static str, 
     enabled.context("enabling an interrupt")?;
 
     let mut times = Vec::new();
-    for (name, _, call) in CALLS {
+    for (name, call) in CALLS {
         let repeat = |times: usize| (0..times).try_for_each(|_| call(&device));
         repeat(WARM_UP)?;
         let mut fastest = u64::MAX;

@@ -12,8 +12,7 @@
 //! {
 //!   "meta": {
 //!     "kernel": "7.3.4", "processors": 2, "rounds": 7,
-//!     "drivers": {"vfio-pci": "C vfio-pci on the core without our patches"},
-//!     "titles": {"bus_8_open": "open 8 functions of one bus"}
+//!     "drivers": ["vfio-pci"]
 //!   },
 //!   "cases": {
 //!     "bus_8_open": {"vfio-pci": [{"wall_ns": 984000000}]}
@@ -57,10 +56,12 @@ mod opens;
 pub mod qemu;
 mod wake;
 
+/// On the core without our patches.
 pub const C: &str = "vfio-pci";
 pub const OURS: &str = "vfio_pci_rs";
 /// Ours, with all the resets of vfio-pci, and within the same calls.
 pub const AS_C: &str = "vfio_pci_rs as C";
+/// The same with one mutex around every open and close, as before 2018.
 pub const GLOBAL: &str = "global mutex";
 
 /// vfio-pci-core has the same name with and without our patches, and this symbol only with them.
@@ -71,7 +72,6 @@ const PATCHED: &str = "vfio_pci_core_reset_devices";
 #[derive(Debug)]
 struct Competitor {
     name: &'static str,
-    title: &'static str,
     driver: Driver,
     parameters: &'static [&'static str],
     /// The root directory of its modules, unless these are the machine's.
@@ -104,8 +104,7 @@ struct Meta {
     kernel: String,
     processors: usize,
     rounds: usize,
-    drivers: BTreeMap<&'static str, &'static str>,
-    titles: BTreeMap<String, String>,
+    drivers: Vec<&'static str>,
 }
 
 pub struct Part {
@@ -142,9 +141,8 @@ impl Part {
 impl Competitor {
     /// Returns all drivers; `sets` has the modules of those that are not the machine's.
     fn all(sets: &Path) -> [Self; 4] {
-        let ours = |name, title, parameters| Competitor {
+        let ours = |name, parameters| Competitor {
             name,
-            title,
             driver: Driver::new(OURS),
             parameters,
             modules: None,
@@ -152,26 +150,13 @@ impl Competitor {
         let c = Competitor {
             driver: Driver::new(C),
             modules: Some(sets.join("c")),
-            ..ours(C, "C vfio-pci on the core without our patches", &[])
+            ..ours(C, &[])
         };
         let global = Competitor {
             modules: Some(sets.join("global-mutex")),
-            ..ours(
-                GLOBAL,
-                "the same with one mutex around every open and close, as before 2018",
-                &driver::AS_C,
-            )
+            ..ours(GLOBAL, &driver::AS_C)
         };
-        [
-            c,
-            ours(OURS, "vfio_pci_rs", &[]),
-            ours(
-                AS_C,
-                "vfio_pci_rs with every reset of vfio-pci",
-                &driver::AS_C,
-            ),
-            global,
-        ]
+        [c, ours(OURS, &[]), ours(AS_C, &driver::AS_C), global]
     }
 
     /// Loads the driver and its core, after removing those of another competitor.
@@ -237,8 +222,7 @@ impl Bench {
             kernel: kernel.trim().to_owned(),
             processors: thread::available_parallelism()?.get(),
             rounds,
-            drivers: drivers.iter().map(|c| (c.name, c.title)).collect(),
-            titles: BTreeMap::new(),
+            drivers: drivers.iter().map(|c| c.name).collect(),
         };
         let cases = BTreeMap::new();
         Ok(Bench {
@@ -262,10 +246,8 @@ impl Bench {
     fn in_turns(
         &mut self,
         drivers: &[&'static str],
-        titles: &[(String, String)],
         work: impl Fn(&Self, &Competitor) -> Result<Vec<(String, Sample)>>,
     ) -> Result<()> {
-        self.report.meta.titles.extend(titles.iter().cloned());
         for round in 0..self.rounds {
             // In each round, another driver is the first.
             for &name in drivers.iter().cycle().skip(round).take(drivers.len()) {
@@ -295,10 +277,9 @@ impl Bench {
         &mut self,
         drivers: &[&'static str],
         functions: &[Device],
-        titles: &[(String, String)],
         work: impl Fn(&Competitor, &User) -> Result<Vec<(String, Sample)>>,
     ) -> Result<()> {
-        self.in_turns(drivers, titles, |_, competitor| {
+        self.in_turns(drivers, |_, competitor| {
             let bound = Bound::bind(competitor.driver.name(), functions)?;
             let user = User::with_iommufd()?;
             let few = &functions[..functions.len().min(2)];

@@ -26,7 +26,6 @@ const SELFTEST: &str = "vfio_pci_device_init_perf_test";
 /// Functions to open and close.
 struct Opens<'a> {
     part: &'a str,
-    what: &'a str,
     /// How many of them at a time, in turn.
     numbers: &'a [usize],
     functions: Vec<Device>,
@@ -37,15 +36,9 @@ struct Opens<'a> {
 
 impl<'a> Opens<'a> {
     /// Functions with FLR, which are opened and closed at once.
-    fn with_flr(
-        part: &'a str,
-        what: &'a str,
-        numbers: &'a [usize],
-        functions: Vec<Device>,
-    ) -> Self {
+    fn with_flr(part: &'a str, numbers: &'a [usize], functions: Vec<Device>) -> Self {
         Opens {
             part,
-            what,
             numbers,
             functions,
             due: |n| [Counts::flr(n), Counts::flr(n)],
@@ -55,15 +48,7 @@ impl<'a> Opens<'a> {
 
     fn measure(&self, bench: &mut Bench, drivers: &[&'static str]) -> Result<()> {
         let case = |n: usize, operation: &str| format!("{}_{n}_{operation}", self.part);
-        let titles = |operation: &'static str| {
-            let title = move |&n| {
-                let title = format!("{operation} {n} {}", self.what);
-                (case(n, operation), title)
-            };
-            self.numbers.iter().map(title)
-        };
-        let titles: Vec<_> = titles("open").chain(titles("close")).collect();
-        bench.in_turns_on(drivers, &self.functions, &titles, |competitor, user| {
+        bench.in_turns_on(drivers, &self.functions, |competitor, user| {
             let tracer = Tracer::start(false)?;
             let mut samples = Vec::new();
             for &n in self.numbers {
@@ -84,50 +69,44 @@ impl<'a> Opens<'a> {
 
 /// Functions of one bus with FLR.
 pub(super) fn bus(bench: &mut Bench) -> Result<()> {
-    let what = "functions of one bus";
-    Opens::with_flr("bus", what, &[1, 2, 4, 8], bench.grid(1, 8)?).measure(bench, ALL)
+    Opens::with_flr("bus", &[1, 2, 4, 8], bench.grid(1, 8)?).measure(bench, ALL)
 }
 
 /// The same, by one thread.
 pub(super) fn thread(bench: &mut Bench) -> Result<()> {
-    let what = "functions of one bus, one after the other";
     let opens = Opens {
         order: Order::InTurn,
-        ..Opens::with_flr("thread", what, &[8], bench.grid(1, 8)?)
+        ..Opens::with_flr("thread", &[8], bench.grid(1, 8)?)
     };
     opens.measure(bench, FAST)
 }
 
 /// Functions of one bus with FLR and MSI-X.
 pub(super) fn vectors(bench: &mut Bench) -> Result<()> {
-    let what = "functions of one bus with MSI-X";
-    Opens::with_flr("vectors", what, &[1, 8], bench.grid(1, 8)?).measure(bench, FAST)
+    Opens::with_flr("vectors", &[1, 8], bench.grid(1, 8)?).measure(bench, FAST)
 }
 
 /// Functions with FLR that share nothing.
 pub(super) fn buses(bench: &mut Bench) -> Result<()> {
-    let what = "functions, each of its own bus";
-    Opens::with_flr("buses", what, &[8, 16], bench.grid(16, 1)?).measure(bench, ALL)
+    Opens::with_flr("buses", &[8, 16], bench.grid(16, 1)?).measure(bench, ALL)
 }
 
 /// Many functions with FLR.
 pub(super) fn scale(bench: &mut Bench) -> Result<()> {
-    let what = "functions, 8 of each bus";
-    Opens::with_flr("scale", what, &[64], bench.grid(8, 8)?).measure(bench, FAST)
+    Opens::with_flr("scale", &[64], bench.grid(8, 8)?).measure(bench, FAST)
 }
 
 pub(super) fn virtual_functions(bench: &mut Bench) -> Result<()> {
     let pf = bench.topology.device(PF)?;
     let enabled = VirtualFunctions::enable(&pf, VFS)?;
-    Opens::with_flr("vfs", "VFs of one PF", &[VFS], enabled.devices()).measure(bench, ALL)
+    Opens::with_flr("vfs", &[VFS], enabled.devices()).measure(bench, ALL)
 }
 
 /// Functions that only a reset of their bus cleans. All are bound, and some are opened.
 pub(super) fn dirty(bench: &mut Bench) -> Result<()> {
-    let what = "functions without a reset of their own";
     let opens = Opens {
         due: |_| [NONE, Counts::bus(1)],
-        ..Opens::with_flr("dirty", what, &[1, 8], bench.family("dirty", 8)?)
+        ..Opens::with_flr("dirty", &[1, 8], bench.family("dirty", 8)?)
     };
     opens.measure(bench, ALL)
 }
@@ -137,8 +116,7 @@ pub(super) fn dirty(bench: &mut Bench) -> Result<()> {
 pub(super) fn probe(bench: &mut Bench) -> Result<()> {
     let functions = bench.grid(25, 8)?;
     let case = format!("probe_{}", functions.len());
-    let title = format!("bind {} functions, one after the other", functions.len());
-    bench.in_turns(FAST, &[(case.clone(), title)], |_, competitor| {
+    bench.in_turns(FAST, |_, competitor| {
         let name = competitor.driver.name();
         Bound::bind(name, functions.last())?.release()?;
 
@@ -162,9 +140,8 @@ pub(super) fn selftest(bench: &mut Bench) -> Result<()> {
     let functions = bench.grid(1, 8)?;
     let case = |n: usize| format!("selftest_{n}");
     let numbers = [1, 8];
-    let titles = numbers.map(|n| (case(n), format!("{SELFTEST} on {n} functions of one bus")));
     let program = bench.selftests.join(SELFTEST);
-    bench.in_turns_on(ALL, &functions, &titles, |_, _| {
+    bench.in_turns_on(ALL, &functions, |_, _| {
         let initialise = |n: usize| {
             let functions = &functions[..n];
             functions.iter().try_for_each(wait_rested)?;

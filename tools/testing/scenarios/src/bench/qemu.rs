@@ -19,58 +19,39 @@ use crate::qemu::{Access, Qemu};
 use crate::together::{timed, Times};
 
 const VFS: usize = 7;
-const ONE_BUS: &str = "8 functions of one bus";
 const ALONE: &str = "qemu_alone";
-const ACCESSES: [(&str, Access, &str); 2] = [
-    ("groups", Access::Groups, "by groups"),
-    ("iommufd", Access::Iommufd, "by iommufd"),
-];
-const TURNS: [(&str, &str); 2] = [("first", "after bind"), ("again", "again at once")];
+const ACCESSES: [(&str, Access); 2] = [("groups", Access::Groups), ("iommufd", Access::Iommufd)];
+/// Once after bind, and again at once.
+const TURNS: usize = 2;
 
 pub(super) fn run(bench: &mut Bench) -> Result<()> {
     let functions = bench.grid(1, 8)?;
-    measure(bench, "qemu_bus", &functions, ONE_BUS, &ACCESSES)?;
+    measure(bench, "qemu_bus", &functions, &ACCESSES)?;
     let pf = bench.topology.device(PF)?;
     let enabled = VirtualFunctions::enable(&pf, VFS)?;
     let vfs = enabled.devices();
-    measure(bench, "qemu_vfs", &vfs, "7 VFs of one PF", &ACCESSES)
+    measure(bench, "qemu_vfs", &vfs, &ACCESSES)
 }
 
 /// Measures functions of one bus on a kernel without iommufd.
 pub fn by_groups(bench: &mut Bench) -> Result<()> {
     let functions = bench.grid(1, 8)?;
-    measure(bench, "qemu_bus", &functions, ONE_BUS, &ACCESSES[..1])
+    measure(bench, "qemu_bus", &functions, &ACCESSES[..1])
 }
 
 fn measure(
     bench: &mut Bench,
     part: &str,
     functions: &[Device],
-    what: &str,
-    accesses: &[(&str, Access, &str)],
+    accesses: &[(&str, Access)],
 ) -> Result<()> {
-    let mut titles = Vec::new();
-    for (name, _, by) in accesses {
-        for (turn, when) in TURNS {
-            for operation in ["start", "stop"] {
-                let title = format!("{operation} QEMU with {what} {by}, {when}");
-                titles.push((format!("{part}_{name}_{turn}_{operation}"), title));
-            }
-        }
-        let title = format!("stop and start QEMU with {what} {by}");
-        titles.push((format!("{part}_{name}_restart"), title));
-    }
-    for operation in ["start", "stop"] {
-        let title = format!("{operation} QEMU without functions");
-        titles.push((format!("{ALONE}_{operation}"), title));
-    }
-    bench.in_turns(&[C, OURS], &titles, |bench, competitor| {
+    bench.in_turns(&[C, OURS], |bench, competitor| {
         let mut samples = Vec::new();
-        for &(name, access, _) in accesses {
+        for &(name, access) in accesses {
             let tracer = Tracer::start(true)?;
             let (bound, bind) = timed(|| Bound::bind(competitor.driver.name(), functions))?;
             let mut runs = Vec::new();
-            for _ in TURNS {
+            for _ in 0..TURNS {
                 runs.push(start_and_quit(bench, access, functions)?);
             }
             functions.iter().try_for_each(wait_asleep)?;

@@ -20,8 +20,7 @@ const ASLEEP: [usize; 3] = [1, 8, 64];
 
 pub(super) fn run(bench: &mut Bench) -> Result<()> {
     let case = |n| format!("wake_{n}");
-    let titles = ASLEEP.map(|n| (case(n), format!("reset a bus with {n} functions in D3hot")));
-    bench.in_turns(&[C, AS_C], &titles, |bench, competitor| {
+    bench.in_turns(&[C, AS_C], |bench, competitor| {
         let samples = ASLEEP.map(|n| Ok((case(n), close_last(bench, competitor, n)?)));
         samples.into_iter().collect()
     })
