@@ -5,6 +5,7 @@
 use std::fmt;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Error, Result};
@@ -91,18 +92,37 @@ impl Bdf {
     /// Waits until the kernel believes the function to be in a power state, such as `D3hot`, as
     /// long as runtime PM may take. Returns the last state.
     pub fn wait_power_state(&self, state: &str) -> Result<String> {
-        let is = |now: &Result<String>| now.as_ref().is_ok_and(|now| now == state);
-        wait::until(wait::SETTLE, || self.read("power_state"), is)
+        self.comes_to("power_state", state)
+    }
+
+    /// Waits until an attribute has this value. Returns the last one.
+    pub fn comes_to(&self, attribute: &str, value: &str) -> Result<String> {
+        let is = |now: &Result<String>| now.as_ref().is_ok_and(|now| now == value);
+        wait::until(wait::SETTLE, || self.read(attribute), is)
     }
 
     /// Returns the power state in which a vfio-pci driver leaves an unused function. A function
-    /// without the power management capability is always in D0. Reading configuration space wakes
-    /// a function.
+    /// without the power management capability is always in D0.
     pub fn idle_power_state(&self) -> Result<&'static str> {
-        let path = self.path().join("config");
-        let config = fs::read(&path).with_context(|| path.display().to_string())?;
-        let managed = capability(&config, CAPABILITY_PM).is_some();
+        let managed = capability(&self.config()?, CAPABILITY_PM).is_some();
         Ok(if managed { "D3hot" } else { "D0" })
+    }
+
+    /// Reads configuration space, which wakes the function.
+    pub fn config(&self) -> Result<Vec<u8>> {
+        let path = self.path().join("config");
+        fs::read(&path).with_context(|| path.display().to_string())
+    }
+
+    /// Changes 16 bits of configuration space. Returns those that it had.
+    pub fn change_config(&self, at: u64, change: impl FnOnce(u16) -> u16) -> Result<u16> {
+        let path = self.path().join("config");
+        let config = fs::OpenOptions::new().read(true).write(true).open(path)?;
+        let mut bytes = [0; 2];
+        config.read_exact_at(&mut bytes, at)?;
+        let before = u16::from_le_bytes(bytes);
+        config.write_all_at(&change(before).to_le_bytes(), at)?;
+        Ok(before)
     }
 
     /// Returns vendor and device ID, in hexadecimal without a prefix.

@@ -22,6 +22,7 @@ use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use crate::sysfs::Bdf;
+use crate::topology::Device;
 
 /// A container with the groups of the functions that it opened, or an iommufd.
 #[derive(Clone)]
@@ -58,6 +59,14 @@ impl User {
     /// Opens `function`, and its group if that is not open.
     pub fn open(&self, function: &Bdf) -> Result<Opened> {
         Opened::of(&self.device(function)?)
+    }
+
+    /// Opens functions one after the other.
+    pub fn open_all(&self, functions: &[Device]) -> Result<Vec<Opened>> {
+        functions
+            .iter()
+            .map(|function| self.open(function))
+            .collect()
     }
 
     /// Opens `function`, and signals `event` whenever PCI Express reports an error of it.

@@ -29,9 +29,6 @@ pub const ARENA: usize = 64 << 10;
 /// The size of the guard behind it: more than 32 bits can express.
 const GUARD: usize = 8 << 30;
 
-/// The lowest address that a program can map (`vm.mmap_min_addr`).
-const LOWEST: u64 = 64 << 10;
-
 const KERNEL: usize = 0xffff_8880_0000_0000;
 
 /// Memory for the arguments of calls, with a guard behind it.
@@ -128,9 +125,8 @@ mod request {
     pub(crate) const DEVICE_FEATURE: u32 = 0x3b75;
     /// `VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_BUF`.
     pub(crate) const GET_DMA_BUF: u32 = 0x1_000b;
-    /// The feature with a pointer in it, and the offset of the pointer.
+    /// The feature with a pointer in it.
     pub(crate) const DMA_LOGGING_REPORT: u32 = 8;
-    pub(crate) const DMA_LOGGING_REPORT_BITMAP: usize = 8 + 24;
     /// The one request of iommufd that is allowed.
     pub(crate) const IOAS_ALLOC: u32 = 0x3b81;
 }
@@ -214,7 +210,7 @@ impl AsFd for File {
 ///
 /// Panics if the block has a pointer through which the kernel or a device could write: in requests
 /// of an IOMMU, of iommufd (except `IOMMU_IOAS_ALLOC`), and in
-/// `VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT`, unless no program can map the address.
+/// `VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT`.
 pub fn ioctl(file: &File, request: u32, arena: &mut Arena, argument: Pointer) -> Result<Answer> {
     assert!(
         !has_pointer(file.kind, request, arena, argument),
@@ -252,11 +248,8 @@ fn has_pointer(kind: Kind, request: u32, arena: &Arena, argument: Pointer) -> bo
         Kind::Container => request::IOMMU.contains(&request),
         Kind::Iommufd => request != request::IOAS_ALLOC,
         Kind::Device if request == request::DEVICE_FEATURE => {
-            let at = usize::from(at);
-            let reports = number(arena, at + 4)
-                .is_some_and(|flags| flags & 0xffff == request::DMA_LOGGING_REPORT);
-            let bitmap = at + request::DMA_LOGGING_REPORT_BITMAP;
-            reports && wide_number(arena, bitmap).is_some_and(|bitmap| bitmap >= LOWEST)
+            let flags = number(arena, usize::from(at) + 4);
+            flags.is_some_and(|flags| flags & 0xffff == request::DMA_LOGGING_REPORT)
         }
         _ => false,
     }
@@ -277,11 +270,6 @@ fn gives_file(kind: Kind, request: u32, arena: &Arena, argument: Pointer) -> boo
 /// Returns the 32 bits at an offset of the arena.
 fn number(arena: &Arena, at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(arena.bytes().get(at..at + 4)?.try_into().ok()?))
-}
-
-/// Returns the 64 bits at an offset of the arena.
-fn wide_number(arena: &Arena, at: usize) -> Option<u64> {
-    Some(u64::from_ne_bytes(arena.bytes().get(at..at + 8)?.try_into().ok()?))
 }
 
 impl Mapping {
@@ -327,7 +315,6 @@ mod tests {
         let null = File::open(Path::new("/dev/null")).expect("/dev/null");
         let file = File { fd: null.fd, kind: Kind::Device };
         arena.bytes_mut()[4] = 8;
-        arena.bytes_mut()[32 + 7] = 1;
         let _ = ioctl(&file, request::DEVICE_FEATURE, &mut arena, Pointer::At(0));
     }
 }

@@ -4,9 +4,8 @@
 //! D3hot, close and open do not.
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::FileExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -177,15 +176,7 @@ pub fn find(function: &Bdf) -> Result<Content> {
 
 /// Writes to the register of a function that is awake and has no user, as root can.
 pub fn write_as_root(function: &Bdf) -> Result<()> {
-    let config = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(function.path().join("config"))?;
-    let mut command = [0; 2];
-    config.read_exact_at(&mut command, COMMAND)?;
-    let command = u16::from_le_bytes(command) | COMMAND_MEMORY;
-    config.write_all_at(&command.to_le_bytes(), COMMAND)?;
-
+    function.change_config(COMMAND, |command| command | COMMAND_MEMORY)?;
     let kind = Kind::of(function)?;
     let path = function.path().join(format!("resource{}", kind.bar));
     let file = OpenOptions::new().read(true).write(true).open(&path);
@@ -276,23 +267,16 @@ pub fn reset_below(port: &Bdf) -> Result<()> {
     const BRIDGE_CONTROL: u64 = 0x3e;
     const BUS_RESET: u16 = 0x40;
 
-    let config = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(port.path().join("config"))?;
-    let mut control = [0; 2];
-    config.read_exact_at(&mut control, BRIDGE_CONTROL)?;
-    let control = u16::from_le_bytes(control);
-    for control in [control | BUS_RESET, control] {
-        config.write_all_at(&control.to_le_bytes(), BRIDGE_CONTROL)?;
-        thread::sleep(lab::wait::STAY);
-    }
+    let before = port.change_config(BRIDGE_CONTROL, |control| control | BUS_RESET)?;
+    thread::sleep(lab::wait::STAY);
+    port.change_config(BRIDGE_CONTROL, |_| before)?;
+    thread::sleep(lab::wait::STAY);
     Ok(())
 }
 
 /// Returns the addresses in the BARs of an awake function.
 pub fn bars(function: &Bdf) -> Result<Vec<u8>> {
-    let config = fs::read(function.path().join("config"))?;
+    let config = function.config()?;
     let bars = config.get(0x10..0x28);
     bars.map(<[u8]>::to_vec)
         .context("config space is too short")

@@ -118,9 +118,7 @@ pub fn wait_rested(function: &Device) -> Result<()> {
 
 /// Waits until an unused function is asleep.
 pub fn wait_asleep(function: &Device) -> Result<()> {
-    let status = || function.read("power/runtime_status");
-    let asleep = |status: &Result<String>| matches!(status, Ok(status) if status == "suspended");
-    let status = wait::until(wait::SETTLE, status, asleep)?;
+    let status = function.comes_to("power/runtime_status", "suspended")?;
     ensure!(status == "suspended", "{function} is unused and '{status}'");
     Ok(())
 }

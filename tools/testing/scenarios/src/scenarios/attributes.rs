@@ -225,8 +225,7 @@ fn write(function: &Bdf, file: &str, value: &str) -> Result<()> {
 
 /// Waits for a state. Returns the last one.
 pub(super) fn comes_to(function: &Bdf, state: &str) -> Result<String> {
-    let is = |found: &Result<String>| found.as_ref().is_ok_and(|found| found == state);
-    wait::until(wait::SETTLE, || read(function, "state"), is)
+    function.comes_to(&format!("{DIRECTORY}/state"), state)
 }
 
 /// Watches the state of a function, as a program with `poll()`.

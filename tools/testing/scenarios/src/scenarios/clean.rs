@@ -15,7 +15,7 @@ use lab::report::Test;
 use lab::resets::Counts;
 use lab::sriov::VirtualFunctions;
 use lab::topology::Device;
-use lab::vfio::{Opened, User};
+use lab::vfio::User;
 use lab::wait;
 
 use super::attributes::comes_to;
@@ -132,7 +132,7 @@ fn cycle_of(
 ) -> Result<()> {
     let at_open = Counts::flr(expected.at_open);
     let opened = lab.counted(t, &format!("at open: {when}"), at_open, || {
-        open(user, functions)
+        user.open_all(functions)
     })?;
     let ((), calls) = lab.tracer.count(|| {
         drop(opened);
@@ -153,11 +153,6 @@ fn cycle_of(
         t.eq(what, Counts::flr(expected), got.counts());
     }
     Ok(())
-}
-
-fn open(user: &User, functions: &[Device]) -> Result<Vec<Opened>> {
-    let opened = functions.iter().map(|function| user.open(function));
-    opened.collect()
 }
 
 /// Waits until the functions are clean, and asleep, if they may sleep.

@@ -14,7 +14,7 @@ use lab::report::Test;
 use lab::resets::Counts;
 use lab::sriov::VirtualFunctions;
 use lab::topology::Device;
-use lab::vfio::{Opened, User};
+use lab::vfio::User;
 use lab::wait;
 
 const NONE: Counts = Counts::NONE;
@@ -75,8 +75,7 @@ fn shared_domain(
     let user = User::new()?;
     let mut mark = Mark::here()?;
     let mut opened = lab.counted(t, &format!("at the opens of the {what}"), NONE, || {
-        let opens = devices.iter().map(|device| user.open(device));
-        opens.collect::<Result<Vec<Opened>>>()
+        user.open_all(devices)
     })?;
     let last = opened.pop();
     let last_close = format!("the last close of the {what}");
@@ -115,8 +114,7 @@ fn private_domains(
     let expected = Counts::flr(own_resets);
     let user = User::new()?;
     let opened = lab.counted(t, &format!("at the opens ({what})"), expected, || {
-        let opens = devices.iter().map(|device| user.open(device));
-        opens.collect::<Result<Vec<Opened>>>()
+        user.open_all(devices)
     })?;
     lab.close(t, &format!("at the closes ({what})"), expected, opened)?;
     wait_if_awake(&idle);

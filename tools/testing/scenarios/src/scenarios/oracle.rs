@@ -46,8 +46,10 @@ pub(super) struct Functions {
 
 /// A is used, unless another function is named.
 const WAYS: &[Way] = &[
-    way("close, open", ZERO, ZERO, closed),
-    way("kill, open", ZERO, ZERO, killed),
+    way("close, open", ZERO, ZERO, |lab, all| {
+        closed(lab, &all.bus())
+    }),
+    way("kill, open", ZERO, ZERO, |lab, all| killed(lab, &all.bus())),
     way("close and open beside an open function", LEFT, LEFT, beside),
     way(
         "close beside a stranger, bind it, open",
@@ -73,8 +75,12 @@ const WAYS: &[Way] = &[
         ZERO,
         retried,
     ),
-    way("with FLR: close, open", ZERO, ZERO, flr_closed),
-    way("with FLR: kill, open", ZERO, ZERO, flr_killed),
+    way("with FLR: close, open", ZERO, ZERO, |lab, all| {
+        closed(lab, &[&all.flr])
+    }),
+    way("with FLR: kill, open", ZERO, ZERO, |lab, all| {
+        killed(lab, &[&all.flr])
+    }),
     way("with FLR: close while locked, open", ZERO, ZERO, flr_locked),
     way(
         "with FLR: close, unbind, bind, open",
@@ -138,17 +144,19 @@ pub fn leave_beside_stranger(lab: &Lab, [a, b, c]: [&Device; 3]) -> Result<()> {
     leave(a)
 }
 
-fn closed(lab: &Lab, functions: &Functions) -> Result<Content> {
-    let _bound = lab.bind(functions.bus())?;
-    leave(&functions.a)?;
-    find(&functions.a)
+/// Binds functions, of which the first one is used.
+fn closed(lab: &Lab, functions: &[&Device]) -> Result<Content> {
+    let _bound = lab.bind(functions.iter().copied())?;
+    leave(functions[0])?;
+    find(functions[0])
 }
 
-fn killed(lab: &Lab, functions: &Functions) -> Result<Content> {
-    let _bound = lab.bind(functions.bus())?;
-    Holder::start(&functions.a)?.kill()?;
+/// The same with a user that is killed.
+fn killed(lab: &Lab, functions: &[&Device]) -> Result<Content> {
+    let _bound = lab.bind(functions.iter().copied())?;
+    Holder::start(functions[0])?.kill()?;
     lab.wait_unreferenced()?;
-    find(&functions.a)
+    find(functions[0])
 }
 
 fn beside(lab: &Lab, functions: &Functions) -> Result<Content> {
@@ -192,19 +200,6 @@ fn retried(lab: &Lab, functions: &Functions) -> Result<Content> {
         comes_clean(lab, &functions.a)?;
     }
     find(&functions.a)
-}
-
-fn flr_closed(lab: &Lab, functions: &Functions) -> Result<Content> {
-    let _bound = lab.bind([&functions.flr])?;
-    leave(&functions.flr)?;
-    find(&functions.flr)
-}
-
-fn flr_killed(lab: &Lab, functions: &Functions) -> Result<Content> {
-    let _bound = lab.bind([&functions.flr])?;
-    Holder::start(&functions.flr)?.kill()?;
-    lab.wait_unreferenced()?;
-    find(&functions.flr)
 }
 
 fn flr_locked(lab: &Lab, functions: &Functions) -> Result<Content> {
