@@ -19,6 +19,7 @@ use lab::wait;
 
 const NONE: Counts = Counts::NONE;
 const VFS: usize = 7;
+const PRIVATE: &str = "private";
 
 pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     for parameters in [&[][..], &["disable_idle_d3=1"]] {
@@ -29,7 +30,6 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Uses functions of all kinds.
 fn all(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     for (what, family, kind, at_last_close) in [
         ("slot", "slot", "slot", Counts::slot(1)),
@@ -37,90 +37,75 @@ fn all(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
         ("conventional bus", "conv", "bus", Counts::bus(1)),
     ] {
         let devices = lab.topology.family(family, 2)?;
-        shared_domain(lab, t, what, &devices, kind, at_last_close)?;
+        uses(lab, t, what, &devices, kind, [NONE, at_last_close])?;
     }
-    let root = lab.topology.device("root.a")?;
-    private_domains(lab, t, "root bus, FLR", &[root], 1)?;
-    let root = lab.topology.device("root.b")?;
-    private_domains(lab, t, "root bus, no reset", &[root], 0)?;
-
     let pf = lab.topology.device(PF)?;
     let enabled = VirtualFunctions::enable(&pf, VFS)?;
-    private_domains(lab, t, "VF", &enabled.devices(), VFS)
+    for (what, devices, own_resets) in [
+        ("root bus, FLR", vec![lab.topology.device("root.a")?], 1),
+        (
+            "root bus, no reset",
+            vec![lab.topology.device("root.b")?],
+            0,
+        ),
+        ("VF", enabled.devices(), VFS),
+    ] {
+        uses(
+            lab,
+            t,
+            what,
+            &devices,
+            PRIVATE,
+            [Counts::flr(own_resets); 2],
+        )?;
+    }
+    Ok(())
 }
 
-/// All functions of a place share one domain, which is reset at the last close.
-fn shared_domain(
+/// Opens and closes functions, which share a domain of a `kind` or have private ones. Checks the
+/// resets at the opens and at the closes.
+fn uses(
     lab: &Lab,
     t: &mut Test<'_>,
     what: &str,
     devices: &[Device],
     kind: &str,
-    at_last_close: Counts,
+    expected: [Counts; 2],
 ) -> Result<()> {
     let idle = idle_power_states(lab, devices)?;
     let binding = lab.bind(devices)?;
-    let first = &devices[0];
-    let name = match kind {
-        "slot" => first.slot(),
-        _ => first.bus(),
+    let members = if kind == PRIVATE { 1 } else { devices.len() };
+    let name_of = |device: &Device| match kind {
+        "slot" => device.slot().to_owned(),
+        "bus" => device.bus().to_owned(),
+        _ => device.bdf().to_string(),
     };
-    let members = format!("{kind} {name} with {} members", devices.len());
-    lab.domain(t, first, &members, |domain| {
-        let all_in = devices.iter().all(|d| domain.member(d).is_some());
-        let same = domain.kind == kind && domain.name == name;
-        same && all_in && domain.members.len() == devices.len()
-    })?;
+    for device in devices {
+        let name = name_of(device);
+        let shown = format!("{kind} {name} with {members} members ({what})");
+        lab.domain(t, device, &shown, |domain| {
+            (&*domain.kind, &domain.name, domain.members.len()) == (kind, &name, members)
+        })?;
+    }
 
     let user = User::new()?;
     let mut mark = Mark::here()?;
-    let mut opened = lab.counted(t, &format!("at the opens of the {what}"), NONE, || {
+    let [at_open, at_close] = expected;
+    let opened = lab.counted(t, &format!("at the opens ({what})"), at_open, || {
         user.open_all(devices)
     })?;
-    let last = opened.pop();
-    let last_close = format!("the last close of the {what}");
-    lab.close(t, &format!("before {last_close}"), NONE, opened)?;
-    lab.close(t, &format!("at {last_close}"), at_last_close, last)?;
+    lab.close(t, &format!("at the closes ({what})"), at_close, opened)?;
     wait_if_awake(&idle);
-    for (device, idle) in devices.iter().zip(idle) {
-        lab.power(t, device, &format!("after the reset of the {what}"), idle)?;
-    }
-    lab.domain_idle(t, first, "closed", 0, 1)?;
-    if lab.driver.shows_domains() {
-        let done = format!("{kind} reset of {kind} {name} done");
-        let lines = mark.lines_with(&[&done])?;
-        t.eq(format!("log lines with '{done}'"), 1, lines.len());
-    }
-    drop(user);
-    binding.release()
-}
-
-/// Each function is alone in its domain, which has no bus reset. `own_resets` of them have FLR.
-fn private_domains(
-    lab: &Lab,
-    t: &mut Test<'_>,
-    what: &str,
-    devices: &[Device],
-    own_resets: usize,
-) -> Result<()> {
-    let idle = idle_power_states(lab, devices)?;
-    let binding = lab.bind(devices)?;
-    for device in devices {
-        lab.domain(t, device, &format!("private, alone ({what})"), |domain| {
-            let own = domain.kind == "private" && domain.name == device.bdf().to_string();
-            own && domain.members.len() == 1
-        })?;
-    }
-    let expected = Counts::flr(own_resets);
-    let user = User::new()?;
-    let opened = lab.counted(t, &format!("at the opens ({what})"), expected, || {
-        user.open_all(devices)
-    })?;
-    lab.close(t, &format!("at the closes ({what})"), expected, opened)?;
-    wait_if_awake(&idle);
+    let resets = at_close.bus + at_close.slot;
+    let dirty = usize::from(at_close == NONE);
     for (device, idle) in devices.iter().zip(idle) {
         lab.power(t, device, &format!("closed ({what})"), idle)?;
-        lab.domain_idle(t, device, "closed", usize::from(own_resets == 0), 0)?;
+        lab.domain_idle(t, device, &format!("closed ({what})"), dirty, resets as u64)?;
+    }
+    if lab.driver.shows_domains() {
+        let done = format!("{kind} reset of {kind} {} done", name_of(&devices[0]));
+        let lines = mark.lines_with(&[&done])?;
+        t.eq(format!("log lines of resets ({what})"), resets, lines.len());
     }
     drop(user);
     binding.release()

@@ -4,7 +4,6 @@
 //! function is affected.
 
 use anyhow::Result;
-use lab::helper::Marked;
 use lab::kmsg::Mark;
 use lab::machine::Lab;
 use lab::report::Test;
@@ -26,7 +25,7 @@ const METHODS: &str = "reset_method";
 /// Binds the functions, leaves one dirty that cannot be reset, and checks that it is refused.
 type Case = fn(&Lab, &mut Test<'_>, &Functions) -> Result<()>;
 
-const CASES: &[Case] = &[stranger, locked, own_reset];
+const CASES: &[Case] = &[stranger, own_reset];
 
 pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     let functions = Functions::of(lab)?;
@@ -49,22 +48,6 @@ fn stranger(lab: &Lab, t: &mut Test<'_>, functions: &Functions) -> Result<()> {
         other: &functions.b,
     };
     refused.until(lab, t, || functions.c.bind(lab.driver.name()))
-}
-
-/// The bus cannot be reset, because the device lock of C is held.
-fn locked(lab: &Lab, t: &mut Test<'_>, functions: &Functions) -> Result<()> {
-    let _bound = lab.bind(functions.bus())?;
-    let lock = Marked::locked(&functions.c)?;
-    leave(&functions.a)?;
-    let refused = Refused {
-        what: "beside a locked function",
-        function: &functions.a,
-        other: &functions.b,
-    };
-    refused.until(lab, t, || {
-        drop(lock);
-        Ok(())
-    })
 }
 
 /// Root has disabled the function's own reset, and the rest of the bus is not bound.
