@@ -38,12 +38,10 @@ pub struct Member {
     pub clean: bool,
 }
 
-/// Returns the text of the file.
 pub fn text() -> Result<String> {
     fs::read_to_string(FILE).context(FILE)
 }
 
-/// Returns all reset domains.
 pub fn domains() -> Result<Vec<Domain>> {
     parse(&text()?)
 }
@@ -53,7 +51,6 @@ impl Domain {
         self.members.iter().find(|m| m.function == *function)
     }
 
-    /// Returns the number of dirty members.
     pub fn dirty(&self) -> usize {
         self.members.iter().filter(|m| m.dirty).count()
     }

@@ -47,7 +47,6 @@ impl Driver {
         &self.name
     }
 
-    /// Returns the name of the driver's module.
     pub fn module(&self) -> String {
         self.name.replace('-', "_")
     }
@@ -79,13 +78,11 @@ impl Driver {
         Ok(())
     }
 
-    /// Changes a parameter of the loaded driver.
     pub fn set(&self, parameter: &str, on: bool) -> Result<()> {
         let path = parameter_path(&self.module(), parameter);
         write_attribute(&path, if on { "Y" } else { "N" })
     }
 
-    /// Removes the module, if it is loaded.
     pub fn unload(&self) -> Result<()> {
         match self.references()? {
             None => Ok(()),
@@ -98,7 +95,6 @@ impl Driver {
         references(&self.module())
     }
 
-    /// Returns whether the driver is registered with the PCI bus.
     pub fn registered(&self) -> bool {
         driver_path(&self.name).exists()
     }

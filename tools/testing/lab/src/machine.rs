@@ -31,7 +31,6 @@ pub const PF_IN_SLOT: &str = "lone.pf";
 
 #[derive(Debug)]
 pub struct Lab {
-    /// The driver under test.
     pub driver: Driver,
     pub topology: Topology,
     pub tracer: Tracer,
@@ -59,7 +58,6 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Binds `devices` to the driver under test.
     pub fn bind<'a>(&self, devices: impl IntoIterator<Item = &'a Device>) -> Result<Bound<'a>> {
         Bound::bind(self.driver.name(), devices)
     }
@@ -190,7 +188,6 @@ impl Lab {
         })
     }
 
-    /// Checks the state of one function in its domain.
     pub fn state(
         &self,
         t: &mut Test<'_>,
@@ -228,7 +225,6 @@ impl Lab {
 }
 
 impl<'a> Bound<'a> {
-    /// Binds `devices` to `driver`.
     pub fn bind(driver: &str, devices: impl IntoIterator<Item = &'a Device>) -> Result<Self> {
         let mut bound = Bound(Vec::new());
         for device in devices {

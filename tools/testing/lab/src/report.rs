@@ -104,7 +104,6 @@ impl Test<'_> {
         self.eq(what, expected, got);
     }
 
-    /// Checks that a text is `expected`.
     pub fn is(&mut self, what: impl Display, expected: &str, got: impl AsRef<str>) {
         self.eq(what, expected, got.as_ref());
     }

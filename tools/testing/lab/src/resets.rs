@@ -22,7 +22,6 @@ pub struct Calls(pub(crate) Vec<Event>);
 /// The number of resets of each kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Function level resets.
     pub flr: usize,
     /// Secondary bus resets that are not slot resets.
     pub bus: usize,
@@ -80,7 +79,6 @@ impl Calls {
         self.filter(|call| (start..end).contains(&call.time))
     }
 
-    /// Returns the resets during a device's open.
     pub fn at_open(&self) -> Calls {
         self.filter(|call| call.chain_has(OPEN))
     }
@@ -95,7 +93,6 @@ impl Calls {
         self.filter(|call| call.chain_has(WORK))
     }
 
-    /// Returns the resets during a device's close.
     pub fn at_release(&self) -> Calls {
         self.filter(|call| call.chain_has(RELEASE))
     }

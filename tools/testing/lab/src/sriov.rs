@@ -20,7 +20,6 @@ pub struct VirtualFunctions {
 }
 
 impl VirtualFunctions {
-    /// Enables `count` virtual functions of `pf`.
     pub fn enable(pf: &Bdf, count: usize) -> Result<Self> {
         driver::modprobe("pci_pf_stub", &[])?;
         pf.bind(PF_STUB)?;
@@ -72,7 +71,6 @@ impl Drop for VirtualFunctions {
     }
 }
 
-/// Returns virtual function `number` of `pf`.
 pub fn virtual_function(pf: &Bdf, number: usize) -> Result<Device> {
     let address = Bdf::parse(&pf.link(&format!("virtfn{number}"))?)?;
     Ok(Device::new(format!("vf.{number}"), &address))

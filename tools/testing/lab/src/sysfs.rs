@@ -57,7 +57,6 @@ impl Bdf {
         [&self.0[..4], &self.0[5..7], &self.0[8..10], &self.0[11..]].map(number)
     }
 
-    /// Returns the function's directory in sysfs.
     pub fn path(&self) -> PathBuf {
         Path::new(PCI_BUS).join("devices").join(&self.0)
     }
@@ -79,12 +78,10 @@ impl Bdf {
         link(&self.path().join(name))
     }
 
-    /// Returns the driver that the function is bound to.
     pub fn driver(&self) -> Option<String> {
         self.link("driver").ok()
     }
 
-    /// Returns the name of the function's IOMMU group.
     pub fn iommu_group(&self) -> Result<String> {
         self.link("iommu_group")
     }
@@ -196,7 +193,6 @@ pub fn link(path: &Path) -> Result<String> {
     Ok(name.to_string_lossy().into_owned())
 }
 
-/// Returns every PCI function of the machine.
 pub fn all_functions() -> Result<Vec<Bdf>> {
     let path = Path::new(PCI_BUS).join("devices");
     let mut found = Vec::new();

@@ -35,7 +35,6 @@ pub struct Opened {
 }
 
 impl User {
-    /// Opens a container.
     pub fn new() -> Result<Self> {
         let container = VfioContainer::new(None).map_err(|e| failed("opening a container", e))?;
         Ok(User(Arc::new(container)))
@@ -48,7 +47,6 @@ impl User {
         Ok(User(Arc::new(container)))
     }
 
-    /// Opens an iommufd.
     pub fn with_iommufd() -> Result<Self> {
         let iommufd = IommuFd::new().map_err(|e| failed("opening /dev/iommu", e))?;
         let user = VfioIommufd::new(Arc::new(iommufd), None, None)
@@ -61,7 +59,6 @@ impl User {
         Opened::of(&self.device(function)?)
     }
 
-    /// Opens functions one after the other.
     pub fn open_all(&self, functions: &[Device]) -> Result<Vec<Opened>> {
         functions
             .iter()
@@ -107,7 +104,6 @@ fn failed(doing: impl Display, error: impl Display) -> Error {
     }
 }
 
-/// Returns another file descriptor of the open file.
 fn another_reference(device: &VfioDevice) -> io::Result<File> {
     let (here, there) = UnixStream::pair()?;
     here.send_with_fd(&[0_u8][..], device.as_raw_fd())?;

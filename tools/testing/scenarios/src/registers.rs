@@ -129,7 +129,6 @@ impl Registers {
         })
     }
 
-    /// Writes to the register.
     pub fn write(&self) -> Result<()> {
         let (bar, at) = (self.kind.bar, self.kind.register);
         self.device.region_write(bar, &LEFT.to_le_bytes(), at);
@@ -137,7 +136,6 @@ impl Registers {
     }
 }
 
-/// Sets bits of the command register.
 fn command(device: &VfioDevice, bits: u16) {
     let mut command = [0; 2];
     device.region_read(VFIO_PCI_CONFIG_REGION_INDEX, &mut command, COMMAND);

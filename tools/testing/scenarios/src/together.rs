@@ -21,7 +21,6 @@ pub struct Times {
 
 type Work<'a, T> = Box<dyn FnOnce() -> Result<T> + Send + 'a>;
 
-/// A result of work, and its times.
 pub type Timed<T> = Result<(T, Times)>;
 
 impl Times {
@@ -30,7 +29,6 @@ impl Times {
     }
 }
 
-/// Does `work`, and returns its times.
 pub fn timed<T>(work: impl FnOnce() -> Result<T>) -> Timed<T> {
     let now = |clock| -> Result<Duration> { Ok(clock_gettime(clock)?.into()) };
     let processor = now(ClockId::CLOCK_THREAD_CPUTIME_ID)?;
@@ -68,13 +66,11 @@ pub fn result<T>(ended: thread::Result<Result<T>>) -> Result<T> {
     ended.unwrap_or_else(|_| Err(anyhow!("a thread panicked")))
 }
 
-/// Opens all `functions` at once.
 pub fn open<'a>(user: &'a User, functions: &'a [Device]) -> Result<Vec<(Opened, Times)>> {
     let open = |function: &'a Device| -> Work<'a, Opened> { Box::new(move || user.open(function)) };
     together(functions.iter().map(open).collect())
 }
 
-/// Closes all of `opened` at once.
 pub fn close(opened: Vec<(Opened, Times)>) -> Result<Vec<Times>> {
     let close = |(opened, _)| -> Work<'_, ()> {
         Box::new(move || {

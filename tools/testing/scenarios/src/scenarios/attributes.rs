@@ -255,7 +255,6 @@ impl Watch {
     }
 }
 
-/// The kernel's uevents.
 pub(super) struct Uevents(File);
 
 impl Uevents {

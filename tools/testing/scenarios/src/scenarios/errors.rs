@@ -95,7 +95,6 @@ fn recover(function: &Bdf, error: u32) -> Result<Vec<String>> {
     wait::until(wait::SETTLE, recovery, some)
 }
 
-/// Injects a nonfatal error.
 pub(super) fn inject_nonfatal(function: &Bdf) -> Result<()> {
     recover(function, COMPLETION_TIMEOUT).map(drop)
 }

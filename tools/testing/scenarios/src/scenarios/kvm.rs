@@ -69,7 +69,6 @@ fn machine() -> Result<(VmFd, DeviceFd)> {
     Ok((machine, vfio.context("creating a VFIO device")?))
 }
 
-/// Checks whether a machine exists.
 fn exists(t: &mut Test<'_>, what: &str, expected: bool) -> Result<()> {
     let limit = if expected { wait::STAY } else { wait::SETTLE };
     let got = wait::until(limit, machines, |got| matches!(got, Ok(0)))? > 0;
