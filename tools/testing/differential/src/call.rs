@@ -197,9 +197,6 @@ pub enum Call {
     Ioctl(Handle, Request, Argument),
     Read(Handle, At, u32),
     Write(Handle, At, Bytes),
-    /// Maps a part of the function under test, writable or not, in place of the last mapping.
-    Map(At, u64, bool),
-    Unmap,
     /// Signals an eventfd.
     Signal(u8),
     /// Waits until a function is suspended.

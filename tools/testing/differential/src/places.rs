@@ -14,13 +14,6 @@ pub struct Scratch {
     pub length: usize,
 }
 
-impl Scratch {
-    /// The page that they are in.
-    pub fn page(self) -> At {
-        At { offset: self.at.offset & !0xfff, ..self.at }
-    }
-}
-
 #[derive(Debug)]
 pub struct Place {
     pub name: &'static str,

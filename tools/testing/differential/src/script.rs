@@ -283,7 +283,7 @@ fn siblings(session: &mut Session<'_>) {
     }
 }
 
-/// Files are closed in every order; a mapping and a second file keep the device open.
+/// Files are closed in every order; a second file keeps the device open.
 fn closing(session: &mut Session<'_>, brief: bool) {
     let files = match session.mode {
         Mode::Group => [Handle::DEVICE, Handle::Group(0), Handle::Container],
@@ -295,9 +295,7 @@ fn closing(session: &mut Session<'_>, brief: bool) {
         look(session);
         session.open(Handle::DEVICE);
         mark(session);
-        let page = session.place.scratch.page();
         match number {
-            0 => _ = session.call(Call::Map(page, 4096, true)),
             1 if session.mode == Mode::Group => session.get_device(0),
             // Not bound, it does not count as a user.
             1 => _ = session.call(Call::Open(Handle::AGAIN)),
@@ -311,8 +309,6 @@ fn closing(session: &mut Session<'_>, brief: bool) {
             session.call(Call::Close(files[file]));
             look(session);
         }
-        session.call(Call::Unmap);
-        look(session);
         // The last user of the place, or one with a sibling that is still open.
         session.open(Handle::DEVICE);
         look(session);

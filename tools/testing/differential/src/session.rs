@@ -2,11 +2,10 @@
 
 //! A function under test and its sibling, used by calls that are recorded.
 //!
-//! Owns the files, the mapping, the eventfds and the arguments' memory. Waits for whatever depends
+//! Owns the files, the eventfds and the arguments' memory. Waits for whatever depends
 //! on time, so that the same calls have the same outcomes.
 
 use std::fs;
-use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
@@ -15,9 +14,8 @@ use lab::driver::Driver;
 use lab::kmsg::Mark;
 use lab::topology::Device;
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::mman::ProtFlags;
 use nix::sys::uio;
-use raw::{Answer, Arena, File, Mapping, Pointer, ARENA};
+use raw::{Answer, Arena, File, Pointer, ARENA};
 
 pub use self::opening::{bind, Mode};
 use crate::call::{Argument, At, Block, Bytes, Call, Handle, Outcome, Request, Returned};
@@ -46,7 +44,6 @@ pub type Entry = (Call, Outcome);
 
 /// The state of a recording.
 pub struct Session<'a> {
-    mapping: Option<Mapping>,
     files: [Option<File>; Handle::SLOTS],
     events: Vec<EventFd>,
     arena: Arena,
@@ -75,7 +72,6 @@ impl<'a> Session<'a> {
         let mut files = [const { None }; Handle::SLOTS];
         files[Handle::SLOTS - 1] = Some(File::open(Path::new("/dev/null"))?);
         Ok(Session {
-            mapping: None,
             files,
             events: (0..=EVENTS).map(|_| event()).collect::<nix::Result<_>>()?,
             arena: Arena::new()?,
@@ -130,7 +126,6 @@ impl<'a> Session<'a> {
                 done
             }
             Call::CloseAll => {
-                self.mapping = None;
                 let null = Handle::SLOTS - 1;
                 self.files[..null].fill_with(|| None);
                 self.settle(0);
@@ -142,20 +137,6 @@ impl<'a> Session<'a> {
             Call::Read(on, at, length) => self.read(*on, *at, *length)?,
             Call::Write(on, at, bytes) => {
                 uio::pwrite(self.file(*on)?, &bytes.0, at.in_file()).into()
-            }
-            Call::Map(at, length, write) => {
-                self.mapping = None;
-                let length = NonZeroUsize::new(usize::try_from(*length).ok()?)?;
-                let mut access = ProtFlags::PROT_READ;
-                access.set(ProtFlags::PROT_WRITE, *write);
-                let device = self.file(Handle::DEVICE)?;
-                let mapped = Mapping::new(device, length, access, at.in_file());
-                mapped.map(|mapping| self.mapping = Some(mapping)).map(|()| 0).into()
-            }
-            Call::Unmap => {
-                self.mapping = None;
-                self.settle(0);
-                done
             }
             Call::Signal(number) => self.events.get(usize::from(*number))?.write(1).into(),
             _ => return self.make_on_host(call),

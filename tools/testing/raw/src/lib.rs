@@ -2,14 +2,13 @@
 
 //! Calls to vfio with any argument, behind a safe interface.
 //!
-//! Owns the memory of arguments ([`Arena`]), the files ([`File`]), and mappings of devices
-//! ([`Mapping`]). A wrong argument does no harm to the program:
+//! Owns the memory of arguments ([`Arena`]) and the files ([`File`]). A wrong argument does no harm
+//! to the program:
 //!
 //! - The kernel accesses memory upwards from where an argument points. That is in the arena, which
 //!   is followed by a guard larger than any size in an argument, or where the program has no memory.
 //! - [`ioctl`] refuses a block in which the kernel would follow a pointer.
 
-use std::ffi::c_void;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
@@ -84,17 +83,6 @@ pub enum Answer {
     File(File),
     /// A new file of another kind, which is closed again.
     Closed,
-}
-
-/// A mapping of a file, such as a BAR.
-///
-/// # Invariants
-///
-/// `start` is the start of a mapping of `length` bytes, which this owns.
-#[derive(Debug)]
-pub struct Mapping {
-    start: NonNull<c_void>,
-    length: NonZeroUsize,
 }
 
 /// Opens a socket that gets the kernel's uevents, and does not block.
@@ -270,24 +258,6 @@ fn gives_file(kind: Kind, request: u32, arena: &Arena, argument: Pointer) -> boo
 /// Returns the 32 bits at an offset of the arena.
 fn number(arena: &Arena, at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(arena.bytes().get(at..at + 4)?.try_into().ok()?))
-}
-
-impl Mapping {
-    pub fn new(file: &File, length: NonZeroUsize, access: ProtFlags, offset: i64) -> Result<Self> {
-        let flags = MapFlags::MAP_SHARED;
-        // SAFETY: The kernel chooses a free place. No reference to the mapped memory is ever made.
-        let start = unsafe { mman::mmap(None, length, access, flags, file, offset)? };
-        // INVARIANT: It has just been mapped.
-        Ok(Mapping { start, length })
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariants; there are no references to it.
-        let unmapped = unsafe { mman::munmap(self.start, self.length.get()) };
-        debug_assert!(unmapped.is_ok());
-    }
 }
 
 #[cfg(test)]

@@ -84,8 +84,7 @@ impl Session<'_> {
 
     fn is_used(&self, function: u8) -> bool {
         let mut devices = [Handle::DEVICE, Handle::SIBLING, Handle::AGAIN].into_iter();
-        function == 0 && self.mapping.is_some()
-            || devices.any(|device| device.function() == function && self.is_open(device))
+        devices.any(|device| device.function() == function && self.is_open(device))
     }
 
     fn directory(&self, of: Of) -> Option<PathBuf> {
