@@ -78,6 +78,13 @@ impl Topology {
             .with_context(|| format!("the topology has no device in the role '{role}'"))
     }
 
+    /// Returns the devices in all `roles`.
+    pub fn devices<const N: usize>(&self, roles: [&str; N]) -> Result<[Device; N]> {
+        let devices = roles.map(|role| self.device(role));
+        let devices = devices.into_iter().collect::<Result<Vec<_>>>()?;
+        Ok(devices.try_into().expect("each role has a device"))
+    }
+
     /// Returns the devices whose role is `family`, a dot and one letter or digit, in the order of
     /// their roles; an error if there are fewer than `least`. (`bus.port` is the port above `bus.a`.)
     pub fn family(&self, family: &str, least: usize) -> Result<Vec<Device>> {

@@ -79,7 +79,7 @@ fn main() -> Result<ExitCode> {
 /// A QEMU boots from an assigned NVMe disk, and then from an assigned NIC.
 fn boot(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     lab.driver.load_as_is(&[])?;
-    let devices = [lab.topology.device("disk")?, lab.topology.device("nic")?];
+    let devices = lab.topology.devices(["disk", "nic"])?;
     let bound = lab.bind(&devices)?;
     for device in &devices {
         t.note(format!("{device} is bound to {}", lab.driver.name()));
@@ -163,8 +163,7 @@ fn together(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
 fn stranger(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     lab::driver::modprobe("pci_stub", &[])?;
     lab.driver.load_as_is(&[])?;
-    let [a, b, c] = ["bus.a", "bus.b", "bus.c"].map(|role| lab.topology.device(role));
-    let (a, b, c) = (a?, b?, c?);
+    let [a, b, c] = lab.topology.devices(["bus.a", "bus.b", "bus.c"])?;
     let mut log = Mark::here()?;
     leave_beside_stranger(lab, [&a, &b, &c])?;
     lab.wait_idle(&a)?;

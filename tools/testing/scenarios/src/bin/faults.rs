@@ -190,7 +190,7 @@ fn probe_denylisted(lab: &Lab, faults: &FailNth) -> Result<Outcomes> {
 
 /// Unbinds a function while another one of its bus is bound.
 fn unbind(lab: &Lab, faults: &FailNth) -> Result<Outcomes> {
-    let (function, other) = (lab.topology.device("flr.0")?, lab.topology.device("flr.1")?);
+    let [function, other] = lab.topology.devices(["flr.0", "flr.1"])?;
     let _bound = lab.bind([&other])?;
     let before = lab.domains()?;
     faults.walk(&Operation {

@@ -110,8 +110,7 @@ fn clean(lab: &Lab, t: &mut Test<'_>, flr: &Device) -> Result<()> {
 
 /// The life of functions that only a reset of their bus cleans, beside strangers.
 fn owed(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
-    let [a, b, c] = ["bus.a", "bus.b", "bus.c"].map(|role| lab.topology.device(role));
-    let (a, b, c) = (a?, b?, c?);
+    let [a, b, c] = lab.topology.devices(["bus.a", "bus.b", "bus.c"])?;
     let ours = lab.bind([&a])?;
     c.bind(STUB)?;
     let scope = lab.domain_of(&a)?.context("bus.a has no domain")?;

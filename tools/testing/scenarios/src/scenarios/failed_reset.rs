@@ -24,14 +24,6 @@ struct Bus {
 }
 
 impl Bus {
-    fn of(lab: &Lab) -> Result<Self> {
-        Ok(Bus {
-            a: lab.topology.device("bus.a")?,
-            b: lab.topology.device("bus.b")?,
-            c: lab.topology.device("bus.c")?,
-        })
-    }
-
     /// Opens A and B, and closes A, then B. Expects no reset before B is closed.
     fn use_a_and_b(&self, lab: &Lab, t: &mut Test<'_>, when: &str, at_close: Counts) -> Result<()> {
         let user = User::new()?;
@@ -49,7 +41,8 @@ impl Bus {
 }
 
 pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
-    let bus = Bus::of(lab)?;
+    let [a, b, c] = lab.topology.devices(["bus.a", "bus.b", "bus.c"])?;
+    let bus = Bus { a, b, c };
     lab.driver.load(&[])?;
     let binding = lab.bind([&bus.a, &bus.b, &bus.c])?;
     bus.all_d3hot(lab, t, "bound")?;

@@ -25,8 +25,7 @@ const SOON: Duration = Duration::from_secs(10);
 
 pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     let pair = lab.topology.family("pair", 2)?;
-    let bus = ["bus.a", "bus.b", "bus.c"].map(|role| lab.topology.device(role));
-    let bus = bus.into_iter().collect::<Result<Vec<_>>>()?;
+    let bus = lab.topology.devices(["bus.a", "bus.b", "bus.c"])?;
     let pf = lab.topology.device(PF)?;
 
     lab.driver.load(&[])?;

@@ -115,14 +115,9 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
 impl Functions {
     pub(super) fn of(lab: &Lab) -> Result<Self> {
         driver::modprobe("pci_stub", &[])?;
-        let device = |role| lab.topology.device(role);
-        Ok(Functions {
-            a: device("bus.a")?,
-            b: device("bus.b")?,
-            c: device("bus.c")?,
-            port: device("bus.port")?,
-            flr: device("flr.0")?,
-        })
+        let roles = ["bus.a", "bus.b", "bus.c", "bus.port", "flr.0"];
+        let [a, b, c, port, flr] = lab.topology.devices(roles)?;
+        Ok(Functions { a, b, c, port, flr })
     }
 
     pub(super) fn bus(&self) -> [&Device; 3] {

@@ -52,8 +52,7 @@ fn stranger(lab: &Lab, t: &mut Test<'_>, functions: &Functions) -> Result<()> {
 
 /// Root has disabled the function's own reset, and the rest of the bus is not bound.
 fn own_reset(lab: &Lab, t: &mut Test<'_>, _: &Functions) -> Result<()> {
-    let [function, other] = ["flr.0", "flr.1"].map(|role| lab.topology.device(role));
-    let (function, other) = (function?, other?);
+    let [function, other] = lab.topology.devices(["flr.0", "flr.1"])?;
     let _bound = lab.bind([&function, &other])?;
     function.write(METHODS, "\n")?;
     leave(&function)?;

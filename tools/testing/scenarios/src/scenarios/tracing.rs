@@ -31,8 +31,7 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
 
 /// Two functions that only a reset of their bus can clean.
 fn in_sequence(lab: &Lab, t: &mut Test<'_>, tracepoints: &Tracepoints) -> Result<()> {
-    let (a, b) = (lab.topology.device("bus.a")?, lab.topology.device("bus.b")?);
-    let c = lab.topology.device("bus.c")?;
+    let [a, b, c] = lab.topology.devices(["bus.a", "bus.b", "bus.c"])?;
     let binding = lab.bind([&a, &b, &c])?;
     let user = User::new()?;
     let events = tracepoints.events(|| {
