@@ -9,9 +9,7 @@ keep their content.
 
 import os
 import re
-import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 from . import REPO, Failure, driver_files, patches, shown
@@ -119,33 +117,16 @@ def kbuild_part():
 def apply_patches(tree):
     """Applies the patches to `tree`, all or none, unless it has them."""
     text = "".join(patch.read_text() for patch in patches())
-    touched = set(re.findall(r"^(?:---|\+\+\+) [ab]/(\S+)", text, re.MULTILINE))
-    with tempfile.TemporaryDirectory() as directory:
-        copy = Path(directory)
+    # A repository around the tree is another one.
+    environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(tree.resolve().parent)}
 
-        def patched(files, *options):
-            """Applies patches to a new copy, and returns the one that fails, with the output."""
-            shutil.rmtree(copy)
-            for name in touched:
-                (copy / name).parent.mkdir(parents=True, exist_ok=True)
-                if (tree / name).exists():
-                    shutil.copy(tree / name, copy / name)
-            strict = ["--force", "--fuzz=0", "--no-backup-if-mismatch", "--reject-file=-"]
-            for file in files:
-                command = ["patch", "-d", copy, "-p1", *strict, *options, "-i", file]
-                ended = subprocess.run(command, capture_output=True, text=True, check=False)
-                if ended.returncode:
-                    return file.name, ended.stdout + ended.stderr
-            return None
+    def git_apply(*options):
+        command = ["git", "-C", tree, "apply", *options]
+        pipes = {"input": text, "capture_output": True, "text": True}
+        return subprocess.run(command, check=False, env=environment, **pipes)
 
-        # The next patch may have changed the same lines: only all, the last one first, show that
-        # they are there.
-        if not patched(reversed(patches()), "--reverse"):
-            return
-        if failed := patched(patches()):
-            raise Failure(f"{failed[0]} does not apply to {shown(tree)}", failed[1])
-        for name in touched:
-            put(tree / name, (copy / name).read_text())
+    if git_apply("--reverse", "--check").returncode and (failed := git_apply()).returncode:
+        raise Failure(f"the patches do not apply to {shown(tree)}", failed.stderr)
 
 
 def main():
