@@ -14,7 +14,7 @@ use anyhow::{ensure, Context, Result};
 use lab::debugfs;
 use lab::driver::{self, Driver};
 use lab::helper::{Identity, DENYLISTED};
-use lab::machine::{give_port_back, STUB};
+use lab::machine::STUB;
 use lab::sriov::VirtualFunctions;
 use lab::sysfs::driver_path;
 use lab::topology::{Device, Topology};
@@ -52,7 +52,7 @@ pub fn run(driver: &Driver, topology: &Topology) -> Result<Vec<Entry>> {
     let mut entries = shown(driver, place)?;
     let port = of("port")?;
     entries.extend(record(&[of("edu")?, port.clone()], identities)?);
-    give_port_back(&port)?;
+    port.reprobe()?;
     for role in ["pm", "vga"] {
         entries.extend(record(&[of(role)?], options)?);
     }

@@ -20,9 +20,6 @@ use crate::wait;
 /// A driver to bind functions to that are not those of the driver under test.
 pub const STUB: &str = "pci-stub";
 
-/// The driver that a PCI Express port has at boot.
-const PORT_DRIVER: &str = "pcieport";
-
 /// The role of the physical function.
 pub const PF: &str = "igb.pf";
 
@@ -249,12 +246,4 @@ impl Drop for Bound<'_> {
             }
         }
     }
-}
-
-/// Binds a port to the driver that it has at boot.
-pub fn give_port_back(port: &Bdf) -> Result<()> {
-    if port.driver().as_deref() != Some(PORT_DRIVER) {
-        port.reprobe()?;
-    }
-    Ok(())
 }
