@@ -20,7 +20,7 @@ use lab::vfio::User;
 use lab::wait;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
-use super::errno;
+use super::{errno, one_line};
 use crate::bench::measure::wait_asleep;
 use crate::registers::leave;
 
@@ -133,8 +133,7 @@ fn owed(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     t.is("strangers", &obstacles, read(&a, "obstacles")?);
     let named = obstacles.replace('\n', ", ");
     let command = format!("driverctl set-override ADDRESS {}", lab.driver.name());
-    let lines = log.lines_with(&[&(*a).to_string(), &named, &command])?;
-    t.eq("lines that name all, and the command", 1, lines.len());
+    one_line(t, &mut log, &[&(*a).to_string(), &named, &command])?;
     t.eq("uevents: dirty", 1, uevents.of(&a, "dirty")?);
     t.is(
         "reset beside strangers",

@@ -7,7 +7,7 @@ use std::fs;
 use std::slice;
 use std::thread;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{ensure, Result};
 use lab::driver;
 use lab::helper::Marked;
 use lab::machine::{Lab, PF};
@@ -19,7 +19,7 @@ use lab::vfio::User;
 use lab::wait;
 
 use super::attributes::comes_to;
-use super::{errno, errors};
+use super::{errno, errors, with_module};
 use crate::bench::measure::wait_asleep;
 use crate::registers::{bars, reset_below, Content, Registers};
 
@@ -311,13 +311,8 @@ impl Trick<'_> {
 
 /// PCI Express reports an error of the function.
 fn injected(t: &mut Test<'_>, trick: &Trick<'_>) -> Result<()> {
-    if let Err(e) = driver::modinfo(errors::INJECTOR, "filename") {
-        t.skip("an error while it is unused", format!("{e:#}"));
-        return Ok(());
-    }
-    driver::modprobe(errors::INJECTOR, &[])?;
-    let inject = |function: &Device| errors::inject_nonfatal(function);
-    let injected = trick.finds(t, "an error", 1, inject);
-    driver::rmmod(errors::INJECTOR).context("the errors are intercepted")?;
-    injected
+    with_module(t, "an error while it is unused", errors::INJECTOR, |t| {
+        let inject = |function: &Device| errors::inject_nonfatal(function);
+        trick.finds(t, "an error", 1, inject)
+    })
 }

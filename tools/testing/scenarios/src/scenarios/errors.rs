@@ -6,7 +6,6 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use lab::driver;
 use lab::kmsg::Mark;
 use lab::machine::{Lab, PF};
 use lab::report::Test;
@@ -16,6 +15,9 @@ use lab::vfio::User;
 use lab::wait;
 use vmm_sys_util::eventfd::{EventFd, EFD_NONBLOCK};
 
+use super::with_module;
+
+/// Intercepts accesses to the config space of the buses that it was used on, while it is loaded.
 pub(super) const INJECTOR: &str = "aer_inject";
 
 // Uncorrectable errors (linux/pci_regs.h): a nonfatal and a fatal one.
@@ -23,15 +25,9 @@ const COMPLETION_TIMEOUT: u32 = 0x0000_4000;
 const MALFORMED_TLP: u32 = 0x0004_0000;
 
 pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
-    if let Err(e) = driver::modinfo(INJECTOR, "filename") {
-        t.skip("the user learns of errors", format!("{e:#}"));
-        return Ok(());
-    }
-    driver::modprobe(INJECTOR, &[])?;
-    let injected = injected(lab, t);
-    // It intercepts accesses to the config space of the buses that it was used on.
-    driver::rmmod(INJECTOR)?;
-    injected
+    with_module(t, "the user learns of errors", INJECTOR, |t| {
+        injected(lab, t)
+    })
 }
 
 fn injected(lab: &Lab, t: &mut Test<'_>) -> Result<()> {

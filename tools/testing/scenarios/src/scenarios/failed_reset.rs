@@ -13,6 +13,8 @@ use lab::topology::Device;
 use lab::vfio::User;
 use lab::wait;
 
+use super::one_line;
+
 const NONE: Counts = Counts::NONE;
 const BUS: Counts = Counts::bus(1);
 
@@ -122,11 +124,4 @@ fn fail(lab: &Lab, t: &mut Test<'_>, bus: &Bus) -> Result<Marked> {
         one_line(t, &mut mark, &parts)?;
     }
     Ok(lock)
-}
-
-/// Checks that one log line has all `parts`.
-fn one_line(t: &mut Test<'_>, mark: &mut Mark, parts: &[&str]) -> Result<()> {
-    let what = format!("log lines with '{}'", parts.join(", "));
-    t.eq(what, 1, mark.lines_with(parts)?.len());
-    Ok(())
 }

@@ -15,7 +15,7 @@ use lab::topology::Device;
 use lab::vfio::User;
 
 use super::attributes::{read, Uevents};
-use super::errno;
+use super::{errno, one_line};
 use crate::registers::{bars, find, Content, Registers};
 
 const NONE: Counts = Counts::NONE;
@@ -124,15 +124,8 @@ fn silenced(
             lab.close(t, &format!("at close: {when}"), NONE, registers)
         })?;
         lab.wait_idle(function)?;
-        let parts = [
-            &*function.bdf().to_string(),
-            "not reset: it does not answer",
-        ];
-        t.eq(
-            format!("log lines: {when}"),
-            1,
-            mark.lines_with(&parts)?.len(),
-        );
+        let name = function.bdf().to_string();
+        one_line(t, &mut mark, &[&name, "not reset: it does not answer"])?;
         let dirty = format!("dirty: {when}");
         lab.domain(t, function, &dirty, |domain| domain.dirty() == 1)?;
     }
@@ -161,12 +154,8 @@ fn refused(lab: &Lab, t: &mut Test<'_>, function: &Device, when: &str) -> Result
         "ENODEV",
         &errno(&result),
     );
-    let lines = mark.lines_with(&[
-        &function.bdf().to_string(),
-        "not opened: it does not answer",
-    ])?;
-    t.eq(format!("log lines at open: {when}"), 1, lines.len());
-    Ok(())
+    let name = function.bdf().to_string();
+    one_line(t, &mut mark, &[&name, "not opened: it does not answer"])
 }
 
 /// Checks that a sibling works as before.

@@ -8,11 +8,12 @@ use std::fs;
 use anyhow::{Context, Result};
 use kvm_bindings::{kvm_create_device, kvm_device_type_KVM_DEV_TYPE_VFIO};
 use kvm_ioctls::{DeviceFd, Kvm, VmFd};
-use lab::driver;
 use lab::machine::Lab;
 use lab::report::Test;
 use lab::vfio::User;
 use lab::wait;
+
+use super::with_module;
 
 /// QEMU emulates a processor of AMD.
 const MODULE: &str = "kvm_amd";
@@ -20,14 +21,9 @@ const MODULE: &str = "kvm_amd";
 const MACHINES: &str = "/sys/kernel/debug/kvm";
 
 pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
-    if let Err(e) = driver::modinfo(MODULE, "filename") {
-        t.skip("a function keeps its virtual machine", format!("{e:#}"));
-        return Ok(());
-    }
-    driver::modprobe(MODULE, &[])?;
-    let kept = kept(lab, t);
-    driver::rmmod(MODULE)?;
-    kept
+    with_module(t, "a function keeps its virtual machine", MODULE, |t| {
+        kept(lab, t)
+    })
 }
 
 fn kept(lab: &Lab, t: &mut Test<'_>) -> Result<()> {

@@ -9,6 +9,8 @@
 use std::fmt::Debug;
 
 use anyhow::Result;
+use lab::driver;
+use lab::kmsg::Mark;
 use lab::machine::Lab;
 use lab::report::{Report, Test};
 
@@ -119,6 +121,30 @@ impl Scenario {
             Ok(())
         });
     }
+}
+
+/// Does `work` while a module of the kernel is loaded, or skips it if there is none.
+fn with_module(
+    t: &mut Test<'_>,
+    what: &str,
+    module: &str,
+    work: impl FnOnce(&mut Test<'_>) -> Result<()>,
+) -> Result<()> {
+    if let Err(e) = driver::modinfo(module, "filename") {
+        t.skip(what, format!("{e:#}"));
+        return Ok(());
+    }
+    driver::modprobe(module, &[])?;
+    let done = work(t);
+    driver::rmmod(module)?;
+    done
+}
+
+/// Checks that one log line since `mark` has all `parts`.
+fn one_line(t: &mut Test<'_>, mark: &mut Mark, parts: &[&str]) -> Result<()> {
+    let what = format!("log lines with '{}'", parts.join(", "));
+    t.eq(what, 1, mark.lines_with(parts)?.len());
+    Ok(())
 }
 
 /// Returns the name of the errno of an error, for an observation.
