@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, bail, ensure, Result};
+use anyhow::{bail, ensure, Result};
 use lab::driver;
 use lab::machine::{Lab, PF};
 use lab::report::Test;
@@ -21,6 +21,7 @@ use lab::wait;
 use super::errno;
 use super::errors::{inject_nonfatal, INJECTOR};
 use crate::registers::{find, leave, Content, Holder};
+use crate::together::result;
 
 const ZERO: Content = Content::Zero;
 const LEFT: Content = Content::Left;
@@ -62,10 +63,7 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
 
 /// Two functions of a bus, each in an IOMMU group of its own, bound to the driver.
 fn pair(lab: &Lab) -> Result<[Device; 2]> {
-    let pair = [
-        lab.topology.device("pair.0")?,
-        lab.topology.device("pair.1")?,
-    ];
+    let pair = lab.topology.devices(["pair.0", "pair.1"])?;
     pair.iter()
         .try_for_each(|function| function.bind(lab.driver.name()))?;
     Ok(pair)
@@ -90,7 +88,7 @@ fn waits_for(
         thread::sleep(wait::STAY);
         let waits = !working.is_finished();
         end()?;
-        let wait = timed(|| working.join().map_err(|_| anyhow!("a thread panicked"))?)?;
+        let wait = timed(|| result(working.join()))?;
         ensure!(waits, "nothing waits for the user");
         Ok(wait)
     })
@@ -195,7 +193,7 @@ fn meanwhile(functions: &[&Bdf], work: impl FnOnce() -> Result<()>) -> Result<Du
         ended
             .into_iter()
             .try_fold(Duration::ZERO, |longest, ended| {
-                Ok(longest.max(ended.map_err(|_| anyhow!("a thread panicked"))??))
+                Ok(longest.max(result(ended)?))
             })
     })
 }
@@ -217,8 +215,7 @@ fn removed_under_load(lab: &Lab) -> Result<(Content, Duration)> {
 /// A driver that the group of an open function cannot have, and the function is clean all the same
 /// when its sibling has come back.
 fn stranger_in_group(lab: &Lab) -> Result<(Content, Duration)> {
-    let function = lab.topology.device("slot.a")?;
-    let sibling = lab.topology.device("slot.b")?;
+    let [function, sibling] = lab.topology.devices(["slot.a", "slot.b"])?;
     for function in [&function, &sibling] {
         function.bind(lab.driver.name())?;
     }

@@ -4,8 +4,6 @@
 //! plugged in again.
 
 use std::cell::RefCell;
-use std::fs::{self, OpenOptions};
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -77,12 +75,11 @@ struct Slots<'a> {
 }
 
 pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
-    let device = |role: &str| lab.topology.device(role);
-    let port = device("slot.port")?;
+    let [port, a, b] = lab.topology.devices(["slot.port", "slot.a", "slot.b"])?;
     let mut slots = Slots {
         lab,
         machine: RefCell::new(Qmp::of_this_machine()?),
-        functions: vec![(port.clone(), device("slot.a")?), (port, device("slot.b")?)],
+        functions: vec![(port.clone(), a), (port, b)],
     };
     lab.driver.load(&[])?;
     slots.all(t, "a slot", CASES)?;
@@ -196,18 +193,12 @@ fn pull(slots: &Slots<'_>) -> Result<()> {
     const INTERRUPT: u16 = 0x0020;
 
     for port in slots.ports() {
-        let path = port.path().join("config");
-        let config = OpenOptions::new().read(true).write(true).open(&path)?;
-        let place = sysfs::capability(&fs::read(&path)?, EXPRESS);
+        let place = sysfs::capability(&port.config()?, EXPRESS);
         let at = u64::from(place.context("the port is not PCI Express")?) + SLOT_CONTROL;
-        let mut control = [0; 2];
-        config.read_exact_at(&mut control, at)?;
-        let control = u16::from_le_bytes(control);
+        let before = port.change_config(at, |control| control & !INTERRUPT | POWER)?;
         // The kernel learns of it when the power is on again: it takes a slot without power for one
         // that it has emptied itself.
-        for control in [control & !INTERRUPT | POWER, control] {
-            config.write_all_at(&control.to_le_bytes(), at)?;
-        }
+        port.change_config(at, |_| before)?;
     }
     Ok(())
 }
@@ -291,7 +282,7 @@ fn busy(slots: &Slots<'_>, take: fn(&Slots<'_>) -> Result<()>) -> Result<()> {
         gone.store(true, Ordering::Relaxed);
         let used = user.join();
         taken?;
-        used.map_err(|_| anyhow::anyhow!("a thread panicked"))?
+        result(used)
     })
 }
 
