@@ -53,7 +53,10 @@ impl Marked {
     }
 
     fn mark(state: &'static str, function: &Bdf) -> Result<Self> {
-        driver::modprobe(MODULE, &[])?;
+        // A process that is being started has the files of this one, which other threads may close.
+        if driver::references(MODULE)?.is_none() {
+            driver::modprobe(MODULE, &[])?;
+        }
         set(state, &function.to_string())?;
         Ok(Marked(state))
     }
