@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The users of functions: one for each IOMMU group, by a container or an iommufd.
+//!
+//! A user writes a value to a register of a function, and expects to find it there.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Mutex, RwLock};
+
+use anyhow::{bail, ensure, Result};
+use lab::sysfs::Bdf;
+use nix::errno::Errno;
+use nix::sys::uio;
+use raw::{Answer, Arena, File, Pointer};
+
+// linux/vfio.h, linux/iommufd.h
+const TYPE1V2: u16 = 3;
+const SET_IOMMU: u32 = 0x3b66;
+const SET_CONTAINER: u32 = 0x3b68;
+const GET_DEVICE_FD: u32 = 0x3b6a;
+const DEVICE_RESET: u32 = 0x3b6f;
+const HOT_RESET: u32 = 0x3b71;
+const BIND_IOMMUFD: u32 = 0x3b76;
+const ATTACH: u32 = 0x3b77;
+const DETACH: u32 = 0x3b78;
+const IOAS_ALLOC: u32 = 0x3b81;
+
+// The command register, in the region of the config space.
+const COMMAND: i64 = (7 << 40) | 4;
+const MEMORY: u8 = 2;
+
+/// A BAR, a place with bits there that a function that answers has, and a register that is 0 after
+/// a reset and keeps any address.
+type Registers = (i64, (i64, u32, u32), i64);
+
+/// Virtio's common configuration: the vector of changes, and the address of the descriptors.
+const VIRTIO: Registers = (4, (0x10, u32::MAX, 0xffff), 0x20);
+/// STATUS, and TDBAL of the first queue.
+const IGB: Registers = (0, (0x08, 0xff00_0000, 0x8000_0000), 0xe000);
+
+/// Locked while a process is started. Until it executes its program, it has the files of this one,
+/// and a function that is closed meanwhile stays open.
+pub static STARTING: RwLock<()> = RwLock::new(());
+
+/// A kind of operations: how many have begun, and have ended.
+#[derive(Default)]
+pub struct Window(AtomicU64, AtomicU64);
+
+/// A function, and its user's hold of it.
+pub struct Function {
+    pub role: String,
+    pub bdf: Bdf,
+    registers: Option<Registers>,
+    /// Whether it can be reset alone.
+    pub has_flr: bool,
+    /// The number of its [`Group`].
+    pub group: usize,
+    pub open: Mutex<Option<Open>>,
+    /// Operations that wait for its user to give it back.
+    pub wanted: Window,
+    /// Operations that reset it, or make it not answer.
+    pub disturbed: Window,
+}
+
+/// An open function.
+pub struct Open {
+    file: Option<File>,
+    /// The content of the register, and the disturbances so far, unless there was one meanwhile.
+    expected: Option<(u32, u64)>,
+    is_attached: bool,
+}
+
+/// The files of an IOMMU group's user.
+pub struct Group {
+    pub is_cdev: bool,
+    files: RwLock<Option<Files>>,
+}
+
+struct Files {
+    /// The number of the group, which changes when all of its functions come and go.
+    number: String,
+    /// The container or the iommufd.
+    main: File,
+    group: Option<File>,
+    ioas: u32,
+}
+
+/// Calls `ioctl(2)` with an argument in memory. Also returns the value that it
+/// writes behind eight bytes.
+fn ask(file: &File, request: u32, argument: &[u8]) -> raw::Result<(Answer, u32)> {
+    let mut arena = Arena::new()?;
+    arena.bytes_mut()[..argument.len()].copy_from_slice(argument);
+    let answer = raw::ioctl(file, request, &mut arena, Pointer::At(0))?;
+    let bytes = arena.bytes()[8..12].try_into().expect("four bytes");
+    Ok((answer, u32::from_le_bytes(bytes)))
+}
+
+fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+/// A descriptor is never negative.
+fn fd(file: &File) -> u32 {
+    file.as_fd().as_raw_fd() as u32
+}
+
+impl Window {
+    /// Does `work`, which is one of the operations.
+    pub fn during<T>(of: &[&Self], work: impl FnOnce() -> T) -> T {
+        of.iter().for_each(|window| _ = window.0.fetch_add(1, SeqCst));
+        let value = work();
+        of.iter().for_each(|window| _ = window.1.fetch_add(1, SeqCst));
+        value
+    }
+
+    /// Returns the number of the operations, unless one is going on.
+    pub fn quiet(&self) -> Option<u64> {
+        let begun = self.0.load(SeqCst);
+        (self.1.load(SeqCst) == begun).then_some(begun)
+    }
+}
+
+impl Group {
+    pub fn new(is_cdev: bool) -> Self {
+        Group { is_cdev, files: RwLock::new(None) }
+    }
+
+    /// Closes the files, unless a function is being opened. Returns whether they are closed.
+    pub fn leave(&self) -> bool {
+        self.files.try_write().map(|mut files| *files = None).is_ok()
+    }
+
+    /// Opens a function, and the files before that.
+    fn device(&self, function: &Bdf) -> Result<File> {
+        let number = function.iommu_group()?;
+        let is_of = |files: &Option<Files>| files.as_ref().is_some_and(|f| f.number == number);
+        if !is_of(&self.files.read().expect("no panic")) {
+            let mut files = self.files.write().expect("no panic");
+            if !is_of(&files) {
+                // Before the new ones.
+                *files = None;
+                *files = Some(self.open_files(number.clone())?);
+            }
+        }
+        let files = self.files.read().expect("no panic");
+        let Files { main, group, ioas, .. } = files.as_ref().ok_or(Errno::ENOENT)?;
+        if let Some(group) = group {
+            return match ask(group, GET_DEVICE_FD, function.to_string().as_bytes())? {
+                (Answer::File(file), _) => Ok(file),
+                answer => bail!("a group returned {answer:?}"),
+            };
+        }
+        let mut entries = fs::read_dir(function.path().join("vfio-dev"))?;
+        let name = entries.next().ok_or(Errno::ENOENT)??.file_name();
+        let file = File::open(&Path::new("/dev/vfio/devices").join(name))?;
+        ask(&file, BIND_IOMMUFD, &words(&[16, 0, fd(main), 0]))?;
+        ask(&file, ATTACH, &words(&[12, 0, *ioas]))?;
+        Ok(file)
+    }
+
+    fn open_files(&self, number: String) -> Result<Files> {
+        if self.is_cdev {
+            let main = File::open(Path::new("/dev/iommu"))?;
+            let (_, ioas) = ask(&main, IOAS_ALLOC, &words(&[12, 0, 0]))?;
+            return Ok(Files { number, main, group: None, ioas });
+        }
+        let main = File::open(Path::new("/dev/vfio/vfio"))?;
+        let group = File::open(&Path::new("/dev/vfio").join(&number))?;
+        ask(&group, SET_CONTAINER, &words(&[fd(&main)]))?;
+        raw::ioctl(&main, SET_IOMMU, &mut Arena::new()?, Pointer::Number(TYPE1V2))?;
+        Ok(Files { number, main, group: Some(group), ioas: 0 })
+    }
+}
+
+impl Function {
+    pub fn new(role: &str, bdf: &Bdf, has_flr: bool, group: usize) -> Self {
+        Function {
+            role: role.to_owned(),
+            bdf: bdf.clone(),
+            registers: match &role[..2] {
+                "vf" => None,
+                "pa" => Some(IGB),
+                _ => Some(VIRTIO),
+            },
+            has_flr,
+            group,
+            open: Mutex::new(None),
+            wanted: Window::default(),
+            disturbed: Window::default(),
+        }
+    }
+
+    pub fn is_vf(&self) -> bool {
+        self.registers.is_none()
+    }
+
+    /// Opens the function and writes `tag`. Fails if it is not empty, unless `owed` names a reset
+    /// of its slot or bus and it need not be empty.
+    pub fn open(&self, group: &Group, tag: u32, must_be_empty: bool) -> Result<Open> {
+        let quiet = self.disturbed.quiet();
+        let file = group.device(&self.bdf)?;
+        let mut open = Open { file: Some(file), expected: None, is_attached: true };
+        // From here on, only the user makes it dirty.
+        let owed = self.bdf.read("vfio_reset/owed").unwrap_or_default();
+        open.enable()?;
+        let content = self.content(&open)?;
+        let may_be_dirty = !self.has_flr && owed != "none" && !must_be_empty;
+        ensure!(
+            content == Some(0)
+                || may_be_dirty
+                || quiet.is_none()
+                || self.disturbed.quiet() != quiet,
+            "{} was handed over with {content:x?}, owed {owed}",
+            self.role
+        );
+        self.write(&mut open, tag)?;
+        Ok(open)
+    }
+
+    /// Checks that the function is as its user left it, and writes `tag`.
+    pub fn touch(&self, open: &mut Open, tag: u32) -> Result<()> {
+        let (command, content) = (open.read::<1>(COMMAND)?[0], self.content(open)?);
+        // Undisturbed since that was written.
+        if let Some((tag, _)) = open.expected.filter(|(_, at)| self.disturbed.quiet() == Some(*at))
+        {
+            ensure!(
+                command & MEMORY != 0 && (content == Some(tag) || self.is_vf()),
+                "{} has the command {command:#x} and {content:x?} instead of {tag:x}",
+                self.role
+            );
+        }
+        open.enable()?;
+        self.write(open, tag)
+    }
+
+    fn write(&self, open: &mut Open, tag: u32) -> Result<()> {
+        let quiet = self.disturbed.quiet();
+        if let Some((bar, _, register)) = self.registers {
+            open.write((bar << 40) | register, &tag.to_le_bytes())?;
+        }
+        open.expected = quiet.map(|quiet| (tag, quiet));
+        Ok(())
+    }
+
+    /// Returns the content of the register, or `None` if the function does not answer.
+    fn content(&self, open: &Open) -> Result<Option<u32>> {
+        let Some((bar, (at, mask, answer), register)) = self.registers else { return Ok(Some(0)) };
+        let number = |at| match open.read((bar << 40) | at) {
+            // Its memory is disabled.
+            Err(Errno::EIO) => Ok(u32::MAX),
+            read => read.map(u32::from_le_bytes),
+        };
+        let answers = number(at)? & mask == answer;
+        let content = number(register)?;
+        Ok(answers.then_some(content))
+    }
+
+    /// Resets the function as its user. It is empty after that.
+    pub fn reset(&self, open: &mut Open) -> Result<()> {
+        open.expected = None;
+        let before = self.disturbed.quiet();
+        let reset = || raw::ioctl(open.file(), DEVICE_RESET, &mut Arena::new()?, Pointer::Null);
+        Window::during(&[&self.disturbed], reset)?;
+        let content = self.content(open)?;
+        let is_alone = before.is_some_and(|before| self.disturbed.quiet() == Some(before + 1));
+        ensure!(content == Some(0) || !is_alone, "{} has {content:x?} after reset", self.role);
+        Ok(())
+    }
+
+    /// Resets the slot or bus as the user of all functions of the group.
+    pub fn hot_reset(&self, open: &Open, group: &Group) -> Result<()> {
+        let files = group.files.read().expect("no panic");
+        let fds: Vec<u32> = files.iter().filter_map(|files| files.group.as_ref()).map(fd).collect();
+        // There is one or none.
+        let head = [12 + 4 * fds.len() as u32, 0, fds.len() as u32];
+        ask(open.file(), HOT_RESET, &words(&[&head[..], &fds].concat()))?;
+        Ok(())
+    }
+
+    /// Detaches the function from its address space, or attaches it again.
+    pub fn toggle(&self, open: &mut Open, group: &Group) -> Result<()> {
+        let files = group.files.read().expect("no panic");
+        let Some(Files { group: None, ioas, .. }) = &*files else { return Ok(()) };
+        match open.is_attached {
+            true => ask(open.file(), DETACH, &words(&[8, 0]))?,
+            false => ask(open.file(), ATTACH, &words(&[12, 0, *ioas]))?,
+        };
+        open.is_attached = !open.is_attached;
+        Ok(())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let _no_start = STARTING.read().expect("no panic");
+        self.file = None;
+    }
+}
+
+impl Open {
+    fn file(&self) -> &File {
+        self.file.as_ref().expect("it is closed when this is dropped")
+    }
+
+    fn read<const N: usize>(&self, at: i64) -> raw::Result<[u8; N]> {
+        let mut bytes = [0xff; N];
+        uio::pread(self.file(), &mut bytes, at)?;
+        Ok(bytes)
+    }
+
+    fn write(&self, at: i64, bytes: &[u8]) -> raw::Result<()> {
+        uio::pwrite(self.file(), bytes, at).map(drop)
+    }
+
+    fn enable(&self) -> raw::Result<()> {
+        self.write(COMMAND, &[self.read::<1>(COMMAND)?[0] | MEMORY])
+    }
+}
