@@ -63,7 +63,7 @@ $(obj)/vfio_pci_rs.o: $(obj)/bindings/bindings_generated.rs
 else
 
 # For people. Everything is built in the cache; what is missing there is made.
-.PHONY: all unit lint test models check check-all rust-analyzer demo bench install uninstall \
+.PHONY: all unit lint test models soak check check-all rust-analyzer demo bench install uninstall \
 	deb doctor intree series builds coverage clean help
 
 all:
@@ -71,6 +71,10 @@ all:
 
 test:
 	@tools/run test "$(or $(T),list)" $(addprefix --kernel ,$(K)) $(addprefix --driver ,$(DRIVER))
+
+soak:
+	@tools/run soak $(addprefix --kernel ,$(K)) $(addprefix --modules ,$(M)) \
+		--options "$(addprefix --seed ,$(SEED)) --ops $(or $(OPS),10000) $(O)"
 
 models:
 	@tools/run models $(if $(M),"$(M)")
@@ -107,6 +111,8 @@ help:
 	@echo "make lint              checks the source: format, lints, the patch series  (30 s)"
 	@echo "make test T=NAME       runs one scenario, selftest or suite in a guest     (60 s)"
 	@echo "     [K=debian|perf|debug] [DRIVER=vfio_pci_rs|in-place|vfio-pci]"
+	@echo "make soak              performs random operations, and checks the driver"
+	@echo "     [K=perf|debug] [SEED=7] [OPS=10000] [O='--seeds 10 --shrink']"
 	@echo "make models [M=NAME]   runs the models of the reflck through all interleavings"
 	@echo "make check             runs the tests"
 	@echo "make check-all         runs them in their long form, and those of packages and programs"

@@ -19,6 +19,13 @@ COMMANDS = {
         ("--kernel", {"choices": kernel.KERNELS, "help": "default: perf if built, else debian"}),
         ("--driver", {"default": "vfio_pci_rs", "choices": ("vfio_pci_rs", "in-place", "vfio-pci")}),
     ),
+    "soak": (
+        "perform random operations on functions, and check the driver",
+        check.soak,
+        ("--kernel", {"default": "perf", "choices": kernel.KERNELS}),
+        ("--modules", {"default": "rs", "help": "rs or rs+DEFECT"}),
+        ("--options", {"default": "", "help": "of the program soak, such as '--seed 7 --shrink'"}),
+    ),
     "vm": (
         "run a command in a virtual machine; it finds its results at $RESULTS",
         check.machine,

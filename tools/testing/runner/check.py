@@ -158,12 +158,21 @@ def check(long):
 
 def test(name, kernel, driver):
     """Runs one scenario, one selftest (PROGRAM or PROGRAM.TEST), or one suite."""
-    suite = suites.by_name(name, kernel, driver)
+    return run_one(suites.by_name(name, kernel, driver))
+
+
+def soak(kernel, modules, options):
+    """Runs the soak as long as `options` say."""
+    return run_one(suites.soak(0, options, kernel=kernel, modules=modules, limit=24 * 3600))
+
+
+def run_one(suite):
+    """Runs a suite, and returns the exit status."""
     with results_of("test") as directory:
         made, start = suite.build(), time.monotonic()
         counts, lines = count(suite.run(directory, made, print_bytes))
         took = f"{time.monotonic() - start:.0f} s; logs are in {shown(directory)}"
-        print(*lines, f"{name}: {totals(counts)}, on {suite.place} ({took}).", sep="\n")
+        print(*lines, f"{suite.name}: {totals(counts)}, on {suite.place} ({took}).", sep="\n")
     return 1 if counts[False] else 0
 
 

@@ -64,3 +64,10 @@ def reported(directory, outcome):
         wrong("kmemleak reports the leak", leaks(*logs)),
         wrong("nothing else is reported", others),
     ]
+
+
+def found(directory, outcome):
+    """Judges a soak of the driver with a defect: a check of a round must fail, or not end."""
+    failed = re.compile("    not ok round |an operation does not end:")
+    found = [line for line in lines_of(directory / "output.log") if failed.match(line)]
+    return [wrong("the soak finds the defect", [] if found else ["it does not"])]

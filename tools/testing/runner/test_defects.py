@@ -50,3 +50,16 @@ class Reported(Scratch):
 
     def test_failed_tests(self):
         self.assertEqual(self.judge(status=1), [True, True, False])
+
+
+class Found(Scratch):
+    def test_only_a_failed_round_counts(self):
+        for output, is_found in (
+            ("    not ok round 3, after 12 operations: x\n", True),
+            ("an operation does not end:\n", True),
+            ("    not ok runs to its end: no device\n", False),
+            ("    ok 500 operations\n", False),
+        ):
+            self.write("output.log", output)
+            judged = defects.found(self.directory, None)
+            self.assertEqual([result.ok for result in judged], [is_found], output)
