@@ -32,10 +32,7 @@ impl Driver {
     pub fn new(name: &str) -> Self {
         let is_in_place = name == IN_PLACE;
         let name = if is_in_place { REPLACED } else { name };
-        Driver {
-            name: name.to_owned(),
-            is_ours: is_in_place || name == OURS,
-        }
+        Driver { name: name.to_owned(), is_ours: is_in_place || name == OURS }
     }
 
     /// Returns whether the driver is ours in the place of vfio-pci.
@@ -101,10 +98,7 @@ impl Driver {
 }
 
 pub fn parameter_path(module: &str, parameter: &str) -> PathBuf {
-    Path::new("/sys/module")
-        .join(module)
-        .join("parameters")
-        .join(parameter)
+    Path::new("/sys/module").join(module).join("parameters").join(parameter)
 }
 
 /// Returns a module's reference count, or `None` if it is not loaded.
@@ -130,11 +124,7 @@ fn loaded(module: &str) -> Result<Option<String>> {
 /// An error does not repeat the parameters, so that it is the same for drivers that need others.
 pub fn modprobe(module: &str, parameters: &[&str]) -> Result<()> {
     let shown = format!("modprobe {module}");
-    run_as(
-        &shown,
-        Command::new("modprobe").arg(module).args(parameters),
-    )
-    .map(drop)
+    run_as(&shown, Command::new("modprobe").arg(module).args(parameters)).map(drop)
 }
 
 /// Removes a module; an error if it is in use or not loaded.

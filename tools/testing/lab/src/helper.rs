@@ -74,10 +74,7 @@ impl Identity {
     /// Gives an unbound function other IDs (hexadecimal, without a prefix).
     pub fn assume(function: &Bdf, vendor: &str, device: &str) -> Result<Self> {
         driver::modprobe(MODULE, &[])?;
-        let identity = Identity {
-            function: function.clone(),
-            own: function.id()?,
-        };
+        let identity = Identity { function: function.clone(), own: function.id()? };
         set("identity", &format!("{function} {vendor} {device}"))?;
         Ok(identity)
     }

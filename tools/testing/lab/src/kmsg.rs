@@ -21,8 +21,7 @@ impl Mark {
             .custom_flags(OFlag::O_NONBLOCK.bits())
             .open("/dev/kmsg")
             .context("opening /dev/kmsg")?;
-        file.seek(SeekFrom::End(0))
-            .context("seeking in /dev/kmsg")?;
+        file.seek(SeekFrom::End(0)).context("seeking in /dev/kmsg")?;
         Ok(Mark(file))
     }
 

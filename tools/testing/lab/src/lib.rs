@@ -31,8 +31,7 @@ pub fn errno(error: &Error) -> Option<Errno> {
     error.chain().find_map(|cause| {
         let io = cause.downcast_ref::<io::Error>();
         let raw = io.and_then(io::Error::raw_os_error);
-        raw.map(Errno::from_raw)
-            .or_else(|| cause.downcast_ref().copied())
+        raw.map(Errno::from_raw).or_else(|| cause.downcast_ref().copied())
     })
 }
 
@@ -47,9 +46,7 @@ mod tests {
     fn errno_of_an_error() {
         let io = Err::<(), _>(io::Error::from_raw_os_error(16)).context("opening");
         assert_eq!(io.as_ref().err().and_then(errno), Some(Errno::EBUSY));
-        let nix = Err::<(), _>(Errno::ENOMEM)
-            .context("mounting")
-            .context("starting");
+        let nix = Err::<(), _>(Errno::ENOMEM).context("mounting").context("starting");
         assert_eq!(nix.as_ref().err().and_then(errno), Some(Errno::ENOMEM));
         assert_eq!(errno(&anyhow!("no system call")), None);
     }

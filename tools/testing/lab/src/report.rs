@@ -60,13 +60,8 @@ impl Report {
     ) {
         println!("# {name}");
         let start = Instant::now();
-        let mut test = Test {
-            name: name.to_owned(),
-            compared,
-            file: &mut self.file,
-            checks: 0,
-            failed: 0,
-        };
+        let mut test =
+            Test { name: name.to_owned(), compared, file: &mut self.file, checks: 0, failed: 0 };
         test.event("start", json!({}));
         test.complete("runs to its end", body);
         if test.checks == 0 {
@@ -207,10 +202,8 @@ mod tests {
         let path = results.join(format!("{name}.events.jsonl"));
         let text = std::fs::read_to_string(&path).expect("the file");
         std::fs::remove_file(&path).expect("the file is there");
-        let events: Vec<Value> = text
-            .lines()
-            .map(|line| serde_json::from_str(line).expect("JSON"))
-            .collect();
+        let events: Vec<Value> =
+            text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
         assert_eq!(events[0], json!({ "event": "plan", "tests": tests }));
         let observed = json!({ "test": "good", "event": "observe", "key": "one", "value": "1",
             "compared": true });

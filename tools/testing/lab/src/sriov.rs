@@ -23,10 +23,7 @@ impl VirtualFunctions {
     pub fn enable(pf: &Bdf, count: usize) -> Result<Self> {
         driver::modprobe("pci_pf_stub", &[])?;
         pf.bind(PF_STUB)?;
-        let mut enabled = VirtualFunctions {
-            pf: pf.clone(),
-            vfs: Vec::new(),
-        };
+        let mut enabled = VirtualFunctions { pf: pf.clone(), vfs: Vec::new() };
         pf.write("sriov_drivers_autoprobe", "0")?;
         pf.write("sriov_numvfs", &count.to_string())?;
         for i in 0..count {
@@ -63,10 +60,7 @@ impl Drop for VirtualFunctions {
         let mut there = self.vfs.iter().filter(|vf| vf.path().exists());
         let released = there.try_for_each(|vf| vf.release());
         if let Err(e) = released.and_then(|()| Self::disable(&self.pf)) {
-            eprintln!(
-                "the virtual functions of {} were not removed: {e:#}",
-                self.pf
-            );
+            eprintln!("the virtual functions of {} were not removed: {e:#}", self.pf);
         }
     }
 }

@@ -247,13 +247,7 @@ mod tests {
         assert_eq!(bdf.to_string(), "0000:0a:1f.7");
         assert_eq!((bdf.bus(), bdf.slot()), ("0000:0a", "0000:0a:1f"));
         assert_eq!(bdf.numbers(), [0, 0x0a, 0x1f, 7]);
-        for wrong in [
-            "0a:1f.7",
-            "0000:0a:1f:7",
-            "0000.0a:1f.7",
-            "0000:0a:1f.77",
-            "0000:0g:1f.7",
-        ] {
+        for wrong in ["0a:1f.7", "0000:0a:1f:7", "0000.0a:1f.7", "0000:0a:1f.77", "0000:0g:1f.7"] {
             assert!(Bdf::parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -26,10 +26,7 @@ pub struct Device {
 
 impl Device {
     pub fn new(role: impl Into<String>, bdf: &Bdf) -> Self {
-        Device {
-            role: role.into(),
-            bdf: bdf.clone(),
-        }
+        Device { role: role.into(), bdf: bdf.clone() }
     }
 
     pub fn role(&self) -> &str {
@@ -89,18 +86,13 @@ impl Topology {
     /// their roles; an error if there are fewer than `least`. (`bus.port` is the port above `bus.a`.)
     pub fn family(&self, family: &str, least: usize) -> Result<Vec<Device>> {
         let member = |role: &str| {
-            let member = role
-                .strip_prefix(family)
-                .and_then(|rest| rest.strip_prefix('.'));
+            let member = role.strip_prefix(family).and_then(|rest| rest.strip_prefix('.'));
             member.is_some_and(|member| member.len() == 1)
         };
         let roles = self.0.iter().filter(|(role, _)| member(role));
         let devices: Vec<_> = roles.map(|(role, bdf)| Device::new(role, bdf)).collect();
         let found = devices.len();
-        ensure!(
-            found >= least,
-            "the topology has {found} devices '{family}.?', not {least}"
-        );
+        ensure!(found >= least, "the topology has {found} devices '{family}.?', not {least}");
         Ok(devices)
     }
 }

@@ -206,9 +206,7 @@ fn event(line: &str) -> Option<Event> {
         name: name.trim().to_owned(),
         caller: caller.trim().to_owned(),
         chain: Vec::new(),
-        fields: fields
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .collect(),
+        fields: fields.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
     })
 }
 
@@ -229,10 +227,7 @@ mod tests {
         let events = events.expect("a valid trace");
         assert_eq!(events[0].name, "vfio_pci_rs_claim");
         assert_eq!(events[0].field("function"), "0000:01:00.0");
-        assert_eq!(
-            (events[0].field("waited_ns"), events[0].field("lost")),
-            ("12", "")
-        );
+        assert_eq!((events[0].field("waited_ns"), events[0].field("lost")), ("12", ""));
     }
 
     #[test]

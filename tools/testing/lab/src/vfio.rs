@@ -60,10 +60,7 @@ impl User {
     }
 
     pub fn open_all(&self, functions: &[Device]) -> Result<Vec<Opened>> {
-        functions
-            .iter()
-            .map(|function| self.open(function))
-            .collect()
+        functions.iter().map(|function| self.open(function)).collect()
     }
 
     /// Opens `function`, and signals `event` whenever PCI Express reports an error of it.
@@ -95,9 +92,8 @@ impl Opened {
 /// Returns an error with the errno that the library has only in its text: "... (os error 12)".
 fn failed(doing: impl Display, error: impl Display) -> Error {
     let text = error.to_string();
-    let errno = text
-        .split_once("(os error ")
-        .and_then(|(_, rest)| rest.split(')').next()?.parse().ok());
+    let errno =
+        text.split_once("(os error ").and_then(|(_, rest)| rest.split(')').next()?.parse().ok());
     match errno {
         Some(errno) => Error::from(io::Error::from_raw_os_error(errno)).context(doing.to_string()),
         None => anyhow!("{doing}: {text}"),

@@ -132,10 +132,7 @@ impl Drop for Process {
 
 impl Qmp {
     fn new(stream: File) -> Self {
-        Qmp {
-            stream: BufReader::new(stream),
-            resets: 0,
-        }
+        Qmp { stream: BufReader::new(stream), resets: 0 }
     }
 
     fn greet(stream: UnixStream) -> Result<Self> {
@@ -166,10 +163,7 @@ impl Qmp {
     }
 
     pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
-        let line = format!(
-            "{}\n",
-            json!({ "execute": command, "arguments": arguments })
-        );
+        let line = format!("{}\n", json!({ "execute": command, "arguments": arguments }));
         let written = self.stream.get_mut().write_all(line.as_bytes());
         written.with_context(|| format!("sending {command}"))?;
         loop {

@@ -52,11 +52,8 @@ struct Kind {
 
 /// Virtio's common configuration: the vector of changes, which is none, and the address of the
 /// queue's descriptors.
-const VIRTIO_RNG: Kind = Kind {
-    bar: VFIO_PCI_BAR4_REGION_INDEX,
-    answer: (0x10, u32::MAX, 0x0000_ffff),
-    register: 0x20,
-};
+const VIRTIO_RNG: Kind =
+    Kind { bar: VFIO_PCI_BAR4_REGION_INDEX, answer: (0x10, u32::MAX, 0x0000_ffff), register: 0x20 };
 
 /// STATUS, and TDBAL of the first queue.
 const IGB: Kind = Kind {
@@ -140,11 +137,7 @@ fn command(device: &VfioDevice, bits: u16) {
     let mut command = [0; 2];
     device.region_read(VFIO_PCI_CONFIG_REGION_INDEX, &mut command, COMMAND);
     let command = u16::from_le_bytes(command) | bits;
-    device.region_write(
-        VFIO_PCI_CONFIG_REGION_INDEX,
-        &command.to_le_bytes(),
-        COMMAND,
-    );
+    device.region_write(VFIO_PCI_CONFIG_REGION_INDEX, &command.to_le_bytes(), COMMAND);
 }
 
 /// Opens an edu, and makes it write to memory that it has not, 100 ms from now.
@@ -219,10 +212,7 @@ impl Holder {
 
     /// Stops the process until it is killed.
     pub fn stop(&self) -> Result<()> {
-        Ok(kill(
-            Pid::from_raw(self.0.id().try_into()?),
-            Signal::SIGSTOP,
-        )?)
+        Ok(kill(Pid::from_raw(self.0.id().try_into()?), Signal::SIGSTOP)?)
     }
 
     /// Kills the process and waits for its end.
@@ -276,6 +266,5 @@ pub fn reset_below(port: &Bdf) -> Result<()> {
 pub fn bars(function: &Bdf) -> Result<Vec<u8>> {
     let config = function.config()?;
     let bars = config.get(0x10..0x28);
-    bars.map(<[u8]>::to_vec)
-        .context("config space is too short")
+    bars.map(<[u8]>::to_vec).context("config space is too short")
 }

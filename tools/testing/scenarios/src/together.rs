@@ -36,11 +36,7 @@ pub fn timed<T>(work: impl FnOnce() -> Result<T>) -> Timed<T> {
     let value = work()?;
     let end = now(ClockId::CLOCK_MONOTONIC)?;
     let processor = now(ClockId::CLOCK_THREAD_CPUTIME_ID)?.saturating_sub(processor);
-    let times = Times {
-        start,
-        end,
-        processor,
-    };
+    let times = Times { start, end, processor };
     Ok((value, times))
 }
 

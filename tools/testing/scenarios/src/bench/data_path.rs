@@ -32,12 +32,8 @@ const WARM_UP: usize = 2_000;
 type Call = (&'static str, fn(&VfioDevice) -> Result<()>);
 
 const CALLS: [Call; 3] = [
-    ("config_read", |device| {
-        read(device, VFIO_PCI_CONFIG_REGION_INDEX)
-    }),
-    ("bar_read", |device| {
-        read(device, VFIO_PCI_BAR0_REGION_INDEX)
-    }),
+    ("config_read", |device| read(device, VFIO_PCI_CONFIG_REGION_INDEX)),
+    ("bar_read", |device| read(device, VFIO_PCI_BAR0_REGION_INDEX)),
     ("set_irqs", |device| {
         let triggered = device.trigger_irq(VFIO_PCI_MSI_IRQ_INDEX, 0);
         triggered.context("triggering an interrupt")

@@ -144,12 +144,7 @@ mod tests {
         let mut made = Counts::flr(1);
         made.bus = 3;
         let sample = resets(made, Counts::flr(7));
-        let expected = [
-            ("function_resets", 1),
-            ("bus_resets", 3),
-            ("due", 7),
-            ("lost", 6),
-        ];
+        let expected = [("function_resets", 1), ("bus_resets", 3), ("due", 7), ("lost", 6)];
         assert_eq!(sample, expected.into());
     }
 }

@@ -147,15 +147,10 @@ impl Competitor {
             parameters,
             modules: None,
         };
-        let c = Competitor {
-            driver: Driver::new(C),
-            modules: Some(sets.join("c")),
-            ..ours(C, &[])
-        };
-        let global = Competitor {
-            modules: Some(sets.join("global-mutex")),
-            ..ours(GLOBAL, &driver::AS_C)
-        };
+        let c =
+            Competitor { driver: Driver::new(C), modules: Some(sets.join("c")), ..ours(C, &[]) };
+        let global =
+            Competitor { modules: Some(sets.join("global-mutex")), ..ours(GLOBAL, &driver::AS_C) };
         [c, ours(OURS, &[]), ours(AS_C, &driver::AS_C), global]
     }
 
@@ -174,15 +169,9 @@ impl Competitor {
     fn check_core(&self) -> Result<()> {
         let symbols = fs::read("/proc/kallsyms").context("/proc/kallsyms")?;
         let symbols = String::from_utf8_lossy(&symbols);
-        let mut names = symbols
-            .lines()
-            .filter_map(|line| line.split_whitespace().nth(2));
+        let mut names = symbols.lines().filter_map(|line| line.split_whitespace().nth(2));
         let patched = names.any(|name| name == PATCHED);
-        ensure!(
-            patched == (self.driver.name() == OURS),
-            "{} is on the wrong {CORE}",
-            self.name
-        );
+        ensure!(patched == (self.driver.name() == OURS), "{} is on the wrong {CORE}", self.name);
         Ok(())
     }
 

@@ -74,10 +74,8 @@ pub(super) fn bus(bench: &mut Bench) -> Result<()> {
 
 /// The same, by one thread.
 pub(super) fn thread(bench: &mut Bench) -> Result<()> {
-    let opens = Opens {
-        order: Order::InTurn,
-        ..Opens::with_flr("thread", &[8], bench.grid(1, 8)?)
-    };
+    let opens =
+        Opens { order: Order::InTurn, ..Opens::with_flr("thread", &[8], bench.grid(1, 8)?) };
     opens.measure(bench, FAST)
 }
 

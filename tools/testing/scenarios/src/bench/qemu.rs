@@ -71,9 +71,7 @@ fn measure(
             let [first_start, first_stop, again_start, again_stop] = &timed[..] else {
                 unreachable!("two runs have four operations");
             };
-            let both = first_stop
-                .iter()
-                .map(|(&key, a)| (key, a + again_start[key]));
+            let both = first_stop.iter().map(|(&key, a)| (key, a + again_start[key]));
             let case = |operation| format!("{part}_{name}_{operation}");
             samples.push((case("restart"), both.collect()));
             samples.push((case("first_start"), first_start.clone()));
@@ -106,15 +104,7 @@ fn measure(
 
 /// Starts QEMU and makes it quit. Returns the times of both.
 fn start_and_quit(bench: &Bench, access: Access, functions: &[Device]) -> Result<[Times; 2]> {
-    let start = || {
-        Qemu::start(
-            access,
-            functions,
-            &bench.results,
-            "qemu",
-            &["-S", "-m", "16M"],
-        )
-    };
+    let start = || Qemu::start(access, functions, &bench.results, "qemu", &["-S", "-m", "16M"]);
     let (qemu, start) = timed(start)?;
     let (status, stop) = timed(|| qemu.quit())?;
     ensure!(status.success(), "QEMU ended with {status}");

@@ -33,13 +33,7 @@ struct Arguments {
 }
 
 fn main() -> Result<()> {
-    let Arguments {
-        sets,
-        selftests,
-        rounds,
-        only,
-        results,
-    } = Arguments::parse();
+    let Arguments { sets, selftests, rounds, only, results } = Arguments::parse();
     let chosen = choose(ALL, &only, &[], |part| part.name)?;
     let mut bench = Bench::new(results, &sets, selftests, rounds.get())?;
     for part in chosen {

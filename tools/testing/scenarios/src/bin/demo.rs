@@ -35,11 +35,7 @@ struct Arguments {
 
 type Run = fn(&Lab, &mut Test<'_>) -> Result<()>;
 
-const TESTS: [(&str, Run); 3] = [
-    ("boot", boot),
-    ("together", together),
-    ("stranger", stranger),
-];
+const TESTS: [(&str, Run); 3] = [("boot", boot), ("together", together), ("stranger", stranger)];
 const TIMES: &str = "times";
 const ROUNDS: usize = 3;
 
@@ -93,11 +89,7 @@ fn boot(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     };
     let has_address = |lines: &Result<Vec<String>>| match lines {
         // The last line may be incomplete.
-        Ok(lines) => lines
-            .iter()
-            .rev()
-            .skip(1)
-            .any(|line| address(line).is_some()),
+        Ok(lines) => lines.iter().rev().skip(1).any(|line| address(line).is_some()),
         Err(_) => true,
     };
     // iPXE takes half a minute on a machine without other work.
@@ -136,10 +128,7 @@ fn printed(text: &str) -> Vec<String> {
         }
     }
     let lines = plain.lines().map(str::trim_end);
-    lines
-        .filter(|line| !line.is_empty())
-        .map(str::to_owned)
-        .collect()
+    lines.filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 
 /// Returns the address in a line of iPXE: `net0: 10.0.2.15/255.255.255.0 gw 10.0.2.2`.
@@ -153,9 +142,7 @@ fn together(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     lab.driver.load(&[])?;
     let (due, lost) = lost_together(lab, t)?;
     t.observe("lost", lost);
-    t.note(format!(
-        "7 VFs closed together, 7 times: {lost} of {due} resets lost"
-    ));
+    t.note(format!("7 VFs closed together, 7 times: {lost} of {due} resets lost"));
     Ok(())
 }
 
@@ -167,9 +154,7 @@ fn stranger(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     let mut log = Mark::here()?;
     leave_beside_stranger(lab, [&a, &b, &c])?;
     lab.wait_idle(&a)?;
-    t.note(format!(
-        "{a} is used and closed while {c} has another driver:"
-    ));
+    t.note(format!("{a} is used and closed while {c} has another driver:"));
     c.bind(lab.driver.name())?;
     let found = match find(&a)? {
         Content::Left => "its last user's value".to_owned(),
@@ -210,11 +195,9 @@ mod tests {
     fn addresses() {
         let line = "net0: 10.0.2.15/255.255.255.0 gw 10.0.2.2";
         assert_eq!(address(line), Some("10.0.2.15"));
-        for line in [
-            "net0: fec0::5054:ff:fe12:3456/64 gw fe80::2",
-            "net0: 10.0.2.15/255.25",
-            "net0: open",
-        ] {
+        for line in
+            ["net0: fec0::5054:ff:fe12:3456/64 gw fe80::2", "net0: 10.0.2.15/255.25", "net0: open"]
+        {
             assert_eq!(address(line), None, "{line}");
         }
     }

@@ -43,9 +43,7 @@ type Walk = fn(&Lab, &FailNth) -> Result<Outcomes>;
 const WALKS: [(&str, Option<bool>, Walk); 10] = [
     ("module_init", Some(true), module_init),
     ("probe_denylisted", Some(false), probe_denylisted),
-    ("probe_first_of_bus", Some(true), |lab, faults| {
-        probe(lab, faults, &[])
-    }),
+    ("probe_first_of_bus", Some(true), |lab, faults| probe(lab, faults, &[])),
     ("probe_second_of_bus", Some(true), |lab, faults| {
         probe(lab, faults, &[lab.topology.device("flr.1")?])
     }),
@@ -177,10 +175,7 @@ fn probe_denylisted(lab: &Lab, faults: &FailNth) -> Result<Outcomes> {
         perform: &|| {
             let result = function.attach(lab.driver.name());
             let errno = result.as_ref().err().and_then(lab::errno);
-            ensure!(
-                errno == Some(Errno::EINVAL),
-                "it was not rejected: {result:?}"
-            );
+            ensure!(errno == Some(Errno::EINVAL), "it was not rejected: {result:?}");
             Ok(())
         },
         undone: &nothing,

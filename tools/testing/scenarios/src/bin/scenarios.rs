@@ -46,13 +46,10 @@ fn main() -> Result<ExitCode> {
         hold(&function)?;
     }
     if arguments.list {
-        ALL.iter()
-            .for_each(|scenario| println!("{}", scenario.name));
+        ALL.iter().for_each(|scenario| println!("{}", scenario.name));
         return Ok(ExitCode::SUCCESS);
     }
-    let chosen = choose(ALL, &arguments.only, &arguments.skip, |scenario| {
-        scenario.name
-    })?;
+    let chosen = choose(ALL, &arguments.only, &arguments.skip, |scenario| scenario.name)?;
     let results = arguments.results.context("needs --results")?;
     let lab = Lab::new(&arguments.driver, &results, arguments.rounds.get())?;
     let names: Vec<&str> = chosen.iter().map(|scenario| scenario.name).collect();

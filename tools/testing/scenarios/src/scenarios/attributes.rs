@@ -48,11 +48,7 @@ fn clean(lab: &Lab, t: &mut Test<'_>, flr: &Device) -> Result<()> {
     let opened = user.open(flr)?;
     t.holds("poll() returns at open", state.changed()?);
     t.is("state while open", "in-use", read(flr, "state")?);
-    t.is(
-        "reset while open",
-        "EBUSY",
-        errno(&write(flr, "reset", "1")),
-    );
+    t.is("reset while open", "EBUSY", errno(&write(flr, "reset", "1")));
     drop(opened);
     t.is("comes to, once closed", "clean", comes_to(flr, "clean")?);
     t.holds("poll() returns at close", state.changed()?);
@@ -61,9 +57,7 @@ fn clean(lab: &Lab, t: &mut Test<'_>, flr: &Device) -> Result<()> {
     };
     t.holds("counted as open without a reset", opens("0", "1")?);
     let reset_at_close = read(flr, "last_reset")?;
-    t.check("reset at close", reset_at_close != reset_at_bind, || {
-        &reset_at_close
-    });
+    t.check("reset at close", reset_at_close != reset_at_bind, || &reset_at_close);
 
     flr.write("power/control", "on")?;
     flr.write("power/control", "auto")?;
@@ -88,9 +82,7 @@ fn clean(lab: &Lab, t: &mut Test<'_>, flr: &Device) -> Result<()> {
     write(flr, "background_reset", "default")?;
 
     write(flr, "skip_clean_reset", "off")?;
-    lab.counted(t, "at open, not to be skipped", Counts::flr(1), || {
-        user.open(flr)
-    })?;
+    lab.counted(t, "at open, not to be skipped", Counts::flr(1), || user.open(flr))?;
     t.holds("counted as open with a reset", opens("1", "2")?);
     for (value, expected) in [("on", "on"), ("0", "off"), ("default", "default")] {
         write(flr, "skip_clean_reset", value)?;
@@ -123,11 +115,7 @@ fn owed(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     let lock = Marked::locked(&c)?;
     leave(&a)?;
     drop(lock);
-    t.is(
-        "beside strangers, comes to",
-        "dirty",
-        comes_to(&a, "dirty")?,
-    );
+    t.is("beside strangers, comes to", "dirty", comes_to(&a, "dirty")?);
     t.is("owed beside strangers", &scope, read(&a, "owed")?);
     let obstacles = format!("{} is not bound to a driver\n{} is bound to {STUB}", *b, *c);
     t.is("strangers", &obstacles, read(&a, "obstacles")?);
@@ -135,18 +123,10 @@ fn owed(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     let command = format!("driverctl set-override ADDRESS {}", lab.driver.name());
     one_line(t, &mut log, &[&(*a).to_string(), &named, &command])?;
     t.eq("uevents: dirty", 1, uevents.of(&a, "dirty")?);
-    t.is(
-        "reset beside strangers",
-        "EIO",
-        errno(&write(&a, "reset", "1")),
-    );
+    t.is("reset beside strangers", "EIO", errno(&write(&a, "reset", "1")));
 
     write(&a, "strict", "on")?;
-    t.is(
-        "open of a dirty one, strict",
-        "EIO",
-        errno(&User::new()?.open(&a)),
-    );
+    t.is("open of a dirty one, strict", "EIO", errno(&User::new()?.open(&a)));
     write(&a, "strict", "default")?;
     drop(User::new()?.open(&a)?);
 
@@ -175,10 +155,7 @@ fn wanted(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
         comes_to(function, "clean")?;
     }
     write(first, "bus_reset", "on")?;
-    for (when, expected) in [
-        ("before the first use and after it", 2),
-        ("after the second", 1),
-    ] {
+    for (when, expected) in [("before the first use and after it", 2), ("after the second", 1)] {
         let ((), calls) = lab.tracer.count(|| {
             drop(User::new()?.open(first)?);
             comes_to(first, "clean").map(drop)
@@ -193,15 +170,8 @@ fn wanted(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     t.eq("bus resets of another function", 0, calls.bus_or_slot());
 
     second.write("reset_method", "\n")?;
-    let obstacle = format!(
-        "{} must not be reset, as its reset_method is empty",
-        **second
-    );
-    t.is(
-        "resets that root disabled",
-        &obstacle,
-        read(first, "obstacles")?,
-    );
+    let obstacle = format!("{} must not be reset, as its reset_method is empty", **second);
+    t.is("resets that root disabled", &obstacle, read(first, "obstacles")?);
     let ((), calls) = lab.tracer.count(|| {
         drop(User::new()?.open(second)?);
         comes_to(second, "dirty")?;

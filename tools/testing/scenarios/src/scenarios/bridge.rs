@@ -53,10 +53,7 @@ pub(super) fn closed_together(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     // Each round waits for all functions to sleep.
     let rounds = lab.rounds.div_ceil(5);
     lab.driver.load(&[])?;
-    for (access, user) in [
-        ("groups", User::new as fn() -> _),
-        ("iommufd", User::with_iommufd),
-    ] {
+    for (access, user) in [("groups", User::new as fn() -> _), ("iommufd", User::with_iommufd)] {
         if let Err(e) = user() {
             t.skip(format!("by {access}"), format!("{e:#}"));
             continue;
@@ -98,24 +95,14 @@ fn together(
     let sums = in_rounds(lab, functions, &user()?, due, rounds)?;
     for (when, sum) in ["open", "close"].into_iter().zip(sums) {
         let due = sum["due"];
-        t.eq(
-            format!("lost of {due} resets at {when} of {what}"),
-            0,
-            sum["lost"],
-        );
+        t.eq(format!("lost of {due} resets at {when} of {what}"), 0, sum["lost"]);
         if lab.driver.shows_domains() {
             let made = sum["function_resets"] + sum["bus_resets"];
             t.eq(format!("resets made at {when} of {what}"), due, made);
         }
     }
     let resets = (bus * rounds) as u64;
-    lab.domain_idle(
-        t,
-        &functions[0],
-        &format!("after all closes of {what}"),
-        0,
-        resets,
-    )?;
+    lab.domain_idle(t, &functions[0], &format!("after all closes of {what}"), 0, resets)?;
     binding.release()
 }
 

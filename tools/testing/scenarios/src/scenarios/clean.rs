@@ -70,18 +70,10 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
 
     lab.driver.load_as_is(&["background_reset=0"])?;
     let function = &functions[..1];
-    let binding = lab.counted(t, "at bind, none in the background", NONE, || {
-        lab.bind(function)
-    })?;
+    let binding = lab.counted(t, "at bind, none in the background", NONE, || lab.bind(function))?;
     let first = Resets::of(1, false, false);
     cycle(lab, t, "bound without a reset", function, first)?;
-    cycle(
-        lab,
-        t,
-        "closed with one",
-        function,
-        Resets::of(1, true, false),
-    )?;
+    cycle(lab, t, "closed with one", function, Resets::of(1, true, false))?;
     binding.release()?;
 
     lab.driver.load_as_is(&["disable_idle_d3=1"])?;
@@ -131,18 +123,13 @@ fn cycle_of(
     expected: Resets,
 ) -> Result<()> {
     let at_open = Counts::flr(expected.at_open);
-    let opened = lab.counted(t, &format!("at open: {when}"), at_open, || {
-        user.open_all(functions)
-    })?;
+    let opened =
+        lab.counted(t, &format!("at open: {when}"), at_open, || user.open_all(functions))?;
     let ((), calls) = lab.tracer.count(|| {
         drop(opened);
         unused(lab, functions)
     })?;
-    let Resets {
-        at_close,
-        in_background,
-        ..
-    } = expected;
+    let Resets { at_close, in_background, .. } = expected;
     let all = Counts::flr(at_close + in_background);
     lab.resets(t, &calls, &format!("after close: {when}"), all);
     for (place, expected, got) in [
@@ -186,10 +173,7 @@ pub(super) fn tricks(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     let pf = lab.topology.device(PF)?;
     let port = lab.topology.device("igb.port")?;
     let binding = lab.bind([&flr, &pf])?;
-    let trick = Trick {
-        lab,
-        function: &flr,
-    };
+    let trick = Trick { lab, function: &flr };
     trick.finds(t, "nothing", 0, |_| Ok(()))?;
     trick.finds(t, "woken by power/control and asleep again", 1, |flr| {
         flr.write("power/control", "on")?;
@@ -234,18 +218,13 @@ pub(super) fn tricks(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     })?;
     injected(t, &trick)?;
     // No part of the kernel learns of this one; it restores the function when it wakes it.
-    trick.works(t, "a raw reset of the bus while it sleeps", |_| {
-        reset_below(&port)
-    })?;
+    trick.works(t, "a raw reset of the bus while it sleeps", |_| reset_below(&port))?;
     binding.release()?;
 
     let binding = lab.bind([&flr])?;
     settled(lab, slice::from_ref(&flr))?;
     flr.bind(lab.driver.name())?;
-    let trick = Trick {
-        lab,
-        function: &flr,
-    };
+    let trick = Trick { lab, function: &flr };
     trick.finds(t, "unbound, bound and cleaned", 0, |_| Ok(()))?;
     binding.release()?;
 
@@ -274,10 +253,7 @@ impl Trick<'_> {
         settled(self.lab, functions)?;
         work(self.function)?;
         let when = format!("{what} ({})", self.function.role());
-        let resets = Resets {
-            at_open,
-            ..Resets::of(1, false, true)
-        };
+        let resets = Resets { at_open, ..Resets::of(1, false, true) };
         cycle(self.lab, t, &when, functions, resets)
     }
 
@@ -291,16 +267,10 @@ impl Trick<'_> {
         unused(self.lab, slice::from_ref(self.function))?;
         let before = bars(self.function)?;
         work(self.function)?;
-        let (registers, calls) = self
-            .lab
-            .tracer
-            .count(|| Registers::open(&User::new()?, self.function))?;
+        let (registers, calls) =
+            self.lab.tracer.count(|| Registers::open(&User::new()?, self.function))?;
         t.note(format!("resets at open after {what}: {}", calls.counts()));
-        t.eq(
-            format!("content after {what}"),
-            Content::Zero,
-            registers.content()?,
-        );
+        t.eq(format!("content after {what}"), Content::Zero, registers.content()?);
         let after = bars(self.function)?;
         t.check(format!("BARs after {what}"), before == after, || {
             format!("{before:x?} became {after:x?}")

@@ -38,14 +38,8 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
         let binding = lab.bind(&functions)?;
         let user = User::new()?;
         let opened = open(&user, &functions)?;
-        let found = opened
-            .iter()
-            .map(Registers::content)
-            .collect::<Result<Vec<_>>>()?;
-        left += found
-            .iter()
-            .filter(|content| **content != Content::Zero)
-            .count();
+        let found = opened.iter().map(Registers::content).collect::<Result<Vec<_>>>()?;
+        left += found.iter().filter(|content| **content != Content::Zero).count();
         opened.iter().try_for_each(Registers::write)?;
         drop(user);
         let ((), calls) = lab.tracer.count(|| {
@@ -61,11 +55,7 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
         lab.driver.load_as_is(&[])?;
     }
     let all = FUNCTIONS * lab.rounds;
-    t.eq(
-        format!("resets lost of {all} before the unbind"),
-        0,
-        unreset,
-    );
+    t.eq(format!("resets lost of {all} before the unbind"), 0, unreset);
     t.eq(format!("of {all} users who find content"), 0, left);
     beside_vfs(lab, t)
 }
@@ -90,9 +80,7 @@ fn beside_vfs(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
         pf.write("sriov_numvfs", "0")?;
     }
     t.eq(what, Counts::NONE, resets);
-    lab.domain(t, &pf, "a PF that was not reset is dirty", |domain| {
-        domain.dirty() == 1
-    })?;
+    lab.domain(t, &pf, "a PF that was not reset is dirty", |domain| domain.dirty() == 1)?;
     pf.write("sriov_numvfs", "0")?;
     binding.release()
 }
@@ -134,23 +122,15 @@ fn wait_blocked(thread: Pid) -> Result<()> {
 }
 
 fn open(user: &User, functions: &[Device]) -> Result<Vec<Registers>> {
-    functions
-        .iter()
-        .map(|function| Registers::open(user, function))
-        .collect()
+    functions.iter().map(|function| Registers::open(user, function)).collect()
 }
 
 /// Unbinds all functions at once.
 fn unbind_all(functions: &[Device]) -> Result<()> {
     thread::scope(|scope| {
-        let threads: Vec<_> = functions
-            .iter()
-            .map(|f| scope.spawn(|| f.unbind()))
-            .collect();
+        let threads: Vec<_> = functions.iter().map(|f| scope.spawn(|| f.unbind())).collect();
         let ended: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
-        ended
-            .into_iter()
-            .try_for_each(|ended| ended.map_err(|_| anyhow!("a thread panicked"))?)
+        ended.into_iter().try_for_each(|ended| ended.map_err(|_| anyhow!("a thread panicked"))?)
     })
 }
 

@@ -25,9 +25,7 @@ const COMPLETION_TIMEOUT: u32 = 0x0000_4000;
 const MALFORMED_TLP: u32 = 0x0004_0000;
 
 pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
-    with_module(t, "the user learns of errors", INJECTOR, |t| {
-        injected(lab, t)
-    })
+    with_module(t, "the user learns of errors", INJECTOR, |t| injected(lab, t))
 }
 
 fn injected(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
@@ -46,10 +44,9 @@ fn injected(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
 
     let opened = user.open_with_error_event(&device, &event)?;
     signalled(t, &event, "without an error", None);
-    for (what, error, resets) in [
-        ("a nonfatal error", COMPLETION_TIMEOUT, 0),
-        ("a fatal error", MALFORMED_TLP, 1),
-    ] {
+    for (what, error, resets) in
+        [("a nonfatal error", COMPLETION_TIMEOUT, 0), ("a fatal error", MALFORMED_TLP, 1)]
+    {
         inject(lab, t, &device, what, error, resets)?;
         signalled(t, &event, &format!("at {what}"), Some(1));
         lab.state(t, &device, &format!("after {what}"), "open")?;

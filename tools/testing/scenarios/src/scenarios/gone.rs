@@ -49,13 +49,7 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     })?;
     drop(silent);
     // Once at open, once in the background.
-    finds_zero(
-        lab,
-        t,
-        function,
-        "answers after it was bound",
-        Counts::flr(2),
-    )?;
+    finds_zero(lab, t, function, "answers after it was bound", Counts::flr(2))?;
     let sibling_binding = lab.bind([sibling])?;
     lab.wait_idle(sibling)?;
     // It was clean.
@@ -77,24 +71,12 @@ fn announced(lab: &Lab, t: &mut Test<'_>, function: &Device) -> Result<()> {
             let what = format!("open {attempt}, gone {when}");
             t.is(what, "ENODEV", errno(&User::new()?.open(function)));
         }
-        t.is(
-            format!("state, gone {when}"),
-            "gone",
-            read(function, "state")?,
-        );
-        t.eq(
-            format!("uevents, gone {when}"),
-            1,
-            uevents.of(function, "gone")?,
-        );
+        t.is(format!("state, gone {when}"), "gone", read(function, "state")?);
+        t.eq(format!("uevents, gone {when}"), 1, uevents.of(function, "gone")?);
         drop(silent);
         drop(User::new()?.open(function)?);
         lab.wait_idle(function)?;
-        t.is(
-            format!("state after it was gone {when}"),
-            "unknown",
-            read(function, "state")?,
-        );
+        t.is(format!("state after it was gone {when}"), "unknown", read(function, "state")?);
     }
     function.write("power/control", "auto")
 }
@@ -134,9 +116,7 @@ fn silenced(
     drop(silent);
     finds_zero(lab, t, function, &when, again)?;
     let after = bars(function)?;
-    t.check(format!("BARs: {when}"), before == after, || {
-        format!("{before:x?} became {after:x?}")
-    });
+    t.check(format!("BARs: {when}"), before == after, || format!("{before:x?} became {after:x?}"));
     Ok(())
 }
 
@@ -145,15 +125,9 @@ fn refused(lab: &Lab, t: &mut Test<'_>, function: &Device, when: &str) -> Result
     let mut mark = Mark::here()?;
     let user = User::new()?;
     let result = soon(t, &format!("the open: {when}"), |t| {
-        lab.counted(t, &format!("at open: {when}"), NONE, || {
-            Ok(user.open(function))
-        })
+        lab.counted(t, &format!("at open: {when}"), NONE, || Ok(user.open(function)))
     })?;
-    t.seen(
-        format!("errno of the open: {when}"),
-        "ENODEV",
-        &errno(&result),
-    );
+    t.seen(format!("errno of the open: {when}"), "ENODEV", &errno(&result));
     let name = function.bdf().to_string();
     one_line(t, &mut mark, &[&name, "not opened: it does not answer"])
 }
@@ -188,9 +162,7 @@ fn finds_zero(
         Ok(content)
     })?;
     t.eq(format!("content: {when}"), Content::Zero, content);
-    lab.domain(t, function, &format!("none dirty: {when}"), |domain| {
-        domain.dirty() == 0
-    })
+    lab.domain(t, function, &format!("none dirty: {when}"), |domain| domain.dirty() == 0)
 }
 
 /// Checks that `work` does not wait for a reset that waits for a function.
@@ -203,8 +175,6 @@ fn soon<T>(
     let value = work(t)?;
     let time = start.elapsed();
     t.note(format!("{what} took {} ms", time.as_millis()));
-    t.check(format!("{what} is soon over"), time < SOON, || {
-        format!("it took {time:?}")
-    });
+    t.check(format!("{what} is soon over"), time < SOON, || format!("it took {time:?}"));
     Ok(value)
 }

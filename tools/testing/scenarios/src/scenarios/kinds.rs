@@ -43,21 +43,10 @@ fn all(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     let enabled = VirtualFunctions::enable(&pf, VFS)?;
     for (what, devices, own_resets) in [
         ("root bus, FLR", vec![lab.topology.device("root.a")?], 1),
-        (
-            "root bus, no reset",
-            vec![lab.topology.device("root.b")?],
-            0,
-        ),
+        ("root bus, no reset", vec![lab.topology.device("root.b")?], 0),
         ("VF", enabled.devices(), VFS),
     ] {
-        uses(
-            lab,
-            t,
-            what,
-            &devices,
-            PRIVATE,
-            [Counts::flr(own_resets); 2],
-        )?;
+        uses(lab, t, what, &devices, PRIVATE, [Counts::flr(own_resets); 2])?;
     }
     Ok(())
 }
@@ -91,9 +80,8 @@ fn uses(
     let user = User::new()?;
     let mut mark = Mark::here()?;
     let [at_open, at_close] = expected;
-    let opened = lab.counted(t, &format!("at the opens ({what})"), at_open, || {
-        user.open_all(devices)
-    })?;
+    let opened =
+        lab.counted(t, &format!("at the opens ({what})"), at_open, || user.open_all(devices))?;
     lab.close(t, &format!("at the closes ({what})"), at_close, opened)?;
     wait_if_awake(&idle);
     let resets = at_close.bus + at_close.slot;

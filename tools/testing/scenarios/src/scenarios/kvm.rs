@@ -21,9 +21,7 @@ const MODULE: &str = "kvm_amd";
 const MACHINES: &str = "/sys/kernel/debug/kvm";
 
 pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
-    with_module(t, "a function keeps its virtual machine", MODULE, |t| {
-        kept(lab, t)
-    })
+    with_module(t, "a function keeps its virtual machine", MODULE, |t| kept(lab, t))
 }
 
 fn kept(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
@@ -56,11 +54,7 @@ fn kept(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
 fn machine() -> Result<(VmFd, DeviceFd)> {
     let kvm = Kvm::new().context("opening /dev/kvm")?;
     let machine = kvm.create_vm().context("creating a virtual machine")?;
-    let mut vfio = kvm_create_device {
-        type_: kvm_device_type_KVM_DEV_TYPE_VFIO,
-        fd: 0,
-        flags: 0,
-    };
+    let mut vfio = kvm_create_device { type_: kvm_device_type_KVM_DEV_TYPE_VFIO, fd: 0, flags: 0 };
     let vfio = machine.create_device(&mut vfio);
     Ok((machine, vfio.context("creating a VFIO device")?))
 }

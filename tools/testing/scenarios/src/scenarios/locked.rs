@@ -40,9 +40,7 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
 /// Checks that `device`, whose lock is held, is neither opened nor reset.
 fn refused(lab: &Lab, t: &mut Test<'_>, device: &Device, when: &str) -> Result<()> {
     let user = User::new()?;
-    let result = lab.counted(t, &format!("at an open {when}"), NONE, || {
-        Ok(user.open(device))
-    })?;
+    let result = lab.counted(t, &format!("at an open {when}"), NONE, || Ok(user.open(device)))?;
     let what = format!("errno of an open {when}");
     t.seen(what, "EAGAIN", &errno(&result));
     Ok(())

@@ -59,11 +59,7 @@ pub const ALL: &[Scenario] = &[
     compared("kvm", kvm::run),
     compared("locked_at_open", locked::run),
     compared("bridge_lock", bridge::locked),
-    ours(
-        "unbound_while_open",
-        bridge::unbound_while_open,
-        "vfio-pci does not reset it",
-    ),
+    ours("unbound_while_open", bridge::unbound_while_open, "vfio-pci does not reset it"),
     alone("closed_together", bridge::closed_together),
     ours("tracepoints", tracing::run, "vfio-pci has none"),
     ours("known_clean", clean::run, "vfio-pci resets all"),
@@ -71,11 +67,7 @@ pub const ALL: &[Scenario] = &[
     alone("oracle", oracle::run),
     ours("attributes", attributes::run, "vfio-pci has none"),
     ours("strict", strict::run, "vfio-pci opens dirty functions"),
-    ours(
-        "system_sleep",
-        sleep::run,
-        "vfio-pci has no clean functions",
-    ),
+    ours("system_sleep", sleep::run, "vfio-pci has no clean functions"),
     alone("closed_while_cleaning", cleaning::run),
     compared("dma_after_close", cleaning::dma),
     alone("owners", owners::run),
@@ -83,26 +75,15 @@ pub const ALL: &[Scenario] = &[
 ];
 
 const fn compared(name: &'static str, run: Run) -> Scenario {
-    Scenario {
-        name,
-        compared: true,
-        ours: None,
-        run,
-    }
+    Scenario { name, compared: true, ours: None, run }
 }
 
 const fn alone(name: &'static str, run: Run) -> Scenario {
-    Scenario {
-        compared: false,
-        ..compared(name, run)
-    }
+    Scenario { compared: false, ..compared(name, run) }
 }
 
 const fn ours(name: &'static str, run: Run, why: &'static str) -> Scenario {
-    Scenario {
-        ours: Some(why),
-        ..alone(name, run)
-    }
+    Scenario { ours: Some(why), ..alone(name, run) }
 }
 
 impl Scenario {

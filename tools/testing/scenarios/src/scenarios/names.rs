@@ -30,9 +30,7 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     chosen(t, &other, true)?;
     let own = modinfo(&lab.driver.module(), "license")?;
     let same = !own.is_empty() && own == modinfo(&other.module(), "license")?;
-    t.check("its license is that of vfio-pci", same, || {
-        format!("{own:?}")
-    });
+    t.check("its license is that of vfio-pci", same, || format!("{own:?}"));
     other.load(&[])?;
     module(t, &lab.driver)?;
     module(t, &other)?;

@@ -46,54 +46,18 @@ pub(super) struct Functions {
 
 /// A is used, unless another function is named.
 const WAYS: &[Way] = &[
-    way("close, open", ZERO, ZERO, |lab, all| {
-        closed(lab, &all.bus())
-    }),
+    way("close, open", ZERO, ZERO, |lab, all| closed(lab, &all.bus())),
     way("kill, open", ZERO, ZERO, |lab, all| killed(lab, &all.bus())),
     way("close and open beside an open function", LEFT, LEFT, beside),
-    way(
-        "close beside a stranger, bind it, open",
-        LEFT,
-        ZERO,
-        stranger_bound,
-    ),
-    way(
-        "close beside a stranger, unbind, bind both, open",
-        LEFT,
-        ZERO,
-        rebound,
-    ),
-    way(
-        "close beside a stranger, reload the driver, bind all, open",
-        LEFT,
-        LEFT,
-        reloaded,
-    ),
-    way(
-        "close while the reset fails, retry, open",
-        LEFT,
-        ZERO,
-        retried,
-    ),
-    way("with FLR: close, open", ZERO, ZERO, |lab, all| {
-        closed(lab, &[&all.flr])
-    }),
-    way("with FLR: kill, open", ZERO, ZERO, |lab, all| {
-        killed(lab, &[&all.flr])
-    }),
+    way("close beside a stranger, bind it, open", LEFT, ZERO, stranger_bound),
+    way("close beside a stranger, unbind, bind both, open", LEFT, ZERO, rebound),
+    way("close beside a stranger, reload the driver, bind all, open", LEFT, LEFT, reloaded),
+    way("close while the reset fails, retry, open", LEFT, ZERO, retried),
+    way("with FLR: close, open", ZERO, ZERO, |lab, all| closed(lab, &[&all.flr])),
+    way("with FLR: kill, open", ZERO, ZERO, |lab, all| killed(lab, &[&all.flr])),
     way("with FLR: close while locked, open", ZERO, ZERO, flr_locked),
-    way(
-        "with FLR: close, unbind, bind, open",
-        ZERO,
-        ZERO,
-        flr_rebound,
-    ),
-    way(
-        "with FLR: write while unbound, bind, open",
-        ZERO,
-        ZERO,
-        flr_unbound,
-    ),
+    way("with FLR: close, unbind, bind, open", ZERO, ZERO, flr_rebound),
+    way("with FLR: write while unbound, bind, open", ZERO, ZERO, flr_unbound),
     way("with FLR: write while unused, open", ZERO, ZERO, flr_unused),
 ];
 

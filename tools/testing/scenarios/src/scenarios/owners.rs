@@ -50,10 +50,7 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
         if let Some((content, wait)) = t.done(format!("{what}: ends"), case(lab)) {
             let expected = if lab.driver.shows_domains() { ZERO } else { *c };
             t.eq(format!("left to the next user: {what}"), expected, content);
-            t.note(format!(
-                "{what}: the longest wait took {} ms",
-                wait.as_millis()
-            ));
+            t.note(format!("{what}: the longest wait took {} ms", wait.as_millis()));
         }
         lab.restore()?;
     }
@@ -64,8 +61,7 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
 /// Two functions of a bus, each in an IOMMU group of its own, bound to the driver.
 fn pair(lab: &Lab) -> Result<[Device; 2]> {
     let pair = lab.topology.devices(["pair.0", "pair.1"])?;
-    pair.iter()
-        .try_for_each(|function| function.bind(lab.driver.name()))?;
+    pair.iter().try_for_each(|function| function.bind(lab.driver.name()))?;
     Ok(pair)
 }
 
@@ -124,10 +120,7 @@ fn unbinder_killed(lab: &Lab) -> Result<(Content, Duration)> {
     thread::sleep(wait::STAY);
     unbinder.kill()?;
     let siblings = timed(|| leave(&sibling))?;
-    ensure!(
-        unbinder.try_wait()?.is_none(),
-        "the unbind does not wait for the user"
-    );
+    ensure!(unbinder.try_wait()?.is_none(), "the unbind does not wait for the user");
     holder.kill()?;
     let wait = timed(|| Ok(unbinder.wait()?))?;
     if let Some(driver) = function.driver() {
@@ -181,20 +174,14 @@ fn meanwhile(functions: &[&Bdf], work: impl FnOnce() -> Result<()>) -> Result<Du
     };
     thread::scope(|scope| {
         let uses = &uses;
-        let users = functions
-            .iter()
-            .map(|function| scope.spawn(move || uses(function)));
+        let users = functions.iter().map(|function| scope.spawn(move || uses(function)));
         let users: Vec<_> = users.collect();
         let worked = work();
         is_done.store(true, Ordering::Relaxed);
         let ended = users.into_iter().map(|user| user.join());
         let ended: Vec<_> = ended.collect();
         worked?;
-        ended
-            .into_iter()
-            .try_fold(Duration::ZERO, |longest, ended| {
-                Ok(longest.max(result(ended)?))
-            })
+        ended.into_iter().try_fold(Duration::ZERO, |longest, ended| Ok(longest.max(result(ended)?)))
     })
 }
 
@@ -222,10 +209,7 @@ fn stranger_in_group(lab: &Lab) -> Result<(Content, Duration)> {
     let holder = Holder::start(&function)?;
     sibling.unbind()?;
     let refused = sibling.bind(OTHER_DRIVER);
-    ensure!(
-        errno(&refused) == "EBUSY",
-        "binding {sibling} to {OTHER_DRIVER}: {refused:?}"
-    );
+    ensure!(errno(&refused) == "EBUSY", "binding {sibling} to {OTHER_DRIVER}: {refused:?}");
     holder.kill()?;
     lab.wait_unreferenced()?;
     let wait = timed(|| sibling.bind(lab.driver.name()))?;
@@ -241,10 +225,7 @@ fn vfs_disabled(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     let vfs = enabled.devices();
     vfs.iter().try_for_each(|vf| vf.bind(lab.driver.name()))?;
     let user = User::new()?;
-    let opened = vfs
-        .iter()
-        .map(|vf| user.open(vf))
-        .collect::<Result<Vec<_>>>()?;
+    let opened = vfs.iter().map(|vf| user.open(vf)).collect::<Result<Vec<_>>>()?;
     let disable = || pf.write("sriov_numvfs", "0");
     let (wait, calls) = lab.tracer.count(|| {
         waits_for(disable, || {
@@ -252,10 +233,7 @@ fn vfs_disabled(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
             Ok(())
         })
     })?;
-    t.note(format!(
-        "{what}: the last one goes after {} ms",
-        wait.as_millis()
-    ));
+    t.note(format!("{what}: the last one goes after {} ms", wait.as_millis()));
     // vfio-pci does not reset the one whose lock the unbind holds.
     let resets = VFS - usize::from(!lab.driver.shows_domains());
     t.eq(format!("resets: {what}"), resets, calls.counts().flr);
@@ -276,16 +254,9 @@ fn reported(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     let inject = || (0..rounds(lab)).try_for_each(|_| inject_nonfatal(&function));
     let longest = meanwhile(&[&function, &sibling], inject);
     if let Some(longest) = t.done(format!("{what}: ends"), longest) {
-        t.note(format!(
-            "{what}: the longest use took {} ms",
-            longest.as_millis()
-        ));
+        t.note(format!("{what}: the longest use took {} ms", longest.as_millis()));
     }
-    t.eq(
-        format!("left to the next user: {what}"),
-        ZERO,
-        find(&function)?,
-    );
+    t.eq(format!("left to the next user: {what}"), ZERO, find(&function)?);
     lab.restore()?;
     driver::rmmod(INJECTOR)
 }

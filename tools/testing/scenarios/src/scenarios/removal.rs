@@ -37,21 +37,9 @@ type Case = fn(&Slots<'_>) -> Result<()>;
 /// the course of that.
 const CASES: &[(&str, Case, bool)] = &[
     ("idle", idle, false),
-    (
-        "open, the first one closed first",
-        |slots| open(slots, false),
-        false,
-    ),
-    (
-        "open, the last one closed first",
-        |slots| open(slots, true),
-        false,
-    ),
-    (
-        "opened and closed all the time",
-        |slots| busy(slots, pull),
-        true,
-    ),
+    ("open, the first one closed first", |slots| open(slots, false), false),
+    ("open, the last one closed first", |slots| open(slots, true), false),
+    ("opened and closed all the time", |slots| busy(slots, pull), true),
     ("unplugged by the button, open", unplugged, true),
 ];
 
@@ -60,11 +48,7 @@ const OF_ONE_SLOT: &[(&str, Case, bool)] = &[
     ("dirty, beside an open one", dirty, false),
     ("dirty, when a reset is due again", retried, true),
     ("being reset", being_reset, true),
-    (
-        "unplugged by the button, opened and closed all the time",
-        |slots| busy(slots, press),
-        true,
-    ),
+    ("unplugged by the button, opened and closed all the time", |slots| busy(slots, press), true),
 ];
 
 struct Slots<'a> {
@@ -85,10 +69,7 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     slots.all(t, "a slot", CASES)?;
     slots.all(t, "a slot", OF_ONE_SLOT)?;
     let ports = lab.topology.family("slots.port", SLOTS)?;
-    slots.functions = ports
-        .into_iter()
-        .zip(lab.topology.family("slots", SLOTS)?)
-        .collect();
+    slots.functions = ports.into_iter().zip(lab.topology.family("slots", SLOTS)?).collect();
     slots.all(t, "eight slots", CASES)?;
     lab.unreferenced(t)
 }
@@ -115,9 +96,7 @@ impl Slots<'_> {
                 t.eq(format!("attempts to come: {what}"), 0, lines.len());
             }
             let left = lab.domains()?;
-            t.check(format!("no domain: {what}"), left.is_empty(), || {
-                format!("{left:#?}")
-            });
+            t.check(format!("no domain: {what}"), left.is_empty(), || format!("{left:#?}"));
             self.refill()?;
             self.bind()?;
             for function in self.functions() {

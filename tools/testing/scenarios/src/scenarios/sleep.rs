@@ -42,28 +42,16 @@ struct Sleep {
 }
 
 /// The kernel lets functions sleep on that are asleep already.
-const SUSPENDED: Sleep = Sleep {
-    what: "suspended",
-    state: "freeze",
-    test: "platform",
-    at_open: Counts::NONE,
-};
+const SUSPENDED: Sleep =
+    Sleep { what: "suspended", state: "freeze", test: "platform", at_open: Counts::NONE };
 
 /// The kernel wakes all functions before it writes the image, and reads it back at once.
-const HIBERNATED: Sleep = Sleep {
-    what: "hibernated",
-    state: "disk",
-    test: "none",
-    at_open: Counts::flr(1),
-};
+const HIBERNATED: Sleep =
+    Sleep { what: "hibernated", state: "disk", test: "none", at_open: Counts::flr(1) };
 
 /// Only user space and work are frozen.
-const FROZEN: Sleep = Sleep {
-    what: "frozen",
-    state: "freeze",
-    test: "freezer",
-    at_open: Counts::NONE,
-};
+const FROZEN: Sleep =
+    Sleep { what: "frozen", state: "freeze", test: "freezer", at_open: Counts::NONE };
 
 pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     let states = fs::read_to_string(STATE).unwrap_or_default();

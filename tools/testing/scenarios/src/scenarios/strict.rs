@@ -42,11 +42,8 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
 /// C has another driver, and the bus must not be reset.
 fn stranger(lab: &Lab, t: &mut Test<'_>, functions: &Functions) -> Result<()> {
     leave_beside_stranger(lab, functions.bus())?;
-    let refused = Refused {
-        what: "beside a stranger",
-        function: &functions.a,
-        other: &functions.b,
-    };
+    let refused =
+        Refused { what: "beside a stranger", function: &functions.a, other: &functions.b };
     refused.until(lab, t, || functions.c.bind(lab.driver.name()))
 }
 
@@ -56,11 +53,7 @@ fn own_reset(lab: &Lab, t: &mut Test<'_>, _: &Functions) -> Result<()> {
     let _bound = lab.bind([&function, &other])?;
     function.write(METHODS, "\n")?;
     leave(&function)?;
-    let refused = Refused {
-        what: "without its own reset",
-        function: &function,
-        other: &other,
-    };
+    let refused = Refused { what: "without its own reset", function: &function, other: &other };
     let refused = refused.until(lab, t, || function.write(METHODS, "default"));
     function.write(METHODS, "default")?;
     refused

@@ -104,13 +104,9 @@ fn in_parallel(
     }
     for (most, purpose) in most.into_iter().zip(purposes) {
         let all = devices.len();
-        t.note(format!(
-            "{what}: at most {most} of {all} at once ({purpose})"
-        ));
+        t.note(format!("{what}: at most {most} of {all} at once ({purpose})"));
         let what = format!("{what} do not wait for each other's resets ({purpose})");
-        t.check(what, most >= 2, || {
-            format!("never more than {most} in transit")
-        });
+        t.check(what, most >= 2, || format!("never more than {most} in transit"));
     }
     drop(user);
     binding.release()
