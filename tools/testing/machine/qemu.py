@@ -96,8 +96,8 @@ def qemu_iommufd(test, driver):
     run("modprobe", "iommufd", ok=None)
     files = [os.open(path, os.O_RDWR) for path in ("/dev/iommu", f"/dev/vfio/devices/{name}")]
     objects = ["-object", f"iommufd,id=iommufd,fd={files[0]}"]
-    # As libvirt does: without the address, QEMU 11.1 crashes.
-    device = f"vfio-pci,host={function},iommufd=iommufd,fd={files[1]}"
+    # As libvirt does: without an id, QEMU 11.1 crashes, as it remembers the file under it.
+    device = f"vfio-pci,id=f,host={function},iommufd=iommufd,fd={files[1]}"
     with Resets() as resets:
         with Qemu(device, objects=objects, files=files):
             used(test, [function], driver)
