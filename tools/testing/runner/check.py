@@ -157,8 +157,12 @@ def check(long):
 
 
 def test(name, kernel, driver):
-    """Runs one scenario, one selftest (PROGRAM or PROGRAM.TEST), or one suite."""
-    return run_one(suites.by_name(name, kernel, driver))
+    """Runs one scenario, one selftest (PROGRAM or PROGRAM.TEST), or one suite.
+
+    Those whose results the suite reads run before it, unless they have passed already.
+    """
+    suite = suites.by_name(name, kernel, driver)
+    return run_one(suite, [suites.by_name(other, kernel, driver) for other in suite.after])
 
 
 def soak(kernel, modules, options):
@@ -166,9 +170,11 @@ def soak(kernel, modules, options):
     return run_one(suites.soak(0, options, kernel=kernel, modules=modules, limit=24 * 3600))
 
 
-def run_one(suite):
-    """Runs a suite, and returns the exit status."""
+def run_one(suite, before=()):
+    """Runs a suite, after those that it reads, and returns the exit status."""
     with results_of("test") as directory:
+        if before:
+            return Run([*before, suite], directory)()
         made, start = suite.build(), time.monotonic()
         counts, lines = count(suite.run(directory, made, print_bytes))
         took = f"{time.monotonic() - start:.0f} s; logs are in {shown(directory)}"

@@ -115,3 +115,11 @@ class Runs(Scratch):
         two = Fake("two", after=("one",))
         self.run_all(two, Fake("one"), Fake("nine", cost=9), Fake("five", cost=5))
         self.assertEqual(Fake.ran, ["nine", "five", "one", "two"])
+
+    def test_what_a_suite_reads_runs_before_it(self):
+        table = {"one": Fake("one"), "two": Fake("two", after=("one",))}
+        self.patch(check.suites, by_name=lambda name, *_: table[name])
+        self.patch(check, results_of=lambda _: contextlib.nullcontext(self.directory))
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            self.assertEqual(check.test("two", None, ""), 0)
+        self.assertEqual(Fake.ran, ["one", "two"])
