@@ -97,7 +97,8 @@ def dpdk_forward(test, driver):
     bind(driver.name, *functions)
     bound = [function.driver() for function in functions]
     if not driver.is_default:
-        test.eq("dpdk-devbind.py does not bind to another name", ["igb", "igb"], bound)
+        # It fails to give the first one back to igb, too.
+        test.check("dpdk-devbind.py binds to no other name", driver.name not in bound, bound)
         for function in functions:
             selection.bind(function, driver.name)
         with Testpmd(functions) as testpmd:
