@@ -22,8 +22,9 @@ def figures(driver):
 
 
 def libvirt_rounds(test, driver):
-    """Starts and destroys a domain with two functions of a bus 50 times, and looks for leaks."""
-    functions = [Function("flr.0"), Function("flr.1")]
+    """Starts and destroys a domain with the functions of a bus 50 times, and looks for leaks."""
+    # They are one group, whose functions QEMU takes only if all are bound to the driver.
+    functions = [Function(f"flr.{number}") for number in range(4)]
     usual, before = [function.driver() for function in functions], []
     with Domain("rounds", functions, driver) as domain:
         for number in range(ROUNDS):
@@ -33,7 +34,8 @@ def libvirt_rounds(test, driver):
                 domain.destroy()
             left = [function.driver() for function in functions]
             # One line for each round is enough.
-            good = used == [driver.name] * 2 and left == usual and resets.flr >= 2
+            count = len(functions)
+            good = used == [driver.name] * count and left == usual and resets.flr >= count
             test.check(f"round {number}: bound, reset and given back", good,
                        (used, left, resets.counts))  # fmt: skip
             # The first rounds fill caches.
