@@ -180,8 +180,7 @@ SUITES = (
 # them, and `make test` each by its name.
 ON_DEMAND = (
     # A sample, with a fixed seed: a run that passed and one that fails differ by the source alone.
-    # `make soak` has other seeds. It is no part of `make check`: a function that is added while
-    # its bus is reset makes the PCI core warn.
+    # `make soak` has other seeds.
     soak(60, "--seed 1 --ops 500 --round 250"),
     Host("package", 150, module=installs, arguments={"test": "modules_package"}),
     Host("package-dkms", 900, module=installs, arguments={"test": "dkms_package"}),

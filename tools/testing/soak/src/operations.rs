@@ -34,7 +34,10 @@ pub struct World {
 /// Functions that only a reset of their slot or bus cleans.
 const BARE: [&str; 6] = ["bus.a", "bus.b", "bus.c", "slot.a", "slot.b", "mix.b"];
 
-const WITH_FLR: [&str; 6] = ["mix.a", "flr.0", "flr.1", "flr.2", "pair.0", "pair.1"];
+const WITH_FLR: [&str; 7] = ["mix.a", "flr.0", "flr.1", "flr.2", "pair.0", "pair.1", LONE];
+
+/// Alone on its bus.
+const LONE: &str = "lone";
 
 const VFS: usize = 2;
 
@@ -162,6 +165,11 @@ impl World {
         }
     }
 
+    fn lone(&self) -> &Function {
+        let lone = self.functions.iter().find(|function| function.role == LONE);
+        lone.expect("it is one of the functions")
+    }
+
     fn group(&self, function: &Function) -> &Group {
         &self.groups[function.group]
     }
@@ -256,10 +264,10 @@ fn rebind(world: &World, function: &Function, number: u32, driver: &str) -> Resu
     })
 }
 
-fn remove(world: &World, function: &Function, number: u32) -> Result<bool> {
-    if function.is_vf() {
-        return numvfs(world, function, number);
-    }
+/// Removes a function that has no siblings. One that is found again while its bus is reset makes the
+/// PCI core warn: see "Not serialised" in Documentation/design.rst.
+fn remove(world: &World, _: &Function, number: u32) -> Result<bool> {
+    let function = world.lone();
     Window::during(&[&function.wanted], || {
         let above = fs::canonicalize(function.bdf.path())?;
         let removed = function.bdf.write("remove", "1");
@@ -274,8 +282,7 @@ fn remove(world: &World, function: &Function, number: u32) -> Result<bool> {
 /// As pciehp does it. A function that is plugged in is empty, so this one must be resettable.
 fn surprise(world: &World, _: &Function, number: u32) -> Result<bool> {
     let Ok(_mark) = world.one_at_a_time.try_lock() else { return Ok(false) };
-    let suitable: Vec<_> = world.functions.iter().filter(|f| f.has_flr && !f.is_vf()).collect();
-    let function = suitable[number as usize % suitable.len()];
+    let function = world.lone();
     Window::during(&[&function.disturbed], || {
         let _mark = Marked::unplugged(&function.bdf)?;
         remove(world, function, number)
