@@ -17,7 +17,7 @@ from .kinds import Guest
 from .results import count, totals
 
 CALL = re.compile(r"^([0-9a-f]+) .* __sanitizer_cov_trace_pc - 4$", re.M)
-SECTION = re.compile(r"^ *\[ *\d+\] (\.\S+) +PROGBITS +\S+ \S+ (\S+) \S+ +AX .* (\d+)$", re.M)
+SECTION = re.compile(r"^ *\[ *\d+\] (\.\S+) +PROGBITS +\S+ \S+ (\S+) \S+ +AX\w* .* (\d+)$", re.M)
 # Of the driver, without what bindgen has made.
 LINE = re.compile(rf"{WORK}/coverage/(?P<file>(?:(?!generated)[\w/])+\.\w+):(?P<line>[1-9]\d*)")
 

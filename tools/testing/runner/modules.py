@@ -25,8 +25,9 @@ SOURCES += ["--include=*Kbuild", "--include=*_parameters"]
 CORES = {"core": patches, "fixed": lambda: patches()[:1]}
 SETS = {"stock": None, "fixed": "fixed", "core": "core", "rs": "core", "in-place": "core"}
 SETS["coverage"] = "core"
-# As scripts/Makefile.kcov has it.
+# As scripts/Makefile.kcov has it, and blocks that always run with another one are not left out.
 SANCOV = ["-Cpasses=sancov-module", "-Cllvm-args=-sanitizer-coverage-level=3"]
+SANCOV += ["-Cllvm-args=-sanitizer-coverage-prune-blocks=0"]
 SANCOV += ["-Cllvm-args=-sanitizer-coverage-trace-pc", "-Cdebuginfo=2"]
 # The sets with the driver, and the variables of make that it is built with.
 OURS = {"rs": [], "in-place": ["VFIO_PCI_RS_IN_PLACE=y"]}
