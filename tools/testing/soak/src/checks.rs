@@ -3,17 +3,15 @@
 //! The checks of a round. Those of a single operation are in `user.rs`.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
-use lab::sysfs::write_attribute;
 use lab::trace::Event;
 use lab::{debugfs, wait};
 use nix::errno::Errno::{EAGAIN, EBUSY};
 
-use crate::operations::{World, POLICIES};
+use crate::operations::{rescan, World, POLICIES};
 use crate::user::Function;
 
 /// The limit for a machine without users to come to rest, with all retries of a reset.
@@ -36,8 +34,8 @@ pub fn rest(world: &World) -> Result<Vec<String>> {
         world.pf.write("sriov_numvfs", "0")?;
         world.pf.write("sriov_numvfs", "2")?;
     }
-    if world.functions.iter().any(is_absent) {
-        write_attribute(Path::new("/sys/bus/pci/rescan"), "1")?;
+    for function in world.functions.iter().filter(|f| is_absent(f)) {
+        rescan(function)?;
     }
     for function in &world.functions {
         if function.bdf.driver().as_deref() != Some(world.driver.name()) {

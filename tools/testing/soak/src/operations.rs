@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, TryLockError};
 use std::time::Duration;
-use std::{env, fs, thread};
+use std::{env, thread};
 
 use anyhow::{ensure, Result};
 use lab::driver::{modprobe, Driver};
@@ -69,7 +69,7 @@ pub const KINDS: &[(&str, u32, &[Errno], Run)] = &[
     ("close", 70, &[], close),
     ("touch", 60, &[], |_, f, n| used(f, |open| f.touch(open, tag(n)))),
     ("reset-ioctl", 20, &[EAGAIN, EINVAL, ENOTTY], |_, f, _| used(f, |open| f.reset(open))),
-    ("hot-reset", 15, &[EACCES, EAGAIN, EBUSY, EINVAL, ENODEV], hot_reset),
+    ("hot-reset", 15, &[EACCES, EAGAIN, EBUSY, EINVAL, ENODEV, ENOTTY], hot_reset),
     ("toggle", 15, &[EBUSY], |w, f, _| used(f, |open| f.toggle(open, w.group(f)))),
     ("kill", 2, &[], kill),
     ("rebind", 8, &[EBUSY, ENODEV, ENOENT], |w, f, n| rebind(w, f, n, w.driver.name())),
@@ -264,15 +264,21 @@ fn rebind(world: &World, function: &Function, number: u32, driver: &str) -> Resu
     })
 }
 
+/// Finds a function again. Scans its bus alone: a scan of the port above a bus that is being reset
+/// can leave the bus in reset, see "Not serialised" in Documentation/design.rst.
+pub fn rescan(function: &Function) -> Result<()> {
+    let bus = Path::new("/sys/class/pci_bus").join(function.bdf.bus());
+    write_attribute(&bus.join("rescan"), "1")
+}
+
 /// Removes a function that has no siblings. One that is found again while its bus is reset makes the
-/// PCI core warn: see "Not serialised" in Documentation/design.rst.
+/// PCI core warn: see there.
 fn remove(world: &World, _: &Function, number: u32) -> Result<bool> {
     let function = world.lone();
     Window::during(&[&function.wanted], || {
-        let above = fs::canonicalize(function.bdf.path())?;
         let removed = function.bdf.write("remove", "1");
         pause(number);
-        write_attribute(&above.with_file_name("rescan"), "1")?;
+        rescan(function)?;
         removed?;
         world.bind(function)?;
         Ok(true)
