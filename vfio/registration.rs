@@ -185,9 +185,10 @@ impl<T: Driver> VTable<T> {
     unsafe extern "C" fn reset_prepare_callback(pdev: *mut bindings::pci_dev) {
         // SAFETY: By the requirements of this function, the device is registered, or remove has not
         // dropped its data yet.
-        let device = unsafe { Device::<T>::of_bound(pdev) };
-        dev_warn!(device.pdev(), "resetting\n");
-        T::disturbed(device.data());
+        unsafe {
+            T::disturbed(Device::<T>::of_bound(pdev).data());
+            bindings::vfio_pci_core_reset_prepare(pdev);
+        }
     }
 
     /// # Safety

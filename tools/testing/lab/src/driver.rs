@@ -119,6 +119,12 @@ fn loaded(module: &str) -> Result<Option<String>> {
     Ok(line.map(str::to_owned))
 }
 
+/// Returns whether the vfio-pci-core that is loaded exports a symbol.
+pub fn core_exports(symbol: &str) -> Result<bool> {
+    let symbols = fs::read_to_string("/proc/kallsyms").context("/proc/kallsyms")?;
+    Ok(symbols.lines().any(|line| line.split_ascii_whitespace().nth(2) == Some(symbol)))
+}
+
 /// Loads a module and its dependencies, unless they are loaded or built in.
 ///
 /// An error does not repeat the parameters, so that it is the same for drivers that need others.

@@ -230,13 +230,8 @@ pub(super) fn tricks(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
 
     lab.driver.load_as_is(&["disable_idle_d3=1"])?;
     let binding = lab.bind([&pf])?;
-    unused(lab, slice::from_ref(&pf))?;
-    reset_below(&port)?;
-    // Its BARs are lost, with vfio-pci as well: the kernel restores those that it has put to sleep.
-    let user = User::new()?;
-    let when = "at open: a raw reset of the bus while it is awake";
-    let opened = lab.counted(t, when, Counts::flr(1), || user.open(&pf))?;
-    drop(opened);
+    let trick = Trick { lab, function: &pf };
+    trick.works(t, "a raw reset of the bus while it is awake", |_| reset_below(&port))?;
     binding.release()
 }
 

@@ -6,16 +6,20 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use lab::driver::core_exports;
 use lab::kmsg::Mark;
 use lab::machine::{Lab, PF};
 use lab::report::Test;
 use lab::resets::Counts;
 use lab::sysfs::Bdf;
+use lab::topology::Device;
 use lab::vfio::User;
 use lab::wait;
 use vmm_sys_util::eventfd::{EventFd, EFD_NONBLOCK};
 
 use super::with_module;
+use crate::bench::measure::wait_asleep;
+use crate::registers::{bars, Content, Registers};
 
 /// Intercepts accesses to the config space of the buses that it was used on, while it is loaded.
 pub(super) const INJECTOR: &str = "aer_inject";
@@ -57,7 +61,25 @@ fn injected(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     inject(lab, t, &device, "closed", COMPLETION_TIMEOUT, 0)?;
     signalled(t, &event, "of a closed function", None);
     lab.power(t, &device, "closed", "D3hot")?;
+    cleared(t, &user, &device)?;
     binding.release()
+}
+
+/// AER resets the bus for a fatal error, and restores nothing.
+fn cleared(t: &mut Test<'_>, user: &User, device: &Device) -> Result<()> {
+    let what = "an unused function keeps its BARs at a fatal error";
+    if !core_exports("vfio_pci_core_reset_prepare")? {
+        t.skip(what, "this vfio-pci-core does not restore them");
+        return Ok(());
+    }
+    let before = bars(device)?;
+    recover(device, MALFORMED_TLP)?;
+    wait_asleep(device)?;
+    let after = bars(device)?;
+    t.check(what, before == after, || format!("{before:x?} became {after:x?}"));
+    let content = Registers::open(user, device)?.content()?;
+    t.eq("content after a fatal error while unused", Content::Zero, content);
+    Ok(())
 }
 
 /// Injects an error, and checks that the kernel recovers, and its bus resets.
