@@ -14,15 +14,13 @@ from .artifact import say
 from .check import results_of
 from .results import count
 
-GUESTS = ("bus", "vectors", "buses", "vfs", "dirty", "wake", "scale", "probe", "qemu")
-
 
 def bench():
     start, failed, parts = time.monotonic(), 0, []
     out = Path(os.environ.get("OUT", CACHE / "results/benchmark"))
     out.mkdir(parents=True, exist_ok=True)
     with results_of("bench") as results:
-        for guest in GUESTS:
+        for guest in suites.BENCHES:
             suite = suites.bench(guest, limit=3600)
             made = suite.build()
             say(f"Measuring in the guest {guest} ...")

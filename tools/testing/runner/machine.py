@@ -79,7 +79,7 @@ def qemu(topology, kernel):
     ]  # fmt: skip
     line = [
         "qemu-system-x86_64", "-machine", "q35,kernel-irqchip=split,memory-backend=memory",
-        "-accel", "tcg,thread=multi,tb-size=512", "-cpu", topology.cpu, "-smp", "2",
+        "-accel", topology.accelerator, "-cpu", topology.cpu, "-smp", "2",
         "-m", topology.memory,
         "-object", f"memory-backend-memfd,id=memory,size={topology.memory},share=on",
         "-no-reboot", "-nodefaults", "-display", "none", "-serial", "chardev:console",

@@ -15,9 +15,14 @@ SETS = """sh -c 'mkdir /tmp/sets; ln -s {stock} /tmp/sets/c
     ln -s {rs+global-mutex} /tmp/sets/global-mutex; exec "$0" "$@"'"""
 
 
+BENCHES = (
+    "data_path", "bus", "vectors", "buses", "vfs", "dirty", "wake", "scale", "probe", "qemu",
+)  # fmt: skip
+
+
 def bench(guest, cost=60, options="", **settings):
     """Returns the guest of the benchmark with the topology bench-GUEST."""
-    charts = "bus,thread,selftest,data_path" if guest == "bus" else guest
+    charts = "bus,thread,selftest" if guest == "bus" else guest
     options = f"--sets /tmp/sets --selftests {{selftests}} --only {charts} {options}"
     command, name = f"{SETS} {{programs}}/bench {options}", f"bench-{guest}"
     return Bench(name, cost, command=command, topology=name, kernel="perf", **settings)
@@ -199,6 +204,7 @@ ON_DEMAND = (
         )
         for defect in ("lost-debt", "lost-wakeup", "early-clean")
     ),
+    *(bench(guest, limit=3600) for guest in BENCHES if guest != "bus"),
     Plain("package-boots", 100, command="python3 -m machine in-place package"),
     SameTools("tools-do-as-on-vfio-pci", after=tuple(f"tools-{modset}" for modset in TOOLS_ON)),
 )  # fmt: skip

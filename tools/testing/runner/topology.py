@@ -35,6 +35,7 @@ class Topology:
     def __init__(self, table, kinds):
         self.memory = table.get("memory", "2G")
         self.cpu = table.get("cpu", "Nehalem")
+        self.accelerator = table.get("accelerator", "tcg,thread=multi,tb-size=512")
         self.kernel_arguments = table.get("kernel-arguments", [])
         # On q35, ACPI owns hotplug by default. Then no slot can be reset, and the link of a port
         # never becomes active again after a bus reset.
@@ -67,7 +68,8 @@ class Topology:
 
     def description(self):
         """Returns all that distinguishes this machine from another, as text."""
-        return repr((self.memory, self.cpu, self.kernel_arguments, self.arguments))
+        machine = self.memory, self.cpu, self.accelerator, self.kernel_arguments, self.arguments
+        return repr(machine)
 
 
 def tables():

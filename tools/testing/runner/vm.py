@@ -74,7 +74,7 @@ def virtme(machine, release, memory, more=()):
     return command + [
         "--qemu-opts",
         # With a newer processor model, TCG has more to emulate: a boot takes twice as long.
-        "-accel", "tcg,thread=multi,tb-size=512", "-cpu", machine.cpu,
+        "-accel", machine.accelerator, "-cpu", machine.cpu,
         # vfio needs an IOMMU that remaps interrupts. (The machine is q35 without KVM.)
         "-machine", "kernel-irqchip=split",
         "-device", "intel-iommu,intremap=on,caching-mode=on", *machine.arguments,

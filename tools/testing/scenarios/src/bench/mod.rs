@@ -32,7 +32,7 @@
 //! - `wake_ns`: how long ours woke functions before a bus reset (only in `wake_*`);
 //! - `whole_ns`, `at_open`, `by_qemu`, `at_close`, `in_background`: in `qemu_*`, the wall time with
 //!   that of QEMU itself, and the function resets by their causes;
-//! - `call_ns`: the only one in `data_path_*`, the time of one call in the fastest part of a round.
+//! - `instructions`: the only one in `data_path_*`, those of one call.
 
 use std::collections::BTreeMap;
 use std::fs;
