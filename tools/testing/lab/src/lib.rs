@@ -12,6 +12,7 @@ pub mod driver;
 pub mod helper;
 pub mod kmsg;
 pub mod machine;
+pub mod registers;
 pub mod report;
 pub mod resets;
 pub mod sriov;

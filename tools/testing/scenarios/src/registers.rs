@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Registers that show the next user of a function what the last one left: a reset clears them, and
-//! D3hot, close and open do not.
+//! Users and root who write to registers that only a reset clears, and who read them.
 
-use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -11,13 +9,13 @@ use std::sync::atomic::Ordering;
 use std::thread;
 
 use anyhow::{ensure, Context, Result};
+pub use lab::registers::Content;
+use lab::registers::{Kind, LEFT};
 use lab::sysfs::Bdf;
 use lab::vfio::User;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
-use vfio_bindings::bindings::vfio::{
-    VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_BAR4_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX,
-};
+use vfio_bindings::bindings::vfio::{VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX};
 use vfio_ioctls::VfioDevice;
 use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
 
@@ -34,74 +32,6 @@ const EDU_DMA_COUNT: u64 = 0x90;
 const EDU_DMA_COMMAND: u64 = 0x98;
 const EDU_DMA_START_TO_MEMORY: u32 = 0x03;
 const EDU_BUFFER: u32 = 0x4_0000;
-
-const INTEL: &str = "8086";
-
-/// Any value of a register that is an address.
-const LEFT: u32 = 0x0125_4000;
-
-/// The registers of a kind of device, of 32 bits.
-#[derive(Debug, Clone, Copy)]
-struct Kind {
-    bar: u32,
-    /// A place, and bits there with a value that a function that answers has.
-    answer: (u64, u32, u32),
-    /// A register that is 0 after a reset and keeps any address that is written to it.
-    register: u64,
-}
-
-/// Virtio's common configuration: the vector of changes, which is none, and the address of the
-/// queue's descriptors.
-const VIRTIO_RNG: Kind =
-    Kind { bar: VFIO_PCI_BAR4_REGION_INDEX, answer: (0x10, u32::MAX, 0x0000_ffff), register: 0x20 };
-
-/// STATUS, and TDBAL of the first queue.
-const IGB: Kind = Kind {
-    bar: VFIO_PCI_BAR0_REGION_INDEX,
-    answer: (0x08, 0xff00_0000, 0x8000_0000),
-    register: 0xe000,
-};
-
-/// The content of the register.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Content {
-    Zero,
-    Left,
-    Other(u32),
-    /// The function does not answer; this is read instead.
-    NoAnswer(u32),
-}
-
-impl fmt::Display for Content {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Content::Zero => f.write_str("0"),
-            Content::Left => f.write_str("left"),
-            Content::Other(value) => write!(f, "{value:#x}"),
-            Content::NoAnswer(value) => write!(f, "no answer but {value:#x}"),
-        }
-    }
-}
-
-impl Kind {
-    fn of(function: &Bdf) -> Result<Self> {
-        let (vendor, _) = function.id()?;
-        Ok(if vendor == INTEL { IGB } else { VIRTIO_RNG })
-    }
-
-    fn content(self, read: impl Fn(u64) -> Result<u32>) -> Result<Content> {
-        let (at, mask, expected) = self.answer;
-        let answer = read(at)?;
-        if answer & mask != expected {
-            return Ok(Content::NoAnswer(answer));
-        }
-        Ok(match read(self.register)? {
-            0 => Content::Zero,
-            LEFT => Content::Left,
-            other => Content::Other(other),
-        })
-    }
-}
 
 /// An open function whose memory is enabled.
 pub struct Registers {
@@ -182,7 +112,7 @@ pub fn write_as_root(function: &Bdf) -> Result<()> {
 }
 
 fn written(content: Content) -> Result<()> {
-    ensure!(content == Content::Left, "the register has {content}");
+    ensure!(content == Content::LEFT, "the register has {content}");
     Ok(())
 }
 

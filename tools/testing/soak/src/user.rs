@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Mutex, RwLock};
 
 use anyhow::{bail, ensure, Result};
+use lab::registers::{self, Content, Kind};
 use lab::sysfs::Bdf;
 use nix::errno::Errno;
 use nix::sys::uio;
@@ -29,17 +30,8 @@ const DETACH: u32 = 0x3b78;
 const IOAS_ALLOC: u32 = 0x3b81;
 
 // The command register, in the region of the config space.
-const COMMAND: i64 = (7 << 40) | 4;
+const COMMAND: i64 = place(7, 4);
 const MEMORY: u8 = 2;
-
-/// A BAR, a place with bits there that a function that answers has, and a register that is 0 after
-/// a reset and keeps any address.
-type Registers = (i64, (i64, u32, u32), i64);
-
-/// Virtio's common configuration: the vector of changes, and the address of the descriptors.
-const VIRTIO: Registers = (4, (0x10, u32::MAX, 0xffff), 0x20);
-/// STATUS, and TDBAL of the first queue.
-const IGB: Registers = (0, (0x08, 0xff00_0000, 0x8000_0000), 0xe000);
 
 /// Locked while a process is started. Until it executes its program, it has the files of this one,
 /// and a function that is closed meanwhile stays open.
@@ -53,7 +45,8 @@ pub struct Window(AtomicU64, AtomicU64);
 pub struct Function {
     pub role: String,
     pub bdf: Bdf,
-    registers: Option<Registers>,
+    /// `None` for a VF.
+    registers: Option<Kind>,
     /// Whether it can be reset alone.
     pub has_flr: bool,
     /// The number of its [`Group`].
@@ -105,6 +98,11 @@ fn words(words: &[u32]) -> Vec<u8> {
 /// A descriptor is never negative.
 fn fd(file: &File) -> u32 {
     file.as_fd().as_raw_fd() as u32
+}
+
+/// Returns an offset in the file of a device.
+const fn place(region: u32, at: u64) -> i64 {
+    ((region as i64) << 40) | at as i64
 }
 
 impl Window {
@@ -182,8 +180,8 @@ impl Function {
             bdf: bdf.clone(),
             registers: match &role[..2] {
                 "vf" => None,
-                "pa" => Some(IGB),
-                _ => Some(VIRTIO),
+                "pa" => Some(registers::IGB),
+                _ => Some(registers::VIRTIO),
             },
             has_flr,
             group,
@@ -209,11 +207,11 @@ impl Function {
         let content = self.content(&open)?;
         let may_be_dirty = !self.has_flr && owed != "none" && !must_be_empty;
         ensure!(
-            content == Some(0)
+            content == Content::ZERO
                 || may_be_dirty
                 || quiet.is_none()
                 || self.disturbed.quiet() != quiet,
-            "{} was handed over with {content:x?}, owed {owed}",
+            "{} was handed over with {content}, owed {owed}",
             self.role
         );
         self.write(&mut open, tag)?;
@@ -227,8 +225,8 @@ impl Function {
         if let Some((tag, _)) = open.expected.filter(|(_, at)| self.disturbed.quiet() == Some(*at))
         {
             ensure!(
-                command & MEMORY != 0 && (content == Some(tag) || self.is_vf()),
-                "{} has the command {command:#x} and {content:x?} instead of {tag:x}",
+                command & MEMORY != 0 && (content == Content::Value(tag) || self.is_vf()),
+                "{} has the command {command:#x} and {content} instead of {tag:#x}",
                 self.role
             );
         }
@@ -238,24 +236,20 @@ impl Function {
 
     fn write(&self, open: &mut Open, tag: u32) -> Result<()> {
         let quiet = self.disturbed.quiet();
-        if let Some((bar, _, register)) = self.registers {
-            open.write((bar << 40) | register, &tag.to_le_bytes())?;
+        if let Some(kind) = self.registers {
+            open.write(place(kind.bar, kind.register), &tag.to_le_bytes())?;
         }
         open.expected = quiet.map(|quiet| (tag, quiet));
         Ok(())
     }
 
-    /// Returns the content of the register, or `None` if the function does not answer.
-    fn content(&self, open: &Open) -> Result<Option<u32>> {
-        let Some((bar, (at, mask, answer), register)) = self.registers else { return Ok(Some(0)) };
-        let number = |at| match open.read((bar << 40) | at) {
+    fn content(&self, open: &Open) -> Result<Content> {
+        let Some(kind) = self.registers else { return Ok(Content::ZERO) };
+        kind.content(|at| match open.read(place(kind.bar, at)) {
             // Its memory is disabled.
             Err(Errno::EIO) => Ok(u32::MAX),
-            read => read.map(u32::from_le_bytes),
-        };
-        let answers = number(at)? & mask == answer;
-        let content = number(register)?;
-        Ok(answers.then_some(content))
+            read => Ok(u32::from_le_bytes(read?)),
+        })
     }
 
     /// Resets the function as its user. It is empty after that.
@@ -266,7 +260,7 @@ impl Function {
         Window::during(&[&self.disturbed], reset)?;
         let content = self.content(open)?;
         let is_alone = before.is_some_and(|before| self.disturbed.quiet() == Some(before + 1));
-        ensure!(content == Some(0) || !is_alone, "{} has {content:x?} after reset", self.role);
+        ensure!(content == Content::ZERO || !is_alone, "{} has {content} after reset", self.role);
         Ok(())
     }
 

@@ -157,7 +157,7 @@ fn stranger(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     t.note(format!("{a} is used and closed while {c} has another driver:"));
     c.bind(lab.driver.name())?;
     let found = match find(&a)? {
-        Content::Left => "its last user's value".to_owned(),
+        Content::LEFT => "its last user's value".to_owned(),
         other => other.to_string(),
     };
     // These two are the PCI core's, and without a reason.

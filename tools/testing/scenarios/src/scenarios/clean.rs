@@ -265,7 +265,7 @@ impl Trick<'_> {
         let (registers, calls) =
             self.lab.tracer.count(|| Registers::open(&User::new()?, self.function))?;
         t.note(format!("resets at open after {what}: {}", calls.counts()));
-        t.eq(format!("content after {what}"), Content::Zero, registers.content()?);
+        t.eq(format!("content after {what}"), Content::ZERO, registers.content()?);
         let after = bars(self.function)?;
         t.check(format!("BARs after {what}"), before == after, || {
             format!("{before:x?} became {after:x?}")

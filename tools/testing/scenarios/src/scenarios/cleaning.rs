@@ -39,7 +39,7 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
         let user = User::new()?;
         let opened = open(&user, &functions)?;
         let found = opened.iter().map(Registers::content).collect::<Result<Vec<_>>>()?;
-        left += found.iter().filter(|content| **content != Content::Zero).count();
+        left += found.iter().filter(|content| **content != Content::ZERO).count();
         opened.iter().try_for_each(Registers::write)?;
         drop(user);
         let ((), calls) = lab.tracer.count(|| {

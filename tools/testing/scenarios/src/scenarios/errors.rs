@@ -78,7 +78,7 @@ fn cleared(t: &mut Test<'_>, user: &User, device: &Device) -> Result<()> {
     let after = bars(device)?;
     t.check(what, before == after, || format!("{before:x?} became {after:x?}"));
     let content = Registers::open(user, device)?.content()?;
-    t.eq("content after a fatal error while unused", Content::Zero, content);
+    t.eq("content after a fatal error while unused", Content::ZERO, content);
     Ok(())
 }
 

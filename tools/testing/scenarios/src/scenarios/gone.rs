@@ -161,7 +161,7 @@ fn finds_zero(
         lab.wait_idle(function)?;
         Ok(content)
     })?;
-    t.eq(format!("content: {when}"), Content::Zero, content);
+    t.eq(format!("content: {when}"), Content::ZERO, content);
     lab.domain(t, function, &format!("none dirty: {when}"), |domain| domain.dirty() == 0)
 }
 

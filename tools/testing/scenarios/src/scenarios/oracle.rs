@@ -15,8 +15,8 @@ use super::failed_reset::comes_clean;
 use crate::bench::measure::wait_asleep;
 use crate::registers::{find, leave, write_as_root, Content, Holder, Registers};
 
-const ZERO: Content = Content::Zero;
-const LEFT: Content = Content::Left;
+const ZERO: Content = Content::ZERO;
+const LEFT: Content = Content::LEFT;
 
 /// A way, and the contents found afterwards with vfio-pci and with ours.
 struct Way {

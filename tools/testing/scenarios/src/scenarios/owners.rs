@@ -23,8 +23,8 @@ use super::errors::{inject_nonfatal, INJECTOR};
 use crate::registers::{find, leave, Content, Holder};
 use crate::together::result;
 
-const ZERO: Content = Content::Zero;
-const LEFT: Content = Content::Left;
+const ZERO: Content = Content::ZERO;
+const LEFT: Content = Content::LEFT;
 
 const ROUNDS: usize = 10;
 const VFS: usize = 7;

@@ -112,16 +112,16 @@ fn asleep(lab: &Lab, t: &mut Test<'_>, sleep: &Sleep, flr: &[Device]) -> Result<
     t.eq(when, once, in_background);
 
     let when = format!("content of an open function after it was {what}");
-    t.eq(when, Content::Left, open.content()?);
+    t.eq(when, Content::LEFT, open.content()?);
     lab.state(t, &held, &format!("after it was {what}"), "open")?;
     let when = format!("at open of an idle function that was {what}");
     let next = User::new()?;
     let found = lab.counted(t, &when, sleep.at_open, || Registers::open(&next, idle))?;
-    t.eq(format!("content {when}"), Content::Zero, found.content()?);
+    t.eq(format!("content {when}"), Content::ZERO, found.content()?);
     drop((found, next));
     for function in used {
         let when = format!("content of {function}, which was {what} after its close");
-        t.eq(when, Content::Zero, find(function)?);
+        t.eq(when, Content::ZERO, find(function)?);
     }
     drop((open, user));
     binding.release()

@@ -88,16 +88,16 @@ impl Refused<'_> {
         self.refused(lab, t, &mut mark, nth, || Registers::open(&user, function))?;
         let found = other.content()?;
         let when = format!("content of the other function {what}");
-        t.eq(when, Content::Zero, found);
+        t.eq(when, Content::ZERO, found);
         drop((other, user));
 
         lab.driver.set(STRICT, false)?;
         let when = format!("{what}, {STRICT}=0");
-        self.opens(t, &mut mark, &when, Content::Left)?;
+        self.opens(t, &mut mark, &when, Content::LEFT)?;
         lab.driver.set(STRICT, true)?;
         self.refused(lab, t, &mut mark, "last", || find(function))?;
         remove()?;
-        self.opens(t, &mut mark, &format!("no longer {what}"), Content::Zero)
+        self.opens(t, &mut mark, &format!("no longer {what}"), Content::ZERO)
     }
 
     /// Checks that an open fails, says why once, and leaves the function as it was.
