@@ -15,6 +15,9 @@
  *	disables runtime PM of that device, as while the system sleeps, until an
  *	empty string is written or the module is removed. If it is suspended, it
  *	cannot be resumed: -EACCES.
+ * awake=BDF
+ *	wakes that device and keeps it awake, as a user does, until an empty
+ *	string is written or the module is removed.
  * unplugged=BDF
  *	marks that device as pciehp marks what was pulled out, until an empty
  *	string is written or the module is removed.
@@ -132,6 +135,14 @@ static int mark_asleep(struct pci_dev *pdev, bool on)
 	return 0;
 }
 
+static int mark_awake(struct pci_dev *pdev, bool on)
+{
+	if (on)
+		return pm_runtime_resume_and_get(&pdev->dev);
+	pm_runtime_put(&pdev->dev);
+	return 0;
+}
+
 static int mark_unplugged(struct pci_dev *pdev, bool on)
 {
 	WRITE_ONCE(pdev->error_state,
@@ -149,6 +160,7 @@ static int mark_silent(struct pci_dev *pdev, bool on);
 
 static struct mark locked = { .mark = mark_locked };
 static struct mark asleep = { .mark = mark_asleep };
+static struct mark awake = { .mark = mark_awake };
 static struct mark unplugged = { .mark = mark_unplugged };
 static struct mark silent = { .mark = mark_silent };
 static struct mark sleepless = { .mark = mark_sleepless };
@@ -238,6 +250,8 @@ module_param_cb(lock, &mark_ops, &locked, 0200);
 MODULE_PARM_DESC(lock, "PCI address of the device whose device_lock is held, empty for none");
 module_param_cb(asleep, &mark_ops, &asleep, 0200);
 MODULE_PARM_DESC(asleep, "PCI address of the device whose runtime PM is disabled, empty for none");
+module_param_cb(awake, &mark_ops, &awake, 0200);
+MODULE_PARM_DESC(awake, "PCI address of the device that is kept awake, empty for none");
 module_param_cb(unplugged, &mark_ops, &unplugged, 0200);
 MODULE_PARM_DESC(unplugged, "PCI address of the device that is marked as unplugged, empty for none");
 module_param_cb(silent, &mark_ops, &silent, 0200);
@@ -282,6 +296,7 @@ static void __exit vfio_pci_rs_test_helper_exit(void)
 	guard(mutex)(&marks_mutex);
 	unmark(&locked);
 	unmark(&asleep);
+	unmark(&awake);
 	unmark(&unplugged);
 	unmark(&silent);
 	unmark(&sleepless);

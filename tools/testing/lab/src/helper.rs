@@ -37,6 +37,11 @@ impl Marked {
         Self::mark("asleep", function)
     }
 
+    /// Wakes `function` and keeps it awake. It may sleep as soon as this is dropped.
+    pub fn awake(function: &Bdf) -> Result<Self> {
+        Self::mark("awake", function)
+    }
+
     /// Marks `function` as one that was pulled out, although it is there.
     pub fn unplugged(function: &Bdf) -> Result<Self> {
         Self::mark("unplugged", function)

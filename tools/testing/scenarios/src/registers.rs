@@ -4,6 +4,8 @@
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -23,6 +25,7 @@ use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
 const COMMAND: u64 = 0x04;
 const COMMAND_MEMORY: u16 = 0x02;
 const COMMAND_MASTER: u16 = 0x04;
+const BARS: Range<usize> = 0x10..0x28;
 
 // QEMU's edu: its registers, and its buffer.
 const EDU: &str = "1234";
@@ -195,6 +198,12 @@ pub fn reset_below(port: &Bdf) -> Result<()> {
 /// Returns the addresses in the BARs of an awake function.
 pub fn bars(function: &Bdf) -> Result<Vec<u8>> {
     let config = function.config()?;
-    let bars = config.get(0x10..0x28);
+    let bars = config.get(BARS);
     bars.map(<[u8]>::to_vec).context("config space is too short")
+}
+
+/// Writes the addresses back that [`bars`] has returned.
+pub fn set_bars(function: &Bdf, bars: &[u8]) -> Result<()> {
+    let config = OpenOptions::new().write(true).open(function.path().join("config"))?;
+    Ok(config.write_all_at(bars, BARS.start as u64)?)
 }

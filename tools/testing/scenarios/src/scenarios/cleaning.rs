@@ -112,13 +112,17 @@ fn get_vfs_first(lab: &Lab, pf: &Device) -> Result<Counts> {
 
 /// Waits until a thread waits for a lock of the kernel. The work still tries to take it then.
 fn wait_blocked(thread: Pid) -> Result<()> {
-    let path = format!("/proc/self/task/{thread}/stat");
-    let blocked = || fs::read_to_string(&path).is_ok_and(|stat| stat.contains(") D "));
     ensure!(
-        wait::until(wait::SETTLE, blocked, |blocked| *blocked),
+        wait::until(wait::SETTLE, || is_blocked(thread), |blocked| *blocked),
         "nothing waits for the device lock"
     );
     Ok(())
+}
+
+/// Returns whether a thread of this process waits in the kernel, and ignores signals.
+pub(super) fn is_blocked(thread: Pid) -> bool {
+    let path = format!("/proc/self/task/{thread}/stat");
+    fs::read_to_string(path).is_ok_and(|stat| stat.contains(") D "))
 }
 
 fn open(user: &User, functions: &[Device]) -> Result<Vec<Registers>> {

@@ -29,6 +29,7 @@ mod names;
 mod oracle;
 mod owners;
 mod removal;
+mod root_resets;
 mod sleep;
 mod strict;
 mod tracing;
@@ -72,6 +73,7 @@ pub const ALL: &[Scenario] = &[
     compared("dma_after_close", cleaning::dma),
     alone("owners", owners::run),
     alone("removal", removal::run),
+    alone("root_resets", root_resets::run),
 ];
 
 const fn compared(name: &'static str, run: Run) -> Scenario {
