@@ -11,6 +11,7 @@
 //! - `pci_reset_bus`: begins a reset of a slot or bus, and is not counted.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -143,6 +144,13 @@ impl Event {
     }
 }
 
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.6} {}: {}", self.time.as_secs_f64(), self.task, self.name)?;
+        self.fields.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))
+    }
+}
+
 fn read(directory: &str) -> Result<Vec<Event>> {
     let path = Path::new(directory).join("trace");
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -228,6 +236,8 @@ mod tests {
         assert_eq!(events[0].name, "vfio_pci_rs_claim");
         assert_eq!(events[0].field("function"), "0000:01:00.0");
         assert_eq!((events[0].field("waited_ns"), events[0].field("lost")), ("12", ""));
+        let text = "41.000130 x-1: vfio_pci_rs_claim function=0000:01:00.0 waited_ns=12";
+        assert_eq!(events[0].to_string(), text);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use lab::trace::Event;
 use lab::{debugfs, wait};
 use nix::errno::Errno::{EAGAIN, EBUSY};
 
+use crate::evidence;
 use crate::operations::{rescan, World, POLICIES};
 use crate::user::Function;
 
@@ -65,7 +66,9 @@ fn open(world: &World, group: usize) -> Vec<String> {
         let opened = wait::until(wait::SETTLE, open, |opened| {
             !matches!(opened.as_ref().err().and_then(lab::errno), Some(EAGAIN | EBUSY))
         });
-        wrong.extend(opened.err().map(|e| format!("{} at rest: {e:#}", function.role)));
+        let fault =
+            |error| format!("{} at rest: {error:#}\n{}", function.role, evidence::state(function));
+        wrong.extend(opened.err().map(fault));
     }
     world.groups[group].leave();
     wrong
@@ -97,7 +100,8 @@ fn resting(world: &World, is_clean: bool) -> Result<Vec<String>> {
         let sleeps = function.is_vf() || function.bdf.wait_power_state("D3hot")? == "D3hot";
         if !is_right || !sleeps {
             let role = &function.role;
-            wrong.push(format!("{role} is {state}, owed {owed}, sleeps: {sleeps}, at rest"));
+            let fault = format!("{role} is {state}, owed {owed}, sleeps: {sleeps}, at rest");
+            wrong.push(format!("{fault}\n{}", evidence::state(function)));
         }
     }
     Ok(wrong)

@@ -9,6 +9,7 @@
 //! - `operations.rs`: the kinds of operations, and the errors that each may fail with
 //! - `user.rs`: the users of functions, and the register that shows whether a function is empty
 //! - `checks.rs`: the promises of the driver, in a round and after it
+//! - `evidence.rs`: the report of a failure
 
 #![forbid(unsafe_code)]
 
@@ -27,12 +28,14 @@ use lab::driver;
 use lab::kmsg::Mark;
 use lab::machine::Lab;
 use lab::report::{Report, Test};
-use lab::trace::Tracepoints;
+use lab::trace::{Event, Tracepoints};
+use nix::time::{clock_gettime, ClockId};
 
 use operations::{Operation, Outcome, World, KINDS};
-use user::Group;
+use user::{Function, Group};
 
 mod checks;
+mod evidence;
 mod operations;
 mod user;
 
@@ -97,6 +100,8 @@ struct Soak {
     /// By the numbers of the operations.
     log: Mutex<BTreeMap<usize, Entry>>,
     wrong: Mutex<Vec<String>>,
+    /// What led to the failure of the last round.
+    history: String,
     /// When an operation, or the rest after them, began or ended.
     progress: Mutex<Instant>,
 }
@@ -117,6 +122,7 @@ fn main() -> Result<ExitCode> {
         kernel,
         log: Mutex::default(),
         wrong: Mutex::default(),
+        history: String::new(),
         progress: Mutex::new(Instant::now()),
     };
     let seeds: Vec<_> = (soak.arguments.seed..).take(soak.arguments.seeds as usize).collect();
@@ -152,6 +158,7 @@ impl Soak {
                 continue;
             }
             t.note(self.logged());
+            t.note(&self.history);
             let what = format!("round {number}, after {performed} operations");
             t.check(what, false, || wrong.join("\n"));
             if self.arguments.shrink {
@@ -213,7 +220,31 @@ impl Soak {
         wrong.extend(std::mem::take(&mut *self.wrong.lock().expect("no panic")));
         wrong.extend(checks::resets_in_use(&events));
         wrong.extend(checks::splats(self.kernel.lines()?));
+        self.history = self.history(&wrong, &events)?;
         Ok(wrong)
+    }
+
+    /// Returns the last events of each function that a fault names, by the monotonic clock.
+    fn history(&self, wrong: &[String], events: &[Event]) -> Result<String> {
+        let is_named = |function: &&Function| {
+            let names = [function.role.clone(), function.bdf.to_string()];
+            wrong.iter().any(|fault| names.iter().any(|name| fault.contains(name)))
+        };
+        let now = (Instant::now(), Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?));
+        let log = self.log.lock().expect("no panic");
+        let mut entries: Vec<_> = log.iter().collect();
+        entries.sort_by_key(|(_, entry)| entry.start);
+        let histories = self.world.functions.iter().filter(is_named).map(|function| {
+            let own = entries.iter().filter(|(_, e)| self.world.touches(&e.operation, function));
+            let text = |(at, entry): &(&usize, &Entry)| {
+                let start = now.1.saturating_sub(now.0 - entry.start);
+                let end = entry.end.as_ref().map(|(end, outcome)| (*end - entry.start, outcome));
+                let operation = self.world.text(&entry.operation);
+                format!("{:.6} {at}. {operation}: {end:?}", start.as_secs_f64())
+            };
+            evidence::history(function, &own.map(text).collect::<Vec<_>>(), events)
+        });
+        Ok(histories.collect())
     }
 
     /// Returns operations that still fail, of which no one can be left out.
@@ -251,20 +282,23 @@ impl Soak {
         if !self.wrong.lock().expect("no panic").is_empty() {
             return;
         }
-        let entry = Entry { operation, start: Instant::now(), end: None };
+        let start = Instant::now();
+        let entry = Entry { operation, start, end: None };
         self.log.lock().expect("no panic").insert(at, entry);
         self.progresses();
         let mut outcome = self.world.perform(&operation);
+        let end = Instant::now();
         self.progresses();
-        let mut log = self.log.lock().expect("no panic");
-        let Some(entry) = log.get_mut(&at) else { return };
-        if entry.start.elapsed() > Duration::from_secs(self.arguments.limit) {
-            outcome = Outcome::Wrong(format!("it took {:?}", entry.start.elapsed()));
+        if end - start > Duration::from_secs(self.arguments.limit) {
+            outcome = Outcome::Wrong(format!("it took {:?}", end - start));
         }
         if let Outcome::Wrong(why) = &outcome {
-            self.wrong.lock().expect("no panic").push(format!("{at}. {why}"));
+            let state = evidence::state(self.world.subject(&operation));
+            self.wrong.lock().expect("no panic").push(format!("{at}. {why}\n{state}"));
         }
-        entry.end = Some((Instant::now(), outcome));
+        if let Some(entry) = self.log.lock().expect("no panic").get_mut(&at) {
+            entry.end = Some((end, outcome));
+        }
     }
 
     fn progresses(&self) {

@@ -148,8 +148,29 @@ impl World {
         }
     }
 
-    pub fn text(&self, Operation { actor, kind, function, number }: &Operation) -> String {
-        format!("{} {} {number} by {actor}", KINDS[*kind].0, self.functions[*function].role)
+    pub fn text(&self, operation: &Operation) -> String {
+        let Operation { actor, kind, number, .. } = operation;
+        format!("{} {} {number} by {actor}", KINDS[*kind].0, self.subject(operation).role)
+    }
+
+    /// Returns the function that an operation is about, or the first one of several.
+    pub fn subject(&self, operation: &Operation) -> &Function {
+        let mut vfs = self.functions.iter().filter(|function| function.is_vf());
+        match KINDS[operation.kind].0 {
+            "remove" | "surprise" => self.lone(),
+            "numvfs" => vfs.next().expect("there are VFs"),
+            _ => &self.functions[operation.function],
+        }
+    }
+
+    /// Returns whether an operation touches a function.
+    pub fn touches(&self, operation: &Operation, function: &Function) -> bool {
+        let subject = self.subject(operation);
+        match KINDS[operation.kind].0 {
+            "numvfs" => function.is_vf(),
+            "hot-reset" | "kill" => function.group == subject.group,
+            _ => function.role == subject.role,
+        }
     }
 
     pub fn bind(&self, function: &Function) -> Result<()> {
