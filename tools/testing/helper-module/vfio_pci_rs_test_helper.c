@@ -126,12 +126,23 @@ static int mark_locked(struct pci_dev *pdev, bool on)
 	return 0;
 }
 
+/*
+ * The PM core holds a reference while the system sleeps, and puts it afterwards:
+ * a device that could not be suspended meanwhile is suspended then.
+ */
 static int mark_asleep(struct pci_dev *pdev, bool on)
 {
-	if (on)
+	if (on) {
+		pm_runtime_get_noresume(&pdev->dev);
 		pm_runtime_disable(&pdev->dev);
-	else
-		pm_runtime_enable(&pdev->dev);
+		return 0;
+	}
+
+	pm_runtime_enable(&pdev->dev);
+	/* A reset through sysfs has woken it, which runtime PM does not know. */
+	if (pm_runtime_suspended(&pdev->dev) && pdev->current_state == PCI_D0)
+		pm_runtime_resume(&pdev->dev);
+	pm_runtime_put(&pdev->dev);
 	return 0;
 }
 
