@@ -4,7 +4,7 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Mutex, TryLockError};
+use std::sync::{Mutex, RwLock, TryLockError};
 use std::time::Duration;
 use std::{env, thread};
 
@@ -29,6 +29,8 @@ pub struct World {
     pub pf: Bdf,
     /// For the helper module, which marks one function, and for the number of VFs.
     one_at_a_time: Mutex<()>,
+    /// Held for writing while [`LONE`] is found again, and for reading while it is reset.
+    finding: RwLock<()>,
 }
 
 /// Functions that only a reset of their slot or bus cleans.
@@ -130,6 +132,7 @@ impl World {
             groups: groups.iter().map(|_| Group::new(false)).collect(),
             pf,
             one_at_a_time: Mutex::new(()),
+            finding: RwLock::new(()),
         };
         world.functions.iter().try_for_each(|function| world.bind(function))?;
         Ok(world)
@@ -299,7 +302,9 @@ fn remove(world: &World, _: &Function, number: u32) -> Result<bool> {
     Window::during(&[&function.wanted], || {
         let removed = function.bdf.write("remove", "1");
         pause(number);
+        let no_reset = world.finding.write().expect("no panic");
         rescan(function)?;
+        drop(no_reset);
         removed?;
         world.bind(function)?;
         Ok(true)
@@ -329,7 +334,11 @@ fn numvfs(world: &World, _: &Function, number: u32) -> Result<bool> {
     })
 }
 
-fn sysfs_reset(_: &World, function: &Function, _: u32) -> Result<bool> {
+/// Resets a function, but none that is just being found: the PCI core saves its state then, and the
+/// reset restores that. See "Not serialised" in Documentation/design.rst.
+fn sysfs_reset(world: &World, function: &Function, _: u32) -> Result<bool> {
+    let is_found = || world.finding.read().expect("no panic");
+    let _found = (function.role == LONE).then(is_found);
     Window::during(&[&function.disturbed], || function.bdf.write("reset", "1"))?;
     Ok(true)
 }
