@@ -67,7 +67,7 @@ type Run = fn(&World, &Function, u32) -> Result<bool>;
 
 /// The name of an operation, how often it is drawn, and the errors that it may fail with.
 pub const KINDS: &[(&str, u32, &[Errno], Run)] = &[
-    ("open", 100, &[EAGAIN, EACCES, EBUSY, EINVAL, EIO, ENODEV, ENOENT, EPERM], open),
+    ("open", 100, &[EAGAIN, EACCES, EBUSY, EINVAL, EIO, ENODEV, ENOENT, ENXIO, EPERM], open),
     ("close", 70, &[], close),
     ("touch", 60, &[], |_, f, n| used(f, |open| f.touch(open, tag(n)))),
     ("reset-ioctl", 20, &[EAGAIN, EINVAL, ENOTTY], |_, f, _| used(f, |open| f.reset(open))),
