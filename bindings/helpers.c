@@ -291,6 +291,16 @@ void vfio_rs_suspend(struct vfio_pci_core_device *core)
 	pm_runtime_suspend(&core->pdev->dev);
 }
 
+/*
+ * Suspends a device, unless it is needed, that stays awake because it could not
+ * be suspended during its reset.  The config space of all devices of that reset
+ * is locked until the last one is restored, so wait for that.
+ */
+void vfio_rs_suspend_later(struct pci_dev *pdev)
+{
+	pm_schedule_suspend(&pdev->dev, 100);
+}
+
 bool vfio_rs_is_suspended(struct vfio_pci_core_device *core)
 {
 	return pm_runtime_suspended(&core->pdev->dev);

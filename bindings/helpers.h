@@ -33,6 +33,7 @@ void vfio_rs_put(struct vfio_pci_core_device *core);
 void vfio_rs_put_sync(struct vfio_pci_core_device *core);
 void vfio_rs_put_async(struct vfio_pci_core_device *core);
 void vfio_rs_suspend(struct vfio_pci_core_device *core);
+void vfio_rs_suspend_later(struct pci_dev *pdev);
 bool vfio_rs_is_suspended(struct vfio_pci_core_device *core);
 bool vfio_rs_is_in_d3hot(struct vfio_pci_core_device *core);
 bool vfio_rs_log_ratelimited(void);

@@ -191,6 +191,8 @@ impl<T: Driver> VTable<T> {
         }
     }
 
+    /// Suspends a function later that vfio-pci-core has kept awake during the reset.
+    ///
     /// # Safety
     ///
     /// As for `reset_prepare_callback()`.
@@ -198,6 +200,8 @@ impl<T: Driver> VTable<T> {
         // SAFETY: As in `reset_prepare_callback()`.
         let device = unsafe { Device::<T>::of_bound(pdev) };
         dev_warn!(device.pdev(), "reset done\n");
+        // SAFETY: By the requirements of this function.
+        unsafe { bindings::vfio_rs_suspend_later(pdev) };
     }
 
     /// # Safety

@@ -13,6 +13,9 @@ pub const SETTLE: Duration = Duration::from_secs(15);
 /// How long to watch for something that must not happen.
 pub const STAY: Duration = Duration::from_millis(750);
 
+/// The PCI core waits as long for a function that it resets.
+pub const RESET: Duration = Duration::from_millis(100);
+
 const POLL: Duration = Duration::from_millis(20);
 
 /// Calls `probe` until `done` accepts its value or `limit` has passed. Returns the last value.

@@ -219,6 +219,16 @@ pub(super) fn tricks(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     injected(t, &trick)?;
     // No part of the kernel learns of this one; it restores the function when it wakes it.
     trick.works(t, "a raw reset of the bus while it sleeps", |_| reset_below(&port))?;
+    trick.finds(t, "not opened during a reset by sysfs", 1, |pf| {
+        let opened = thread::scope(|scope| {
+            let reset = scope.spawn(|| port.write("reset_subordinate", "1"));
+            thread::sleep(wait::RESET / 2);
+            let opened = User::new()?.open(pf).map(drop);
+            reset.join().expect("no panic").map(|()| opened)
+        })?;
+        ensure!(errno(&opened) == "EAGAIN", "the open: {opened:?}");
+        wait_asleep(pf)
+    })?;
     binding.release()?;
 
     let binding = lab.bind([&flr])?;

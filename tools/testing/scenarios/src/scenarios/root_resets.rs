@@ -17,6 +17,7 @@ use lab::machine::Lab;
 use lab::report::Test;
 use lab::topology::Device;
 use lab::vfio::User;
+use lab::wait::RESET;
 use nix::errno::Errno;
 use nix::sched::{sched_setaffinity, CpuSet};
 use nix::unistd::{gettid, Pid};
@@ -24,9 +25,6 @@ use nix::unistd::{gettid, Pid};
 use super::cleaning::is_blocked;
 use crate::registers::{bars, set_bars, Content, Registers};
 use crate::together::result;
-
-/// The PCI core waits as long for a function that it resets.
-const RESET: Duration = Duration::from_millis(100);
 
 const POLL: Duration = Duration::from_millis(2);
 
