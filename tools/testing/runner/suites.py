@@ -139,6 +139,9 @@ SUITES = (
         ),
         long=DEBUGGED.format(only=f"--skip {ON_PERF}", every=""), **DEBUG,
     ),
+    # A sample, with a fixed seed: a run that passed and one that fails differ by the source alone.
+    # `make soak` has other seeds.
+    soak(60, "--seed 1 --ops 500 --round 250"),
     selftests(
         "debug-selftests", 300, "vfio_pci_rs_test", long=OURS, rounds=2, **DEBUG | NO_LEAKS,
     ),
@@ -185,9 +188,6 @@ SUITES = (
 # The packages, and programs that use the driver: too long for each check. `make check-all` runs
 # them, and `make test` each by its name.
 ON_DEMAND = (
-    # A sample, with a fixed seed: a run that passed and one that fails differ by the source alone.
-    # `make soak` has other seeds.
-    soak(60, "--seed 1 --ops 500 --round 250"),
     Host("package", 150, module=installs, arguments={"test": "modules_package"}),
     Host("package-dkms", 900, module=installs, arguments={"test": "dkms_package"}),
     *(tools(modset, *TOOLS) for modset in TOOLS_ON),
