@@ -5,7 +5,7 @@ import argparse
 import sys
 
 from . import Failure, bench, builds, check, coverage, demo, intree, kernel, lint, models, modules
-from . import packages, prose, rust_analyzer, series, shown, topology, unit
+from . import packages, rust_analyzer, series, shown, unit
 
 # The commands: a description, the function that returns the exit status and gets the arguments by
 # their names, and these arguments.
@@ -26,15 +26,6 @@ COMMANDS = {
         ("--modules", {"default": "rs", "help": "rs or rs+DEFECT"}),
         ("--options", {"default": "", "help": "of the program soak, such as '--seed 7 --shrink'"}),
     ),
-    "vm": (
-        "run a command in a virtual machine; it finds its results at $RESULTS",
-        check.machine,
-        ("--topology", {"default": "scenarios", "choices": list(topology.tables()[0])}),
-        ("--kernel", {"default": "debian", "choices": kernel.KERNELS}),
-        ("--modules", {"default": "rs", "help": "stock, fixed, core, rs, in-place or rs+DEFECT"}),
-        ("--time-limit", {"default": 900, "type": int, "help": "in seconds"}),
-        ("command", {"nargs": "+", "metavar": "COMMAND", "help": "after --"}),
-    ),
     "modules": (
         "build a set of modules and print its directory",
         lambda on, modset: print(shown(modules.modules(on, modset))),
@@ -48,7 +39,6 @@ COMMANDS = {
     ),
     "unit": ("run the unit tests", lambda: check.report(unit.results())),
     "lint": ("check the source", lambda: check.report(lint.results())),
-    "prose": ("count phrases that the style guide forbids", prose.main),
     "builds": (
         "build the driver in other kernel trees, by other compilers",
         lambda: check.report(builds.results()),

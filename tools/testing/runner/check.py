@@ -16,11 +16,10 @@ import traceback
 from collections import Counter
 from concurrent.futures import Future
 
-from . import CACHE, Failure, ktap, shown, suites, table, vm
+from . import CACHE, Failure, ktap, shown, suites, table
 from .artifact import artifact, find, key, locked, remove, say
 from .kinds import build
 from .results import Result, count, totals
-from .topology import load
 
 # A guest waits for its devices' resets half of the time, so one more of them keeps the processors
 # busy. Even more would want more memory than the time they save is worth.
@@ -180,16 +179,6 @@ def run_one(suite, before=()):
         took = f"{time.monotonic() - start:.0f} s; logs are in {shown(directory)}"
         print(*lines, f"{suite.name}: {totals(counts)}, on {suite.place} ({took}).", sep="\n")
     return 1 if counts[False] else 0
-
-
-def machine(topology, kernel, modules, time_limit, command):
-    """Runs a command in a guest, and returns its exit status, or 2 if the guest has failed."""
-    with results_of("vm") as directory:
-        modules = build(("modules", kernel, modules))
-        end = vm.run(load(topology), modules, command, directory, time_limit, output=print_bytes)
-        for line in (*end.complaints(), f"the guest's files are in {shown(directory)}"):
-            say(f"vm: {line}")
-    return 2 if end.complaints() else end.status
 
 
 def report(results):

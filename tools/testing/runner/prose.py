@@ -5,8 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from . import CACHE, REPO, table
-from .artifact import files_of
+from . import CACHE, REPO
 from .results import wrong
 
 _OBJECT = r"(?:the|an?|its?|their|each|every|all|them|one|none|something|\[?`\w+`\]?)"
@@ -21,7 +20,6 @@ IDIOMS = {
 }
 # The most that an area may have of each idiom, in the order of IDIOMS.
 LIMITS = {"driver": (0, 0, 0, 0, 1, 1), "docs": (0, 0, 0, 0, 0, 0), "tools": (0, 0, 20, 2, 2, 22)}
-ANCHORS = ("drivers/gpu/drm/tyr", "drivers/android/binder", "rust/kernel/pci.rs")
 # Paths of a developer's machine, and hosts of registries and mirrors.
 FORBIDDEN = (
     r"/(?:root|home)/\w+|/work/\w+"
@@ -59,14 +57,13 @@ def comments(path, text):
 
 
 def count(paths):
-    """Returns the number of comment lines, and of each idiom the list of (path, phrase)."""
-    lines, hits = 0, {idiom: [] for idiom in IDIOMS}
+    """Returns the list of (path, phrase) of each idiom."""
+    hits = {idiom: [] for idiom in IDIOMS}
     for path in paths:
-        found = comments(path, path.read_text(errors="replace"))
-        lines += sum(map(bool, found))
+        found = " ".join(comments(path, path.read_text(errors="replace")))
         for idiom, pattern in IDIOMS.items():
-            hits[idiom] += [(path, match[0]) for match in re.finditer(pattern, " ".join(found))]
-    return lines, hits
+            hits[idiom] += [(path, match[0]) for match in re.finditer(pattern, found)]
+    return hits
 
 
 def areas(repo=REPO):
@@ -85,7 +82,7 @@ def results(repo=REPO):
     """Returns the Results of the prose of each area, and of forbidden names."""
     found = []
     for name, paths in areas(repo).items():
-        hits, excess = count(paths)[1], []
+        hits, excess = count(paths), []
         for idiom, limit in zip(IDIOMS, LIMITS[name]):
             if len(hits[idiom]) > limit:
                 excess.append(f"'{idiom}': {len(hits[idiom])}, at most {limit}")
@@ -103,14 +100,3 @@ def pristine():
     """Returns the kernel source if the cache has one, or None."""
     trees = sorted(CACHE.glob("source-*/MAINTAINERS"))
     return trees[-1].parent if trees else None
-
-
-def main():
-    """Prints a table of the counts, beside those of the anchors if the kernel source is there."""
-    paths, source = areas(), pristine()
-    for anchor in ANCHORS if source else ():
-        paths[anchor] = [file for file in files_of(source / anchor) if file.suffix == ".rs"]
-    rows = []
-    for name, (lines, hits) in ((name, count(files)) for name, files in paths.items()):
-        rows.append((name, lines, *map(len, hits.values())))
-    print(table.text(("", "lines", *IDIOMS), rows))

@@ -47,10 +47,10 @@ class Repository(Scratch):
         texts = {"a.rs": f"// {BAD_PROSE}", "b.c": f"/*\n * {BAD_PROSE}\n */"}
         texts |= {"c.py": f'"""{BAD_PROSE}"""', "d.sh": f"# {BAD_PROSE}", "e.md": BAD_PROSE}
         for name, text in texts.items():
-            hits = prose.count([self.write(name, text)])[1]
+            hits = prose.count([self.write(name, text)])
             self.assertEqual([len(found) for found in hits.values()], [1] * len(hits), name)
         good = 'let x = "// whoever"; // Returns [`EBUSY`] for a function that has been reset.'
-        self.assertFalse(any(prose.count([self.write("f.rs", good)])[1].values()))
+        self.assertFalse(any(prose.count([self.write("f.rs", good)]).values()))
 
     def test_limits_and_private_paths(self):
         self.assertTrue(all(result.ok for result in prose.results(self.directory)))
