@@ -3,7 +3,6 @@
 
 import contextlib
 import io
-import lzma
 import shutil
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
@@ -22,16 +21,16 @@ class Doctor(Scratch):
         super().setUp()
         self.write("sys/kernel/iommu_groups/1/type", "DMA")
         self.write("dev/iommu")
-        self.install("updates/vfio-pci-rs/vfio-pci.ko", doctor.OURS + doctor.SIGNED)
+        self.install("vfio-pci", description=doctor.OURS, sig_id="PKCS#7")
         self.write("sys/module/vfio_pci/parameters/strict", "N\n")
         self.write("sys/module/vfio_pci_core/taint", "OE\n")
         self.bind(FUNCTION, "vfio-pci", group=1, reset_method="flr bus")
 
-    def install(self, name, content):
-        """Makes a file the vfio-pci of the kernel."""
-        path = self.write(f"lib/modules/{KERNEL}/{name}")
-        path.write_bytes(content)
-        self.write(f"lib/modules/{KERNEL}/modules.dep", f"kernel/a.ko:\n{name}: kernel/a.ko\n")
+    def install(self, module, **fields):
+        """Makes a module with these fields the only one of KERNEL."""
+        modules = {(KERNEL, module, field): value for field, value in fields.items()}
+        find = lambda machine, *asked: modules.get((machine.release, *asked), "")
+        self.patch(doctor.Machine, modinfo=find)
 
     def link(self, name, target):
         path = self.directory / name
@@ -72,10 +71,8 @@ class Doctor(Scratch):
     def test_nothing_is_missing(self):
         expected = "modprobe vfio-pci loads vfio-pci-rs.\nNothing is missing.\n"
         self.assertEqual(self.ask(), (0, expected))
-        self.install("updates/vfio-pci.ko.xz", lzma.compress(doctor.OURS))
-        self.assertEqual(self.ask(FUNCTION), (0, expected))
-        self.install("updates/vfio-pci-rs.ko", doctor.OURS)
-        self.assertEqual(self.ask()[0], 0)
+        self.install("vfio-pci-rs", description=doctor.OURS)
+        self.assertEqual(self.ask(FUNCTION), (0, expected.replace("vfio-pci ", "vfio-pci-rs ")))
         (self.directory / "dev/iommu").unlink()
         self.assertIn("no iommufd", self.ask()[1])
 
@@ -85,9 +82,8 @@ class Doctor(Scratch):
         self.lacks("No IOMMU is on.")
 
     def test_kernel(self):
-        self.write("lib/modules/6.12.1/modules.dep")
         self.lacks("6.12.1 is too old", kernel="6.12.1")
-        self.install("kernel/vfio-pci.ko", b"C")
+        self.install("vfio-pci", description="C")
         self.lacks(f"Install vfio-pci-rs-modules-{KERNEL}")
         self.write(f"boot/config-{KERNEL}", "CONFIG_A=y\n# CONFIG_RUST is not set\n")
         self.lacks("is configured without Rust")
@@ -99,7 +95,7 @@ class Doctor(Scratch):
         self.lacks("vfio-pci that is loaded is the kernel's own")
 
     def test_signatures(self):
-        self.install("updates/vfio-pci.ko", doctor.OURS)
+        self.install("vfio-pci", description=doctor.OURS)
         for name, content in (
             (doctor.SECURE_BOOT, "\6\0\0\0\1"),
             ("sys/kernel/security/lockdown", "none [integrity] confidentiality\n"),
