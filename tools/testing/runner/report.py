@@ -38,83 +38,73 @@ class Benchmark:
         """Returns the median of a time in milliseconds."""
         return median(self.values(case, driver, key)) / 1e6
 
-    def ratio(self, case, driver, other, key="wall_ns", to=None):
-        """Returns the ratio of the times of two drivers, the other one's in the case `to`."""
-        return self.median(case, driver, key) / self.median(to or case, other, key)
 
-    def woken(self, count):
-        """Returns the ratio of the times to wake `count` functions and one."""
-        return self.ratio(f"wake_{count}", AS_C, AS_C, "wake_ns", "wake_1")
+def ratio(case, driver, other, key="wall_ns", to=None):
+    """Returns the name of the ratio of two drivers' times, the other one's in `to`, and the ratio.
 
-    def least_ratio(self, pattern):
-        """Returns the least ratio of C's wall times to ours in the cases that match `pattern`."""
-        cases = [name for name, drivers in self.cases.items() if re.fullmatch(pattern, name)]
-        both = (name for name in cases if {C, OURS} <= self.cases[name].keys())
+    That is a function of a Benchmark, as for the other kinds of figures below.
+    """
+    to, times = to or case, "" if key == "wall_ns" else f", {key}"
+    name = f"{case} of {driver} / {to} of {other}{times}"
+    return name, lambda b: b.median(case, driver, key) / b.median(to, other, key)
+
+
+def least_ratio(name, pattern):
+    """Returns C's wall time / ours in that of the cases that match where it is the least."""
+
+    def measure(benchmark):
+        both = (case for case, drivers in benchmark.cases.items()
+                if re.fullmatch(pattern, case) and {C, OURS} <= drivers.keys())  # fmt: skip
         # Without the time of QEMU itself, nothing may be left.
-        return min(self.median(name, C) / max(self.median(name), 1e-6) for name in both)
+        return min(benchmark.median(case, C) / max(benchmark.median(case), 1e-6) for case in both)
 
-    def longest_call(self):
-        """Returns the most instructions of a call, in parts of C's."""
-        calls = [name for name in self.cases if name.startswith("data_path_")]
-        key = "instructions"
-        medians = ([median(self.values(name, d, key)) for d in (OURS, C)] for name in calls)
-        return max(ours / c for ours, c in medians)
+    return f"{name}: {C} / {OURS}, the least", measure
+
+
+def extreme(which, case, key):
+    """Returns the least or the most of a figure of ours in all rounds."""
+    return f"{key} of {case}, {which.__name__}", lambda b: which(b.values(case, OURS, key))
+
+
+def longest_call(benchmark):
+    """Returns the most instructions of a call, in parts of C's."""
+    calls = [name for name in benchmark.cases if name.startswith("data_path_")]
+    key = "instructions"
+    medians = ([median(benchmark.values(name, d, key)) for d in (OURS, C)] for name in calls)
+    return max(ours / c for ours, c in medians)
 
 
 # What is measured, how, and the limit. Figures that are missing raise an error: "not measured".
 TARGETS = (
-    ("8 functions of one bus opened together, each reset, vfio-pci / vfio_pci_rs",
-     lambda b: b.ratio("bus_8_open", C, AS_C), "≥", 5),
-    ("the same / one",
-     lambda b: b.ratio("bus_8_open", AS_C, AS_C, to="bus_1_open"), "≤", 1.5),
-    ("8 functions of one bus closed together, each reset / one",
-     lambda b: b.ratio("bus_8_close", AS_C, AS_C, to="bus_1_close"), "≤", 2),
-    ("the same, vfio-pci / vfio_pci_rs",
-     lambda b: b.ratio("bus_8_close", C, AS_C), "≥", 1),
-    ("the same, processor time, vfio_pci_rs / vfio-pci",
-     lambda b: b.ratio("bus_8_close", AS_C, C, "processor_ns"), "≤", 1.1),
-    ("function resets when 8 functions of one bus are closed together, the least",
-     lambda b: min(b.values("bus_8_close", OURS, "function_resets")), "=", 8),
-    ("the kernel's vfio_pci_device_init_perf_test on 8 functions, each reset, the same ratio",
-     lambda b: b.ratio("selftest_8", C, AS_C), "≥", 5),
-    ("the same on clean ones, vfio_pci_rs / vfio-pci",
-     lambda b: b.ratio("selftest_8", OURS, C), "≤", 0.3),
-    ("the same on one", lambda b: b.ratio("selftest_1", OURS, C), "≤", 0.3),
-    ("8 clean functions of one bus opened by one thread",
-     lambda b: b.ratio("thread_8_open", OURS, C), "≤", 0.3),
-    ("8 clean functions of one bus with MSI-X opened together, vfio-pci / vfio_pci_rs",
-     lambda b: b.ratio("vectors_8_open", C, OURS), "≥", 5),
-    ("64 clean functions of 8 buses opened together",
-     lambda b: b.ratio("scale_64_open", C, OURS), "≥", 3),
-    ("16 functions of 16 buses opened together, each reset, vfio_pci_rs / vfio-pci",
-     lambda b: b.ratio("buses_16_open", AS_C, C), "≤", 1.05),
-    ("the same, global mutex / vfio_pci_rs",
-     lambda b: b.ratio("buses_16_open", GLOBAL, AS_C), "≥", 8),
-    ("7 virtual functions opened together, each reset, vfio_pci_rs / vfio-pci",
-     lambda b: b.ratio("vfs_7_open", AS_C, C), "≤", 1.05),
-    ("resets lost when 7 virtual functions are closed together, the most",
-     lambda b: max(b.values("vfs_7_close", OURS, "lost")), "=", 0),
-    ("64 functions closed together, each reset, vfio-pci / vfio_pci_rs",
-     lambda b: b.ratio("scale_64_close", C, AS_C), "≥", 1),
-    ("the same, processor time, vfio_pci_rs / vfio-pci",
-     lambda b: b.ratio("scale_64_close", AS_C, C, "processor_ns"), "≤", 1.1),
-    ("bus resets when 8 dirty functions of a bus are closed together, the most",
-     lambda b: max(b.values("dirty_8_close", OURS, "bus_resets")), "=", 1),
-    ("the same, the least",
-     lambda b: min(b.values("dirty_8_close", OURS, "bus_resets")), "=", 1),
-    ("wake 8 functions of a bus for its reset / one", lambda b: b.woken(8), "≤", 2),
-    ("wake 64 functions of a bus for its reset / one", lambda b: b.woken(64), "≤", 2),
-    ("200 functions bound and not reset, vfio_pci_rs / vfio-pci",
-     lambda b: b.ratio("probe_200", AS_C, C), "≤", 1.05),
-    ("QEMU with 8 functions of one bus, or 7 VFs, started: vfio-pci / vfio_pci_rs, the least",
-     lambda b: b.least_ratio("qemu_(bus|vfs)_.*_start"), "≥", 4),
-    ("the same, stopped", lambda b: b.least_ratio("qemu_(bus|vfs)_.*_stop"), "≥", 8),
-    ("the same, stopped and started", lambda b: b.least_ratio("qemu_.*_restart"), "≥", 5),
-    ("any open, close or start: vfio-pci / vfio_pci_rs, the least",
-     lambda b: b.least_ratio("(?!data_path|probe|qemu_alone).*"), "≥", 1),
-    ("instructions of a call of the data path, vfio_pci_rs / vfio-pci, the most",
-     Benchmark.longest_call, "≤", 1.005),
-)  # fmt: skip
+    (*ratio("bus_8_open", C, AS_C), "≥", 5),
+    (*ratio("bus_8_open", AS_C, AS_C, to="bus_1_open"), "≤", 1.5),
+    (*ratio("bus_8_close", AS_C, AS_C, to="bus_1_close"), "≤", 2),
+    (*ratio("bus_8_close", C, AS_C), "≥", 1),
+    (*ratio("bus_8_close", AS_C, C, "processor_ns"), "≤", 1.1),
+    (*extreme(min, "bus_8_close", "function_resets"), "=", 8),
+    (*ratio("selftest_8", C, AS_C), "≥", 5),
+    (*ratio("selftest_8", OURS, C), "≤", 0.3),
+    (*ratio("selftest_1", OURS, C), "≤", 0.3),
+    (*ratio("thread_8_open", OURS, C), "≤", 0.3),
+    (*ratio("vectors_8_open", C, OURS), "≥", 5),
+    (*ratio("scale_64_open", C, OURS), "≥", 3),
+    (*ratio("buses_16_open", AS_C, C), "≤", 1.05),
+    (*ratio("buses_16_open", GLOBAL, AS_C), "≥", 8),
+    (*ratio("vfs_7_open", AS_C, C), "≤", 1.05),
+    (*extreme(max, "vfs_7_close", "lost"), "=", 0),
+    (*ratio("scale_64_close", C, AS_C), "≥", 1),
+    (*ratio("scale_64_close", AS_C, C, "processor_ns"), "≤", 1.1),
+    (*extreme(max, "dirty_8_close", "bus_resets"), "=", 1),
+    (*extreme(min, "dirty_8_close", "bus_resets"), "=", 1),
+    (*ratio("wake_8", AS_C, AS_C, "wake_ns", to="wake_1"), "≤", 2),
+    (*ratio("wake_64", AS_C, AS_C, "wake_ns", to="wake_1"), "≤", 2),
+    (*ratio("probe_200", AS_C, C), "≤", 1.05),
+    (*least_ratio("qemu started", "qemu_(bus|vfs)_.*_start"), "≥", 4),
+    (*least_ratio("qemu stopped", "qemu_(bus|vfs)_.*_stop"), "≥", 8),
+    (*least_ratio("qemu stopped and started", "qemu_.*_restart"), "≥", 5),
+    (*least_ratio("any open, close or start", "(?!data_path|probe|qemu_alone).*"), "≥", 1),
+    (f"instructions of a call of the data path: {OURS} / {C}, the most", longest_call, "≤", 1.005),
+)
 
 
 def targets(benchmark):
