@@ -5,6 +5,7 @@ Owns the order in which suites run, what is cached of them, and the report.
 """
 
 import contextlib
+import json
 import os
 import queue
 import shutil
@@ -16,8 +17,8 @@ import traceback
 from collections import Counter
 from concurrent.futures import Future
 
-from . import CACHE, Failure, ktap, shown, suites, table
-from .artifact import artifact, find, key, locked, remove, say
+from . import CACHE, Failure, shown, suites, table
+from .artifact import artifact, find, key, locked, recipe, remove, say
 from .kinds import build
 from .results import Result, count, totals
 
@@ -89,7 +90,7 @@ class Run:
             made = {need: future.result() for need, future in futures.items()}
             inputs = suite.inputs(made)
             # Before the run: a source may change meanwhile.
-            inputs = inputs and [key(inputs)]
+            inputs = inputs and [key([*inputs, recipe(Result)])]
             kept = inputs and find(f"passed-{suite.name}", inputs)
             results = self.reuse(suite, kept) if kept else self.execute(suite, made, inputs)
         except Failure as failure:
@@ -108,8 +109,8 @@ class Run:
     def reuse(self, suite, kept):
         """Returns the results that a suite left when it passed."""
         (self.results / suite.name).symlink_to(os.path.relpath(kept, self.results))
-        results, errors = ktap.read((kept / "suite.ktap").read_text())
-        return results + [Result(error, False) for error in errors]
+        text = (kept / "results.json").read_text()
+        return json.loads(text, object_hook=lambda fields: Result(**fields))
 
     def execute(self, suite, made, inputs):
         """Runs a suite, and keeps all that it leaves if it passes."""
@@ -118,7 +119,7 @@ class Run:
         directory = self.results / suite.name
         directory.mkdir()
         results = suite.run(directory, made)
-        (directory / "suite.ktap").write_text(ktap.text(results))
+        (directory / "results.json").write_text(json.dumps(results, default=vars, indent=1))
         if inputs and not count(results)[0][False]:
             artifact(f"passed-{suite.name}", inputs,
                      lambda new, _: shutil.copytree(directory, new, dirs_exist_ok=True))

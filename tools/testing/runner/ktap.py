@@ -1,43 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
-"""KTAP: written here and nowhere else on the host, and read by the kernel's own parser."""
+"""KTAP and TAP, read by the kernel's own parser."""
 
 import functools
 import io
 import re
 import sys
-from dataclasses import replace
 
 from . import kernel
 from .results import Result
-
-VERSION = "KTAP version 1"
-
-
-def _lines(results, indent=""):
-    yield f"{indent}1..{len(results)}"
-    for number, result in enumerate(results, start=1):
-        # The parser ends a name at "#".
-        name = " ".join(result.name.replace("#", " ").split())
-        detail = result.detail.splitlines()
-        if result.subtests:
-            yield f"{indent}    {VERSION}"
-            yield f"{indent}    # Subtest: {name}"
-            # The parser takes a subtest of this very name for the end of the test.
-            subtests = [
-                replace(test, name=f"{test.name} itself") if test.name == result.name else test
-                for test in result.subtests
-            ]
-            yield from _lines(subtests, indent + "    ")
-        if result.ok is not None:
-            # "Subtest:" in the first column of a comment would open one.
-            yield from (f"{indent}#   {line}" for line in detail)
-        skip = f" # SKIP {' '.join(detail)}" if result.ok is None else ""
-        yield f"{indent}{'ok' if result.passed() else 'not ok'} {number} {name}{skip}"
-
-
-def text(results):
-    """Returns Results as KTAP."""
-    return "\n".join([VERSION, *_lines(results), ""])
 
 
 @functools.cache

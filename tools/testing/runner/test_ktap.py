@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Tests of ktap.py and results.py: text that the kernel's parser reads, and counts."""
+"""Tests of ktap.py and results.py."""
 
 import unittest
 
@@ -31,24 +31,11 @@ SKIPPED = Result("c", None, "no device")
 
 @needs_parser
 class Ktap(Scratch):
-    def counts(self, text):
-        """Returns the counts that the kernel's parser finds, and the number of its errors."""
+    def test_results(self):
+        text = "KTAP version 1\n1..3\nok 1 a\nok 2 c # SKIP no device\n#   why\nnot ok 3 b\n"
         results, errors = ktap.read(text)
-        return totals(count(results)[0]), len(errors)
-
-    def test_results_come_back(self):
-        results, errors = ktap.read(ktap.text([PASSED, SKIPPED, Result("d", False, "why")]))
         self.assertEqual(errors, [])
-        self.assertEqual(results, [PASSED, SKIPPED, Result("d", False, "  why")])
-
-    def test_text_that_looks_like_a_result(self):
-        counted = "1 passed, 1 failed, 0 skipped", 0
-        self.assertEqual(self.counts(ktap.text([PASSED, FAILED])), counted)
-
-    def test_subtests(self):
-        good = Result("g # 1", True, "", [Result("x", True), Result("g # 1", True)])
-        bad = Result("h", True, "", [PASSED, FAILED])
-        self.assertEqual(self.counts(ktap.text([good, bad])), ("3 passed, 1 failed, 0 skipped", 0))
+        self.assertEqual(results, [PASSED, SKIPPED, Result("b", False, "  why")])
 
     def test_missing_result(self):
         for text in (
@@ -57,14 +44,14 @@ class Ktap(Scratch):
             "KTAP version 1\n",
             "",
         ):
-            self.assertEqual(self.counts(text)[1], 1, text)
+            self.assertEqual(len(ktap.read(text)[1]), 1, text)
 
     def test_kernel_log(self):
         for two, ok in ("ok", True), ("not ok", False):
             results, errors = ktap.read(KUNIT.format(two))
             self.assertEqual([result.passed() for result in results], [True, ok])
             self.assertEqual(errors, [])
-        self.assertGreater(self.counts(KUNIT.split("[    0.2]")[0])[1], 0)
+        self.assertTrue(ktap.read(KUNIT.split("[    0.2]")[0])[1])
 
 
 class Count(unittest.TestCase):
