@@ -25,7 +25,7 @@ SELFTESTS = "tools/testing/runner/guest_selftests.py"
 
 def build(need):
     """Builds an artefact: the function ("programs",) or its like, or ("modules", KERNEL, SET)."""
-    owners = {"modules": modules, "machine": machine, "packages": packages}
+    owners = {"modules": modules, "machine": machine, "plain": machine, "packages": packages}
     owner = owners.get(need[0], programs)
     return getattr(owner, need[0])(*need[1:])
 
@@ -81,6 +81,8 @@ class Guest(Suite):
     limit: int = 1800
     # judge(directory, outcome) -> Results, for a guest that is to find a defect.
     judge: Callable | None = None
+    # The functions behind line().
+    booted_by = (vm.virtme, vm.sandbox)
 
     @property
     def place(self):
@@ -105,7 +107,7 @@ class Guest(Suite):
             self.command, repr((self.memory, self.arguments)),
             repr((vm.KERNEL_ARGUMENTS, vm.SPLATS.pattern)),
             topology.load(self.topology).description(),
-            recipe(vm.virtme, vm.sandbox, vm.splats, collect, self.judge or kernel_log),
+            recipe(*self.booted_by, vm.splats, collect, self.judge or kernel_log),
             TESTING / "guest-init", TESTING / "guest-udevadm",
             *([REPO / SELFTESTS] if SELFTESTS in self.command else []),
             *([TESTING / "machine"] if " -m machine " in self.command else []),
@@ -113,14 +115,18 @@ class Guest(Suite):
             *(str(path) for need, path in made.items() if need != ("programs",)),
         ]  # fmt: skip
 
+    def line(self, devices, made, directory):
+        """Returns the command that boots the guest."""
+        modset = made["modules", self.kernel, self.modules]
+        return vm.line(devices, modset, directory, self.memory, self.arguments)
+
     def run(self, directory, made, output=None):
         # Of a set, modprobe takes the directory with lib/.
         places = {need[-1]: path.parents[2] if need[1:] else path for need, path in made.items()}
-        outcome = vm.run(
-            topology.load(self.topology), made["modules", self.kernel, self.modules],
-            [word.format(**places) for word in shlex.split(self.command)], directory,
-            self.limit, self.memory, output, self.arguments,
-        )  # fmt: skip
+        command = [word.format(**places) for word in shlex.split(self.command)]
+        devices = topology.load(self.topology)
+        line = self.line(devices, made, directory)
+        outcome = vm.boot(line, devices, command, directory, self.limit, output)
         if self.judge:
             return self.judge(directory, outcome)
         results = collect(directory)
@@ -129,9 +135,10 @@ class Guest(Suite):
 
 @dataclass(frozen=True)
 class Machine(Guest):
-    """Tests of TESTING/machine in a Debian with systemd. Its results are the events."""
+    """Tests of TESTING/machine in a Debian with systemd."""
 
     topology: str = "tools"
+    booted_by = (machine.qemu, machine.sandbox)
 
     @property
     def place(self):
@@ -140,27 +147,14 @@ class Machine(Guest):
     def needs(self):
         return ("machine",), ("modules", self.kernel, self.modules)
 
-    def inputs(self, made):
-        return [
-            self.command, repr((vm.KERNEL_ARGUMENTS, vm.SPLATS.pattern)),
-            topology.load(self.topology).description(), TESTING / "machine",
-            recipe(machine.qemu, machine.sandbox, vm.splats, collect, kernel_log),
-            *(str(path) for path in made.values()),
-        ]  # fmt: skip
+    def line(self, devices, made, directory):
+        root, binds, kernel = self.layers(made)
+        return [*machine.sandbox(root, directory, binds), *machine.qemu(devices, kernel)]
 
     def layers(self, made):
         """Returns the root, the directories that replace parts of it, and the kernel."""
         modset = made["modules", self.kernel, self.modules]
         return made["machine",], {"usr/lib/modules": modset.parent}, modset / "vmlinuz"
-
-    def run(self, directory, made, output=None):
-        devices = topology.load(self.topology)
-        root, binds, kernel = self.layers(made)
-        line = [*machine.sandbox(root, directory, binds), *machine.qemu(devices, kernel)]
-        command = shlex.split(self.command)
-        outcome = vm.boot(line, devices, command, directory, self.limit, output)
-        results = collect(directory)
-        return [*results, kernel_log(outcome, results)]
 
 
 @dataclass(frozen=True)
@@ -170,10 +164,10 @@ class Plain(Machine):
     place = "a Debian with its kernel"
 
     def needs(self):
-        return ("machine", machine.PLAIN), ("packages",)
+        return ("plain",), ("packages",)
 
     def layers(self, made):
-        root = made["machine", machine.PLAIN]
+        root = made["plain",]
         [kernel] = root.glob("boot/vmlinuz-*")
         return root, {"mnt": made["packages",]}, kernel
 
@@ -232,20 +226,13 @@ class SameTools(Same):
 
     def run(self, directory, made, output=None):
         files = [directory.parent / name / "tools.events.jsonl" for name in self.after]
-        seen = [events.observations(file, only_compared=False) for file in files]
-        passed = [{test.name: test.passed() for test in events.results(file)} for file in files]
-        rows = [
-            (name, *(cell(ok.get(name), found.get(name, {})) for ok, found in zip(passed, seen)))
-            for name in passed[0]
+        columns = [
+            {test: ", ".join(map(": ".join, seen.items())) for test, seen in tests.items()}
+            for tests in (events.observations(file, only_compared=False) for file in files)
         ]
+        rows = [(test, *(column.get(test, "") for column in columns)) for test in columns[0]]
         (directory / "tools.txt").write_text(table.text(("test", *self.after), rows))
         return super().run(directory, made)
-
-
-def cell(passed, observed):
-    """Returns the observations of a test, or how it ended, in one line."""
-    observed = ", ".join(f"{key}: {value}" for key, value in observed.items())
-    return observed or "passed" if passed else "did not run" if passed is None else "failed"
 
 
 @dataclass(frozen=True)

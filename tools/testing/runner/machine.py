@@ -19,7 +19,6 @@ PACKAGES = (
     # testpmd, and its drivers of igb.
     "dpdk", "dpdk-dev", "librte-net-e1000-25", "librte-mempool-ring25",
 )  # fmt: skip
-# A Debian with nothing but the kernel that the modules are for.
 PLAIN = (
     "systemd-sysv", "dbus", "udev", "kmod", "python3", "procps", "linux-image-{kernel}",
     # The image wants that of its own suite.
@@ -32,6 +31,11 @@ MASKED = """apt-daily.timer apt-daily-upgrade.timer serial-getty@ttyS0.service d
     libvirt-guests.service systemd-update-done.service ldconfig.service
     systemd-journal-catalog-update.service""".split()
 IN_SANDBOX = "/tmp/machine"
+
+
+def plain():
+    """Returns the directory of a Debian with nothing but the kernel that the modules are for."""
+    return machine(PLAIN)
 
 
 def machine(packages=PACKAGES):

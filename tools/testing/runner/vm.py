@@ -137,20 +137,19 @@ def outcome(results, stopped):
     return end
 
 
-def run(machine, modules, command, results, time_limit, memory=None, output=None, more=()):
-    """Runs `command` in virtme-ng's guest, as root and in the repository, see boot().
+def line(machine, modules, results, memory, more):
+    """Returns the command that boots virtme-ng's guest, for boot().
 
     modules: a directory lib/modules/VERSION with the kernel (vmlinuz), see modules.modules().
     more: arguments of the kernel.
     """
     (results / "virtiofsd").write_text(VIRTIOFSD)
     (results / "virtiofsd").chmod(0o755)
-    line = [*sandbox(modules, results), *virtme(machine, Path(modules).name, memory, more)]
-    return boot(line, machine, command, results, time_limit, output)
+    return [*sandbox(modules, results), *virtme(machine, Path(modules).name, memory, more)]
 
 
 def boot(line, machine, command, results, time_limit, output=None):
-    """Runs `command` in the guest that `line` boots, and returns the Outcome.
+    """Runs `command` as root in the guest that `line` boots, and returns the Outcome.
 
     results: an empty directory, which the guest sees at $RESULTS, or /results.
     output: a function that gets the command's output, in bytes, as it comes.
