@@ -10,9 +10,7 @@ import time
 from pathlib import Path
 
 from . import CACHE, report, shown, suites
-from .artifact import say
-from .check import results_of
-from .results import count
+from .check import results_of, run_in
 
 
 def bench():
@@ -21,15 +19,8 @@ def bench():
     out.mkdir(parents=True, exist_ok=True)
     with results_of("bench") as results:
         for guest in suites.BENCHES:
-            suite = suites.bench(guest, limit=3600)
-            made = suite.build()
-            say(f"Measuring in the guest {guest} ...")
-            directory = results / guest
-            directory.mkdir()
-            counts, lines = count(suite.run(directory, made))
-            failed += counts[False]
-            for line in lines:
-                say(f"  {guest}: {line}")
+            directory, failures = run_in(results, suites.bench(guest, limit=3600))
+            failed += failures
             if (directory / "bench.json").exists():
                 parts.append(json.loads((directory / "bench.json").read_text()))
     if not parts:

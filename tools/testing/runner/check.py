@@ -182,6 +182,16 @@ def run_one(suite, before=()):
     return 1 if counts[False] else 0
 
 
+def run_in(results, suite):
+    """Runs a suite in a directory of `results`; returns that, and how many tests failed."""
+    made, directory = suite.build(), results / suite.name
+    directory.mkdir()
+    say(f"  {suite.name} ...")
+    counts, lines = count(suite.run(directory, made))
+    print(f"{suite.name}: {totals(counts)}", *lines, sep="\n", flush=True)
+    return directory, counts[False]
+
+
 def report(results):
     """Prints the Results of a command on the host, and returns the exit status."""
     counts, lines = count(results)

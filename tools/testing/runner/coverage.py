@@ -14,7 +14,6 @@ from dataclasses import replace
 from . import Failure, check, shown, suites, table
 from .kernel import WORK, kernel
 from .kinds import Guest
-from .results import count, totals
 
 CALL = re.compile(r"^([0-9a-f]+) .* __sanitizer_cov_trace_pc - 4$", re.M)
 SECTION = re.compile(r"^ *\[ *\d+\] (\.\S+) +PROGBITS +\S+ \S+ (\S+) \S+ +AX\w* .* (\d+)$", re.M)
@@ -131,16 +130,14 @@ def cells(numbers):
 def main():
     by_name = {suite.name: suite for suite in suites.SUITES}
     coverage, failed = Coverage(), 0
-    with check.results_of("coverage") as directory:
+    with check.results_of("coverage") as results:
         for suite in (*(by_name[name] for name in GUESTS), FAULTS):
             on = "debug" if suite is FAULTS else "perf"
             command = SAVED + suite.command
             suite = replace(suite, modules="coverage", kernel=on, command=command)
-            (directory / suite.name).mkdir()
-            counts, complaints = count(suite.run(directory / suite.name, suite.build()))
-            print(f"{suite.name}: {totals(counts)}", *complaints, sep="\n", flush=True)
-            failed += counts[False]
-            coverage.add(on, (directory / suite.name / "coverage").read_text())
-        (directory / "coverage.txt").write_text(coverage.text())
-        print(coverage.text(), f"It is in {shown(directory / 'coverage.txt')}.", sep="")
+            directory, failures = check.run_in(results, suite)
+            failed += failures
+            coverage.add(on, (directory / "coverage").read_text())
+        (results / "coverage.txt").write_text(coverage.text())
+        print(coverage.text(), f"It is in {shown(results / 'coverage.txt')}.", sep="")
     return 1 if failed else 0
