@@ -72,7 +72,6 @@ class Testpmd:
 
 
 def forward(test, functions):
-    """Sends packets around between two functions."""
     with Testpmd(functions) as testpmd:
         if not test.check("testpmd takes the functions", testpmd.ready(), testpmd.text()[-2000:]):
             return

@@ -69,7 +69,6 @@ class Function:
         return "pci_" + self.address.translate(str.maketrans(":.", "__"))
 
     def vfs(self, count):
-        """Makes `count` VFs, and returns them."""
         self.write("sriov_numvfs", 0)
         self.write("sriov_numvfs", count)
         links = (self.path / f"virtfn{number}" for number in range(count))

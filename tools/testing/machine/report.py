@@ -48,7 +48,6 @@ class Test:
         self.name, self.report = name, report
 
     def check(self, what, holds, why=""):
-        """Checks that `holds`."""
         self.report.failed |= not holds
         print(f"    {'ok' if holds else 'not ok'} {what} {'' if holds else why}", flush=True)
         more = {} if holds else {"why": str(why)}
@@ -56,7 +55,6 @@ class Test:
         return holds
 
     def eq(self, what, expected, got):
-        """Checks that `got` is `expected`."""
         return self.check(what, expected == got, f"expected {expected} got {got}")
 
     def seen(self, key, value, compared=False):

@@ -123,7 +123,6 @@ def once(name, inputs, function):
 
 @contextlib.contextmanager
 def locked(name):
-    """Holds the lock `name` of the cache."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with open(CACHE / f"{name}.lock", "w") as file:
         try:
@@ -135,7 +134,6 @@ def locked(name):
 
 
 def remove(path):
-    """Removes a file or a directory, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -143,7 +141,6 @@ def remove(path):
 
 
 def say(line):
-    """Prints a line of progress."""
     print(line, file=sys.stderr, flush=True)
 
 

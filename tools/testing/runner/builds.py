@@ -87,7 +87,6 @@ def build(name, age, fragments, variables, run):
 
 
 def results():
-    """Returns the Results of the grafts and builds."""
     run, found = Steps("builds"), []
     for age, pristine in ("new", kernel.source), ("old", earlier_source):
         found.append(attempt(f"make intree, {age}", lambda: graft(age, pristine(), run)))

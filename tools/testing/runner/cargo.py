@@ -10,12 +10,10 @@ from .artifact import locked, remove
 
 
 def manifest(directory=TESTING):
-    """Returns the content of a Cargo.toml."""
     return tomllib.loads((directory / "Cargo.toml").read_text())
 
 
 def members():
-    """Returns the directories of the workspace's packages."""
     return [TESTING / member for member in manifest()["workspace"]["members"]]
 
 

@@ -79,7 +79,6 @@ class Run:
         self.work()
 
     def work(self):
-        """Runs suites until there are no more."""
         while (job := self.ready.get()[2:])[0]:
             self.run(*job)
 
@@ -107,7 +106,6 @@ class Run:
             print(f"{suite.name}: {totals(counts)} ({took})", *lines, sep="\n", flush=True)
 
     def reuse(self, suite, kept):
-        """Returns the results that a suite left when it passed."""
         (self.results / suite.name).symlink_to(os.path.relpath(kept, self.results))
         text = (kept / "results.json").read_text()
         return json.loads(text, object_hook=lambda fields: Result(**fields))
@@ -143,13 +141,11 @@ def results_of(command):
 
 
 def print_bytes(new):
-    """Prints the output of a guest's command."""
     sys.stdout.buffer.write(new)
     sys.stdout.buffer.flush()
 
 
 def check(long):
-    """Runs every test."""
     with results_of("check-all" if long else "check") as directory:
         every = suites.SUITES + suites.ON_DEMAND
         table = [suite.longer() for suite in every] if long else suites.SUITES
@@ -166,7 +162,6 @@ def test(name, kernel, driver):
 
 
 def soak(kernel, modules, options):
-    """Runs the soak as long as `options` say."""
     return run_one(suites.soak(0, options, kernel=kernel, modules=modules, limit=24 * 3600))
 
 

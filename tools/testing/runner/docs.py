@@ -108,7 +108,6 @@ def unknown_messages(text, source):
 
 
 def misfits(text, name):
-    """Returns where a document breaks the format."""
     lines = text.splitlines()
     if name == "README.md" and len(lines) > 80:
         yield f"{len(lines)} lines, at most 80"
@@ -120,7 +119,6 @@ def misfits(text, name):
 
 
 def results(repo=REPO):
-    """Returns the Results of the checks."""
     names, texts = Names(repo), {}
     for path in tracked(repo):
         if is_document(path.relative_to(repo)) and path.suffix != ".svg":

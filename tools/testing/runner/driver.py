@@ -84,7 +84,6 @@ def imports():
 
 
 def module_of(file):
-    """Returns the path of the module in a file."""
     parts = file.relative_to(REPO).with_suffix("").parts
     return "::".join(["crate", *(part for part in parts if part not in ("mod", "vfio_pci_rs"))])
 
@@ -100,7 +99,6 @@ def _paths(pattern, name, text, modules):
 
 
 def _expand(tree):
-    """Returns the paths of a use tree."""
     tree = re.sub(r"\s+as \w+|\s", "", tree)
     while inner := re.search(r"([\w:]*)\{([^{}]*)\}", tree):
         paths = ",".join(inner[1] + path for path in inner[2].split(",") if path)

@@ -92,7 +92,6 @@ class Machine:
         return self.steps(what, *bwrap(*layers, *binds), "sh", "-ec", script)
 
     def install(self, kind, version=packages.VERSION, more=""):
-        """Installs the packages of a kind, and returns apt's output."""
         common, debs = (f"/mnt/{version}/vfio-pci-rs-{name}*.deb" for name in ("common", kind))
         return self(f"apt-get install --yes {common} {debs} {more}", f"install {kind} {version}")
 
@@ -124,7 +123,6 @@ class Machine:
 
 
 def same(before, after):
-    """Fails if files differ."""
     if before != after:
         lines = [f"+ {name}" for name in sorted(after - before)]
         lines += [f"- {name}" for name in sorted(before - after)]
@@ -137,7 +135,6 @@ def holds(condition, sentence, output=""):
 
 
 def in_initramfs(machine):
-    """Returns the directories in the initramfs with vfio-pci."""
     listed = machine(f"lsinitramfs /boot/initrd.img-{machine.kernel}")
     return set(re.findall(r"lib/modules/[^/]+/(\S+)/vfio-pci\.ko", listed))
 
@@ -233,7 +230,6 @@ TESTS = {function.__name__: function for function in (modules_package, dkms_pack
 
 
 def inputs():
-    """Returns the inputs of the tests."""
     made = packages.packages(), packages.packages(NEXT), fresh()
     code = recipe(*TESTS.values(), Machine, bwrap, same, in_initramfs, skips)
     return [*map(str, made), code, repr(UNFIT)]

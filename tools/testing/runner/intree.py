@@ -45,7 +45,6 @@ NEEDED = ("drivers/vfio/pci/vfio_pci_core.c", "rust/kernel/pci.rs", *ADDITIONS)
 
 
 def graft(tree):
-    """Puts the driver into the kernel tree `tree`."""
     for name in NEEDED:
         if not (tree / name).exists():
             raise Failure(f"{shown(tree)} is no kernel tree that can have the driver: no {name}")

@@ -147,7 +147,6 @@ def configure(run, build, fragments, variables=(), linux=None):
 
 
 def options(path):
-    """Returns the options that a .config or a fragment sets."""
     text = path.read_text()
     values = {name: "n" for name in re.findall(r"^# (CONFIG_\w+) is not set$", text, re.MULTILINE)}
     return values | dict(re.findall(r"^(CONFIG_\w+)=(.*)$", text, re.MULTILINE))
@@ -164,7 +163,6 @@ CHECKED = (
 
 
 def build_kernel(run, name, build, new, linux=None):
-    """Builds a kernel that is configured, and installs it in `new`."""
     variables = compiler(name)
     # clang inlines functions that the tests count with the function tracer.
     flags = [*variables, "CFLAGS_pci.o=-fno-inline-functions", CHECKED] if variables else []

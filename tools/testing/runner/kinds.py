@@ -42,7 +42,6 @@ class Suite:
     place = "the host"
 
     def longer(self):
-        """Returns the suite in its long form."""
         return self
 
     def needs(self):
@@ -116,7 +115,6 @@ class Guest(Suite):
         ]  # fmt: skip
 
     def line(self, devices, made, directory):
-        """Returns the command that boots the guest."""
         modset = made["modules", self.kernel, self.modules]
         return vm.line(devices, modset, directory, self.memory, self.arguments)
 
@@ -188,7 +186,6 @@ def collect(directory):
 
 
 def selftest(path):
-    """Returns the Result of a selftest's output."""
     text, status = path.read_text(errors="replace"), path.with_suffix(".status")
     code = int(status.read_text()) if status.exists() else None
     tests, errors = ktap.read(text)

@@ -117,7 +117,6 @@ def pyflakes(run):
 
 
 def text_check(name, rule, *inputs):
-    """Registers a rule about the text of files."""
     check(name, *inputs, PYTHON / "driver.py")(lambda _: rule())
 
 
@@ -128,6 +127,5 @@ text_check("SPDX lines", driver.unlicensed, REPO)
 
 
 def results():
-    """Returns the Results of every check."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return [*pool.map(lambda result: result(), CHECKS), *prose.results(), *docs.results()]

@@ -35,7 +35,6 @@ BUILD_SCENES = ["build", "--release", "--locked", "--bins", "--package", "livene
 
 
 def inputs():
-    """Returns the inputs of all models and mutants."""
     driver = [REPO / "reflck.rs", REPO / "reflck", REPO / "vfio/dynamic_id.rs", REPO / "vfio/record.rs"]
     crates = REPO / CRATE, REPO / SCENES, TESTING / "Cargo.lock"
     return [*driver, *crates, MUTANTS, Path(__file__)]
@@ -68,7 +67,6 @@ def results(long=False, only=None):
 
 
 def last(path):
-    """Returns the name of a test without its modules."""
     return path.rpartition("::")[2]
 
 

@@ -91,7 +91,6 @@ def patched_core(files):
 
 
 def apply(directory, files, run):
-    """Applies patches to `directory`."""
     for patch in files:
         strict = ["--fuzz=0", "--no-backup-if-mismatch", "--reject-file=-"]
         run("", "patch", "-d", directory, "-p1", "--forward", *strict, "-i", patch)
@@ -139,7 +138,6 @@ class Parts:
         return self.work / part
 
     def helper(self):
-        """Builds the helper module of the tests."""
         return self.add("helper", [HELPER], copy_of(HELPER.iterdir()),
                         what="build the tests' helper module")  # fmt: skip
 

@@ -67,7 +67,6 @@ def count(paths):
 
 
 def areas(repo=REPO):
-    """Returns the files of each area."""
     result = {name: [] for name in LIMITS}
     for path in tracked(repo):
         top = path.relative_to(repo).parts[0]
@@ -79,7 +78,6 @@ def areas(repo=REPO):
 
 
 def results(repo=REPO):
-    """Returns the Results of the prose of each area, and of forbidden names."""
     found = []
     for name, paths in areas(repo).items():
         hits, excess = count(paths), []

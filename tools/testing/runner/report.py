@@ -21,8 +21,6 @@ COMPARISONS = {"≥": operator.ge, "≤": operator.le, "=": operator.eq}
 
 
 class Benchmark:
-    """The results of all guests together."""
-
     def __init__(self, parts):
         self.about, self.cases = parts[0]["meta"], {}
         for part in parts:
@@ -108,7 +106,6 @@ TARGETS = (
 
 
 def targets(benchmark):
-    """Returns the table of the targets."""
     rows = []
     for what, measure, sign, limit in TARGETS:
         try:
@@ -160,7 +157,6 @@ def losses(benchmark):
 
 
 def markdown(benchmark):
-    """Returns the report."""
     about = benchmark.about
     return f"""<!-- SPDX-License-Identifier: GPL-2.0 -->
 # Benchmark

@@ -63,5 +63,4 @@ def count(results):
 
 
 def totals(counts):
-    """Returns the counts as text."""
     return f"{counts[True]} passed, {counts[False]} failed, {counts[None]} skipped"

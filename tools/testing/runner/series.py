@@ -52,7 +52,6 @@ class Repository:
         self.git("tag", "base")
 
     def git(self, *arguments, **options):
-        """Runs git, and returns its output."""
         command = ["git", "-C", self.path, *arguments]
         return run(f"git {arguments[0]} failed", command, env=self.environment, **options)
 
@@ -89,7 +88,6 @@ def check_patch(patch):
 
 
 def commit(repository):
-    """Makes a commit of each patch of the series."""
     for patch in patches():
         repository.git("am", "--quiet", patch)
         repository.git("commit", "--quiet", "--amend", "--reset-author", "--no-edit")
@@ -124,7 +122,6 @@ def checkpatch(arguments):
 
 
 def version():
-    """Returns the version of Debian's source."""
     text = (kernel.source() / "Makefile").read_text()
     return ".".join(re.findall(r"^(?:VERSION|PATCHLEVEL|SUBLEVEL) = (\d+)$", text, re.MULTILINE))
 

@@ -29,7 +29,6 @@ def bench(guest, cost=60, options="", **settings):
 
 
 def scenarios(name, cost, driver="vfio_pci_rs", options="", **settings):
-    """Returns the guest that runs scenarios."""
     command = f"{{programs}}/scenarios --driver {driver} {options}".rstrip()
     return Guest(name, cost, command=command, **settings)
 
@@ -97,7 +96,6 @@ ON_PERF = "removal,root_resets"
 
 
 def soak(cost, options, name="soak", **settings):
-    """Returns the guest that performs random operations."""
     settings = {"topology": "soak", "kernel": "perf"} | settings
     return Guest(name, cost, command=f"{{programs}}/soak {options}", **settings)
 

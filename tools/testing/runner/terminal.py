@@ -32,7 +32,6 @@ class Terminal:
                 self.print("\n".join(wrap(line, COLUMNS, subsequent_indent=more)))
 
     def picture(self):
-        """Returns the terminal's content as SVG."""
         lines = [f"$ {self.command}", *self.lines]
         width = round(2 * MARGIN + WIDTH * max(map(len, lines)))
         height = 2 * MARGIN + HEIGHT * len(lines)

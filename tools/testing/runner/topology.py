@@ -80,7 +80,6 @@ def tables():
 
 
 def load(name):
-    """Returns the Topology `name`."""
     found, kinds = tables()
     if name not in found:
         raise Failure(f"looked for the topology '{name}' among {', '.join(found)}")

@@ -14,12 +14,10 @@ OUTCOMES = {"ok": True, "FAILED": False, "FAIL": False, "ERROR": False}
 
 
 def inputs():
-    """Returns the inputs of all of them."""
     return [*driver_files(), TESTING, REPO / "tools/package"]
 
 
 def results():
-    """Returns the Results of every test."""
     discover = [sys.executable, "-m", "unittest", "discover", "-v", "-s", "runner", "-t", "."]
     runner = run_tests("runner", tests_of_runner, lambda run: run("", *discover, cwd=TESTING))
     if not shutil.which("cargo"):
