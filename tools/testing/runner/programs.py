@@ -23,7 +23,7 @@ def programs():
 
 
 def selftests():
-    """Returns the directory of the kernel's vfio selftests and scripts/, the driver's in own/."""
+    """Returns the directory of the kernel's vfio selftests, and the driver's in own/."""
     ours = TESTING / "selftests/vfio_pci_rs"
 
     def build(new, run):
@@ -44,7 +44,6 @@ def selftests():
         for name, output in ("vfio", new), (ours.name, own):
             make_there = [*make_selftests, "-C", there / name, f"OUTPUT={output}"]
             run(f"build the selftests in {name}", *make_there)
-        shutil.copytree(linux / "tools/testing/selftests/vfio/scripts", new / "scripts")
         objects = (left for part in (new, own) for left in (part / "libvfio", *part.glob("*.[od]")))
         for left in (new / "build", tree, *objects):
             remove(left)
