@@ -9,8 +9,8 @@ import os
 import re
 from pathlib import Path
 
-from . import CACHE, TESTING, Failure, driver_files, intree, kernel, patches
-from .artifact import Steps, artifact, key, recipe, remove
+from . import CACHE, TESTING, Failure, intree, kernel
+from .artifact import Steps, artifact, recipe, remove
 from .results import attempt
 
 # Name, which source, fragments beside perf.config, variables of make.
@@ -46,29 +46,20 @@ def earlier_source():
 
 
 def graft(name, pristine, run):
-    """Puts the driver into a tree, which is a copy of the pristine one the first time."""
-    tree, stamp = CACHE / f"builds/{name}", CACHE / f"builds/{name}.made-of"
-    made_of = key([str(pristine), *patches(), recipe(intree.graft)])
-    if not stamp.exists() or stamp.read_text() != made_of:
-        remove(tree)
-        tree.parent.mkdir(exist_ok=True)
-        run(f"copy the {name} source", "cp", "-al", pristine, tree)
-        stamp.write_text(made_of)
+    """Puts the driver into a copy of a pristine tree."""
+    tree = CACHE / f"builds/{name}"
+    remove(tree)
+    tree.parent.mkdir(exist_ok=True)
+    run(f"copy the {name} source", "cp", "-al", pristine, tree)
     intree.graft(tree)
 
 
 def build(name, age, fragments, variables, run):
-    """Builds what the driver concerns, unless it was built from the same sources."""
+    """Builds drivers/vfio again, and what it needs if that is missing."""
     tree, out = CACHE / "builds" / age, CACHE / "builds" / name.replace(" ", "-")
     is_module = "builtin" not in fragments
     fragments = [TESTING / f"kernels/{fragment}.config" for fragment in ("perf", *fragments)]
-    wanted = key([str(tree), *fragments, *driver_files(), *patches(), *variables])
-    stamp = out / "made-of"
-    if stamp.exists() and stamp.read_text() == wanted:
-        return
-    # A file that a patch does not touch any more is older than what was built from it.
     remove(out / "drivers/vfio")
-    remove(stamp)
     out.mkdir(exist_ok=True)
     if is_module:
         fragments.append(out / "driver.config")
@@ -83,7 +74,6 @@ def build(name, age, fragments, variables, run):
     output = run(f"build {name}", *command, "prepare", "modules_prepare", cwd=tree)
     output += run("", *command, "drivers/vfio/", cwd=tree)
     kernel.refuse_warnings(output, out / "drivers/vfio")
-    stamp.write_text(wanted)
 
 
 def results():
