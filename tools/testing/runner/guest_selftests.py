@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: GPL-2.0
 """Runs selftests on a driver, in a guest: guest_selftests.py DRIVER DIR PROGRAM[.TEST]...
 
-DRIVER is vfio_pci_rs, vfio-pci, or in-place, which is ours as vfio-pci, DIR the directory of programs.selftests(). The kernel's programs
-lie in DIR and get the addresses of devices, which are bound to the driver for them. The driver's
-own lie in DIR/own and find the topology's functions in the environment. A PROGRAM's output becomes
-$RESULTS/PROGRAM.tap, its exit status $RESULTS/PROGRAM.status. Exit status: 0 if each program ended
-with 0, or 4 for "skipped".
+DRIVER is vfio_pci_rs, vfio-pci, or in-place, which is ours as vfio-pci, DIR the directory of
+programs.selftests(). The kernel's programs lie in DIR and get the addresses of devices, which are
+bound to the driver for them. The driver's own lie in DIR/own and find the topology's functions in
+the environment. A PROGRAM's output becomes $RESULTS/PROGRAM.tap, its exit status
+$RESULTS/PROGRAM.status. Exit status: 0 if each program ended with 0, or 4 for "skipped".
 """
 
 import json
@@ -55,13 +55,6 @@ def environment(driver, topology):
     return variables
 
 
-def load(module, *parameters):
-    """Loads the driver with these parameters, after removing it if it is loaded."""
-    if Path(f"/sys/module/{module}/initstate").exists():
-        subprocess.run(["rmmod", module], check=True)
-    subprocess.run(["modprobe", module, *parameters], check=True)
-
-
 def run(path, tests, bdfs, results, **variables):
     """Runs `tests` of a program, or all. Its output goes to its file, too. Returns its status."""
     print(f"# {path.name}", flush=True)
@@ -82,10 +75,7 @@ def run(path, tests, bdfs, results, **variables):
 
 def run_kernels(path, tests, driver, topology, results):
     """Runs one of the kernel's programs, with devices that are bound to the driver meanwhile."""
-    bdfs, module = [topology[device] for device in KERNELS[path.name]], driver.replace("-", "_")
-    is_sriov = path.name == "vfio_pci_sriov_uapi_test"
-    if is_sriov:
-        load(module, "enable_sriov=1")
+    bdfs = [topology[device] for device in KERNELS[path.name]]
     for bdf in bdfs:
         write(DEVICES / bdf / "driver_override", driver)
         write(f"/sys/bus/pci/drivers/{driver}/bind", bdf)
@@ -93,8 +83,6 @@ def run_kernels(path, tests, driver, topology, results):
     for bdf in bdfs:
         write(f"/sys/bus/pci/drivers/{driver}/unbind", bdf)
         write(DEVICES / bdf / "driver_override", "\n")
-    if is_sriov:
-        load(module)
     return status
 
 
@@ -105,12 +93,12 @@ def main(driver, directory, *chosen):
         subprocess.run(["mount", "-t", "debugfs", "debugfs", "/sys/kernel/debug"], check=True)
     is_ours, driver = driver != "vfio-pci", driver.replace("in-place", "vfio-pci")
     module = driver.replace("-", "_")
-    for name in "vfio_iommu_type1", module:
-        subprocess.run(["modprobe", name], check=True)
+    # The kernel's programs make VFs. The driver's own expect a reset when vfio-pci makes one.
+    own = not {name.partition(".")[0] for name in chosen} <= set(KERNELS)
+    for command in ["vfio_iommu_type1"], [module, f"enable_sriov={int(not own)}"]:
+        subprocess.run(["modprobe", *command], check=True)
     if Path(f"/sys/module/{module}/parameters/strict").exists() != is_ours:
         sys.exit(f"the module {module} is the other one")
-    # The driver's own programs expect a reset when vfio-pci makes one.
-    own = not {name.partition(".")[0] for name in chosen} <= set(KERNELS)
     for parameter in Path(f"/sys/module/{module}/parameters").glob("*_reset"):
         parameter.write_text("N" if own else "Y")
     programs = {}
