@@ -170,20 +170,19 @@ def run_one(suite, before=()):
     with results_of("test") as directory:
         if before:
             return Run([*before, suite], directory)()
-        made, start = suite.build(), time.monotonic()
-        counts, lines = count(suite.run(directory, made, print_bytes))
-        took = f"{time.monotonic() - start:.0f} s; logs are in {shown(directory)}"
-        print(*lines, f"{suite.name}: {totals(counts)}, on {suite.place} ({took}).", sep="\n")
-    return 1 if counts[False] else 0
+        logs, failed = run_in(directory, suite, print_bytes)
+        print(f"It ran on {suite.place}; the logs are in {shown(logs)}.")
+    return 1 if failed else 0
 
 
-def run_in(results, suite):
+def run_in(results, suite, output=None):
     """Runs a suite in a directory of `results`; returns that, and how many tests failed."""
-    made, directory = suite.build(), results / suite.name
+    made, directory, start = suite.build(), results / suite.name, time.monotonic()
     directory.mkdir()
     say(f"  {suite.name} ...")
-    counts, lines = count(suite.run(directory, made))
-    print(f"{suite.name}: {totals(counts)}", *lines, sep="\n", flush=True)
+    counts, lines = count(suite.run(directory, made, output))
+    took = f"{time.monotonic() - start:.1f} s"
+    print(*lines, f"{suite.name}: {totals(counts)} ({took})", sep="\n", flush=True)
     return directory, counts[False]
 
 
