@@ -15,9 +15,7 @@ class Scratch(unittest.TestCase):
     """A test with an empty directory of its own."""
 
     def setUp(self):
-        directory = tempfile.TemporaryDirectory()
-        self.addCleanup(directory.cleanup)
-        self.directory = Path(directory.name)
+        self.directory = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def write(self, name, text=""):
         """Writes a file of the directory, and returns its path."""
@@ -29,6 +27,4 @@ class Scratch(unittest.TestCase):
     def patch(self, module, **values):
         """Replaces names of a module until the test ends."""
         for name, value in values.items():
-            patch = mock.patch.object(module, name, value)
-            patch.start()
-            self.addCleanup(patch.stop)
+            self.enterContext(mock.patch.object(module, name, value))

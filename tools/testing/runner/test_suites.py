@@ -44,6 +44,8 @@ class Table(unittest.TestCase):
         one = suites.by_name("vfio_pci_device_test.x", None, "vfio-pci")
         self.assertEqual((one.topology, one.kernel, one.modules), ("selftests", "perf", "core"))
         self.assertTrue(one.command.endswith("vfio-pci {selftests} vfio_pci_device_test.x"))
+        tools = suites.by_name("dpdk+qemu-beside", None, "vfio_pci_rs")
+        self.assertEqual(tools.command, "python3 -m machine beside dpdk qemu")
         program, tests = next(iter(suites.own_selftests().items()))
         own = suites.by_name(tests[0], "debug", "vfio_pci_rs")
         self.assertEqual((own.topology, own.kernel, own.modules), ("scenarios", "debug", "rs"))
