@@ -4,7 +4,9 @@
 Its domains have no disk: their firmware runs, and that sets up the functions.
 """
 
-import threading
+import contextlib
+import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .pci import Function, Resets, idle, used
@@ -43,66 +45,39 @@ def file(name, text):
 
 
 def hostdev(function, driver, managed="yes"):
-    domain, bus, slot = function.address.split(":")
-    slot, number = slot.split(".")
+    parts = ("domain", "bus", "slot", "function"), re.split("[:.]", function.address)
     # libvirt finds vfio-pci by itself, whichever that is; only another name must be said.
     model = "" if driver.is_default else f"<driver model='{driver.name}'/>"
-    return HOSTDEV.format(
-        domain=domain, bus=bus, slot=slot, function=number, managed=managed, driver=model
-    )
+    return HOSTDEV.format(managed=managed, driver=model, **dict(zip(*parts)))
 
 
-class Domain:
-    """A domain with `functions`, until the end of the block."""
-
-    def __init__(self, name, functions, driver, managed="yes"):
-        self.name = name
-        devices = "".join(hostdev(function, driver, managed) for function in functions)
-        self.xml = file(name, DOMAIN.format(name=name, devices=devices))
-
-    def __enter__(self):
-        virsh("define", self.xml)
-        return self
-
-    def __exit__(self, *_):
-        if virsh("domstate", self.name, ok=None).strip() == "running":
-            self.destroy()
-        virsh("undefine", self.name)
-
-    def start(self):
-        virsh("start", self.name)
-
-    def destroy(self):
-        virsh("destroy", self.name)
+@contextlib.contextmanager
+def domain(name, functions, driver, managed="yes"):
+    """Defines a domain with `functions` until the end of the block."""
+    devices = "".join(hostdev(function, driver, managed) for function in functions)
+    virsh("define", file(name, DOMAIN.format(name=name, devices=devices)))
+    try:
+        yield
+    finally:
+        if virsh("domstate", name, ok=None).strip() == "running":
+            virsh("destroy", name)
+        virsh("undefine", name)
 
 
-def at_once(*functions):
-    """Runs functions side by side, and raises the first error of them."""
-    errors = []
-
-    def guard(function):
-        try:
-            function()
-        except Exception as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guard, args=[function]) for function in functions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
+def at_once(command, *names):
+    """Runs a command of virsh on some domains side by side."""
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda name: virsh(command, name), names))
 
 
 def libvirt_start(test, driver):
     """Starts and destroys a domain with a PF of igb."""
     function = Function("pair.0")
     usual = function.driver()
-    with Domain("one", [function], driver) as domain, Resets() as resets:
-        domain.start()
+    with domain("one", [function], driver), Resets() as resets:
+        virsh("start", "one")
         used(test, [function], driver)
-        domain.destroy()
+        virsh("destroy", "one")
         test.eq("its usual driver is back", usual, function.driver())
     test.check("it was reset", resets.flr > 0, resets.counts)
     test.seen("FLRs", resets.flr)
@@ -126,8 +101,8 @@ def libvirt_hotplug(test, driver):
     function = Function("pair.0")
     usual = function.driver()
     xml = file("hostdev", hostdev(function, driver))
-    with Domain("plug", [], driver) as domain:
-        domain.start()
+    with domain("plug", [], driver):
+        virsh("start", "plug")
         for _ in range(2):
             with Resets() as resets:
                 virsh("attach-device", "plug", xml, "--live")
@@ -141,15 +116,15 @@ def libvirt_hotplug(test, driver):
 def libvirt_shared_bus(test, driver):
     """Two domains have a function each of one bus, and come and go independently."""
     functions = [Function("pair.0"), Function("pair.1")]
-    with Domain("a", functions[:1], driver) as a, Domain("b", functions[1:], driver) as b:
+    with domain("a", functions[:1], driver), domain("b", functions[1:], driver):
         with Resets() as resets:
-            at_once(a.start, b.start)
+            at_once("start", "a", "b")
             used(test, functions, driver)
-            a.destroy()
+            virsh("destroy", "a")
             used(test, functions[1:], driver)
-            a.start()
+            virsh("start", "a")
             used(test, functions, driver)
-            at_once(a.destroy, b.destroy)
+            at_once("destroy", "a", "b")
         test.check("each was reset for each use", resets.flr >= 3, resets.counts)
         test.seen("FLRs of 3 uses", resets.flr)
         test.eq("no reset of the bus", 0, resets.bus)
@@ -161,12 +136,11 @@ def libvirt_bus_reset(test, driver):
     named = [] if driver.is_default else ["--driver", driver.name]
     for function in functions:
         virsh("nodedev-detach", function.usable(), *named)
-    with Domain("bus", functions, driver, managed="no") as domain:
-        with Resets() as resets:
-            domain.start()
-            used(test, functions, driver)
-            domain.destroy()
-            idle(test, functions, driver)
+    with domain("bus", functions, driver, managed="no"), Resets() as resets:
+        virsh("start", "bus")
+        used(test, functions, driver)
+        virsh("destroy", "bus")
+        idle(test, functions, driver)
     test.check("the bus was reset", resets.bus > 0, resets.counts)
     test.seen("bus resets", resets.bus)
     for function in functions:

@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-from .libvirt import Domain
+from .libvirt import domain, virsh
 from .pci import Function, Resets
 from .report import run
 
@@ -26,12 +26,12 @@ def libvirt_rounds(test, driver):
     # They are one group, whose functions QEMU takes only if all are bound to the driver.
     functions = [Function(f"flr.{number}") for number in range(4)]
     usual, before = [function.driver() for function in functions], []
-    with Domain("rounds", functions, driver) as domain:
+    with domain("rounds", functions, driver):
         for number in range(ROUNDS):
             with Resets() as resets:
-                domain.start()
+                virsh("start", "rounds")
                 used = [function.driver() for function in functions]
-                domain.destroy()
+                virsh("destroy", "rounds")
             left = [function.driver() for function in functions]
             # One line for each round is enough.
             count = len(functions)
