@@ -2,8 +2,8 @@
 """Tests of artifact.py, in a cache and a repository of their own."""
 
 import os
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from . import Failure, artifact
 from .scratch import Scratch
@@ -51,12 +51,8 @@ class Artifact(Scratch):
             time.sleep(0.1)
             built.append(new)
 
-        arguments = "kind", ["x"], build
-        threads = [threading.Thread(target=artifact.artifact, args=arguments) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda _: artifact.artifact("kind", ["x"], build), range(4)))
         self.assertEqual(len(built), 1)
         self.assertTrue((artifact.find("kind", ["x"]) / "made").exists())
         self.assertIsNone(artifact.find("kind", ["y"]))
