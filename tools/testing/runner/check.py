@@ -19,7 +19,7 @@ from concurrent.futures import Future
 
 from . import CACHE, Failure, shown, suites, table
 from .artifact import artifact, find, key, locked, recipe, remove, say
-from .kinds import build
+from .kinds import Guest, build
 from .results import Result, count, totals
 
 # A guest waits for its devices' resets half of the time, so one more of them keeps the processors
@@ -171,7 +171,8 @@ def run_one(suite, before=()):
         if before:
             return Run([*before, suite], directory)()
         logs, failed = run_in(directory, suite, print_bytes)
-        print(f"It ran on {suite.place}; the logs are in {shown(logs)}.")
+        on = f"the kernel {suite.kernel}" if isinstance(suite, Guest) else "the host"
+        print(f"It ran on {on}; the logs are in {shown(logs)}.")
     return 1 if failed else 0
 
 

@@ -38,8 +38,6 @@ class Suite:
     cost: int = 1
     # Suites whose results this one reads.
     after: tuple = ()
-    # Where the tests run.
-    place = "the host"
 
     def longer(self):
         return self
@@ -82,10 +80,6 @@ class Guest(Suite):
     judge: Callable | None = None
     # The functions behind line().
     booted_by = (vm.virtme, vm.sandbox)
-
-    @property
-    def place(self):
-        return f"the kernel {self.kernel} with the modules {self.modules}"
 
     def longer(self):
         command = self.long or self.command
@@ -138,10 +132,6 @@ class Machine(Guest):
     topology: str = "tools"
     booted_by = (machine.qemu, machine.sandbox)
 
-    @property
-    def place(self):
-        return f"a Debian with systemd and the modules {self.modules}"
-
     def needs(self):
         return ("machine",), ("modules", self.kernel, self.modules)
 
@@ -158,8 +148,6 @@ class Machine(Guest):
 @dataclass(frozen=True)
 class Plain(Machine):
     """A machine that has the kernel's own modules, and our packages at hand."""
-
-    place = "a Debian with its kernel"
 
     def needs(self):
         return ("plain",), ("packages",)
