@@ -12,46 +12,39 @@ REBOOT = "reboot"
 
 
 class Report:
-    """The file of the events. Owns what the tests of earlier boots left in it."""
+    """The file of the events. Owns the test that runs, and what those of earlier boots left."""
 
     def __init__(self, plan, is_new):
         self.path = Path(os.environ["RESULTS"]) / "tools.events.jsonl"
-        self.failed = False
+        self.failed, self.test = False, None
         if is_new:
-            self.write(event="plan", tests=plan)
+            self.write("plan", tests=plan)
         else:
             self.failed = '"ok": false' in self.path.read_text()
 
-    def write(self, **event):
+    def write(self, event, **more):
         with open(self.path, "a") as file:
-            file.write(json.dumps(event) + "\n")
+            file.write(json.dumps({"event": event, "test": self.test} | more) + "\n")
 
     def run(self, function, driver):
-        """Runs a test, function(test, driver), and returns its answer: REBOOT, or nothing."""
-        name, start, answer = function.__name__, time.monotonic(), None
-        print(f"# {name}", flush=True)
-        test = Test(name, self)
-        self.write(event="start", test=name)
+        """Runs a test, function(report, driver), and returns its answer: REBOOT, or nothing."""
+        self.test, start, answer = function.__name__, time.monotonic(), None
+        print(f"# {self.test}", flush=True)
+        self.write("start")
         try:
-            answer = function(test, driver)
+            answer = function(self, driver)
         except Exception:
-            test.check("runs to its end", False, traceback.format_exc())
-        self.write(event="end", test=name, seconds=round(time.monotonic() - start, 1))
-        print(f"# {name} took {time.monotonic() - start:.1f} s", flush=True)
+            self.check("runs to its end", False, traceback.format_exc())
+        took = round(time.monotonic() - start, 1)
+        self.write("end", seconds=took)
+        print(f"# {self.test} took {took} s", flush=True)
         return answer
 
-
-class Test:
-    """A test that is running."""
-
-    def __init__(self, name, report):
-        self.name, self.report = name, report
-
     def check(self, what, holds, why=""):
-        self.report.failed |= not holds
+        self.failed |= not holds
         print(f"    {'ok' if holds else 'not ok'} {what} {'' if holds else why}", flush=True)
         more = {} if holds else {"why": str(why)}
-        self.report.write(event="check", test=self.name, what=what, ok=bool(holds), **more)
+        self.write("check", what=what, ok=bool(holds), **more)
         return holds
 
     def eq(self, what, expected, got):
@@ -60,8 +53,7 @@ class Test:
     def seen(self, key, value, compared=False):
         """Observes a value, which must be that of vfio-pci in its place if `compared`."""
         print(f"    {key}: {value}", flush=True)
-        value = {"key": key, "value": str(value), "compared": compared}
-        self.report.write(event="observe", test=self.name, **value)
+        self.write("observe", key=key, value=str(value), compared=compared)
 
 
 def run(*command, ok=True, limit=600, **options):
