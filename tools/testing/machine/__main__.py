@@ -23,8 +23,6 @@ def main(modset, *tools):
         tests += [function for function in module.TESTS if function not in left_out]
     first = int(NEXT.read_text()) if NEXT.exists() else 0
     file = report.Report([function.__name__ for function in tests], is_new=not first)
-    if not (pci.TRACING / "trace").exists():
-        report.run("mount", "-t", "tracefs", "tracefs", pci.TRACING)
     for number, function in enumerate(tests[first:], start=first + 1):
         if file.run(function, driver) == report.REBOOT:
             NEXT.write_text(str(number))

@@ -89,8 +89,6 @@ def run_kernels(path, tests, driver, topology, results):
 def main(driver, directory, *chosen):
     results, directory = Path(os.environ["RESULTS"]), Path(directory)
     topology = json.loads((results / "topology.json").read_text())
-    if not Path("/sys/kernel/debug/tracing").exists():
-        subprocess.run(["mount", "-t", "debugfs", "debugfs", "/sys/kernel/debug"], check=True)
     is_ours, driver = driver != "vfio-pci", driver.replace("in-place", "vfio-pci")
     module = driver.replace("-", "_")
     # The kernel's programs make VFs. The driver's own expect a reset when vfio-pci makes one.
