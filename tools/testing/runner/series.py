@@ -35,11 +35,8 @@ class Repository:
 
     def __init__(self, path, sender):
         name, email = sender
-        self.path, self.environment = path, os.environ | {
-            "GIT_AUTHOR_NAME": name, "GIT_AUTHOR_EMAIL": email,
-            "GIT_COMMITTER_NAME": name, "GIT_COMMITTER_EMAIL": email,
-            "GIT_CONFIG_NOSYSTEM": "1", "HOME": "/nonexistent",
-        }  # fmt: skip
+        settings = "-c", f"user.name={name}", "-c", f"user.email={email}"
+        self.path, self.command = path, ["git", "-C", path, *settings]
         path.mkdir()
         text = "".join(patch.read_text() for patch in patches())
         touched = re.findall(r"^--- a/(\S+)", text, re.MULTILINE)
@@ -52,8 +49,7 @@ class Repository:
         self.git("tag", "base")
 
     def git(self, *arguments, **options):
-        command = ["git", "-C", self.path, *arguments]
-        return run(f"git {arguments[0]} failed", command, env=self.environment, **options)
+        return run(f"git {arguments[0]} failed", [*self.command, *arguments], **options)
 
 
 def message(part):
