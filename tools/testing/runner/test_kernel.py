@@ -26,11 +26,6 @@ class Working(Scratch):
     def test_a_killed_build_starts_again(self):
         self.assertFalse(self.stays_after(KeyboardInterrupt))
 
-    def test_options(self):
-        text = '# CONFIG_A is not set\nCONFIG_B=m\nCONFIG_C="text"\n# CONFIG_D=y\n'
-        expected = {"CONFIG_A": "n", "CONFIG_B": "m", "CONFIG_C": '"text"'}
-        self.assertEqual(kernel.options(self.write("config", text)), expected)
-
     def test_a_warning_removes_what_was_built(self):
         self.work.mkdir()
         kernel.refuse_warnings("no warnings here", self.work)

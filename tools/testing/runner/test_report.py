@@ -50,10 +50,6 @@ class Report(Scratch):
         self.assertEqual(self.met("wake_8 of", wake_1=one, wake_8=eight), "yes")
         self.assertEqual(self.met("wake_8 of", wake_8=eight), report.NOTHING)
 
-    def test_spread(self):
-        self.assertEqual(report.spread([2e6, 1e6, 1.2345e9], 1e6), "2 (1-1234)")
-        self.assertEqual(report.spread([], 1), report.NOTHING)
-
     def test_files(self):
         parts = [part(bus_8_open=walls([50], [10])), part(vfs_7_close=walls([1], [1], 3))]
         report.write(parts, self.directory)
