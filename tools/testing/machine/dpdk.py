@@ -19,7 +19,7 @@ TOKEN, WRONG = "14d63f20-8445-11ea-8900-1f9ce7d5650d", "24d63f20-8445-11ea-8900-
 
 def bind(name, *functions):
     """Binds functions to a driver with dpdk-devbind.py, which unbinds them first."""
-    return run("dpdk-devbind.py", f"--bind={name}", *functions, check=False)
+    return run("dpdk-devbind.py", f"--bind={name}", *functions, ok=None)
 
 
 class Testpmd:
@@ -111,6 +111,10 @@ def dpdk_forward(test, driver):
     with Resets() as resets:
         forward(test, functions)
     test.check("each function was reset", resets.flr >= 2, resets.counts)
+    if driver.is_ours:
+        for function in functions:
+            wait_for("a clean function", lambda: function.state() in ("clean", "unknown"))
+            test.seen(f"state of {function} after it", function.state())
     test.check("devbind shows them", "drv=vfio-pci" in run("dpdk-devbind.py", "--status-dev=net"))
     bind("igb", *functions)
     test.eq("igb has them back", ["igb", "igb"], [function.driver() for function in functions])

@@ -59,7 +59,7 @@ def domain(name, functions, driver, managed="yes"):
     try:
         yield
     finally:
-        if virsh("domstate", name, check=False).strip() == "running":
+        if virsh("domstate", name, ok=None).strip() == "running":
             virsh("destroy", name)
         virsh("undefine", name)
 

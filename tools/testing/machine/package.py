@@ -5,7 +5,7 @@ from pathlib import Path
 
 from .pci import Function
 from .report import REBOOT, run
-from .selection import is_ours
+from .selection import bind, is_ours, unbind
 
 OPTIONS = Path("/etc/modprobe.d/options.conf")
 
@@ -26,6 +26,8 @@ def package_installed(test, _):
     check_vfio_pci(test, ours=False)
     apt("install", *Path("/mnt").glob("vfio-pci-rs-common*.deb"),
         *Path("/mnt").glob("vfio-pci-rs-modules*.deb"))  # fmt: skip
+    said = run("vfio-pci-doctor", ok=None)
+    test.check("the doctor sees the old module", "loaded is the kernel's own" in said, said)
     OPTIONS.write_text("options vfio-pci disable_idle_d3=1\n")
     return REBOOT
 
@@ -35,8 +37,13 @@ def package_booted(test, _):
     check_vfio_pci(test, ours=True)
     option = Path("/sys/module/vfio_pci/parameters/disable_idle_d3").read_text().strip()
     test.eq("the option reaches it", "Y", option)
+    function, stranger = Function("bus.0"), Function("bus.1")
     said = run("vfio-pci-doctor")
     test.check("nothing is missing", "Nothing is missing." in said, said)
+    bind(function, "vfio-pci")
+    said = run("vfio-pci-doctor", ok=False)
+    test.check("the doctor sees a stranger", f"not viable: {stranger} in it is bound" in said, said)
+    unbind(function)
     apt("purge", "vfio-pci-rs-*")
     return REBOOT
 

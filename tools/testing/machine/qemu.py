@@ -93,7 +93,7 @@ def qemu_iommufd(test, driver):
     for sibling in siblings:
         bind(sibling, driver.name)
     [name] = (path.name for path in (function.path / "vfio-dev").iterdir())
-    run("modprobe", "iommufd", check=False)
+    run("modprobe", "iommufd", ok=None)
     files = [os.open(path, os.O_RDWR) for path in ("/dev/iommu", f"/dev/vfio/devices/{name}")]
     objects = ["-object", f"iommufd,id=iommufd,fd={files[0]}"]
     # As libvirt does: without an id, QEMU 11.1 crashes, as it remembers the file under it.

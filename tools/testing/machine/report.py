@@ -56,13 +56,15 @@ class Report:
         self.write("observe", key=key, value=str(value), compared=compared)
 
 
-def run(*command, check=True, limit=600):
-    """Runs a command and returns its output. Raises if it fails, unless `check` is False."""
-    start, command = time.monotonic(), list(map(str, command))
+def run(*command, ok=True, limit=600, **options):
+    """Runs a command and returns its output. Raises if it fails, unless `ok` is None."""
+    start, line = time.monotonic(), " ".join(map(str, command))
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    ended = subprocess.run(command, text=True, timeout=limit, check=False, **pipes)
-    print(f"    $ {' '.join(command)} ({time.monotonic() - start:.1f} s)", flush=True)
-    if check and ended.returncode:
+    ended = subprocess.run(
+        list(map(str, command)), text=True, timeout=limit, check=False, **pipes | options
+    )
+    print(f"    $ {line} ({time.monotonic() - start:.1f} s)", flush=True)
+    if ok is not None and (ended.returncode == 0) != ok:
         raise RuntimeError(f"'{command}' ended with {ended.returncode}: {ended.stdout}")
     return ended.stdout
 
