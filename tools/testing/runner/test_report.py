@@ -39,6 +39,8 @@ class Report(Scratch):
         self.assertEqual(self.met(target, bus_8_open=walls([50, 60], [10, 11])), "yes")
         self.assertEqual(self.met(target, bus_8_open=walls([50, 60], [20, 21])), "no")
         self.assertEqual(self.met(target), report.NOTHING)
+        for lost, met in (0, "yes"), (1, "no"):
+            self.assertEqual(self.met("lost of vfs_7", vfs_7_close=walls([1], [1], lost)), met)
 
     def test_the_least(self):
         target, equal = "any open, ", walls([10, 10], [10, 10])
