@@ -97,12 +97,14 @@ class Doctor(Scratch):
     def test_signatures(self):
         self.install("vfio-pci", description=doctor.OURS)
         for name, content in (
+            (doctor.SECURE_BOOT, "\6\0\0\0\1"),
             ("sys/kernel/security/lockdown", "none [integrity] confidentiality\n"),
             ("sys/module/module/parameters/sig_enforce", "Y\n"),
         ):
             path = self.write(name, content)
             self.lacks("Secure Boot is on")
             path.unlink()
+        self.write(doctor.SECURE_BOOT, "\6\0\0\0\0")
         self.write("sys/kernel/security/lockdown", "[none] integrity confidentiality\n")
         self.assertEqual(self.ask()[0], 0)
 
