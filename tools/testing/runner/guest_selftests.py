@@ -99,6 +99,9 @@ def main(driver, directory, *chosen):
         sys.exit(f"the module {module} is the other one")
     for parameter in Path(f"/sys/module/{module}/parameters").glob("*_reset"):
         parameter.write_text("N" if own else "Y")
+    # Where the module lies: a leak that is found when it is gone has addresses only.
+    loaded = Path("/proc/modules").read_text().splitlines()
+    print(*(f"# loaded {line}" for line in loaded if line.startswith(f"{module} ")), sep="\n")
     programs = {}
     for name in chosen:
         program, _, test = name.partition(".")

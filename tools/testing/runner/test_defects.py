@@ -12,14 +12,23 @@ LOCKDEP = """\
 [    1.1]  f+0x1/0x2 [vfio_pci_rs]
 [    1.1]  </TASK>
 """
-LEAK = "unreferenced object 0xffff888001 (size 128):\n"
+LEAK = """\
+unreferenced object 0xffff888001 (size 128):
+  comm "test", pid 95
+  backtrace (crc 0):
+    0xffffffffc0000010
+"""
+LOADED = "# loaded vfio_pci_rs 4096 0 - Live 0xffffffffc0000000 (OE)\n"
 
 
 class Reported(Scratch):
-    def judge(self, dmesg=LOCKDEP, leaks=LEAK, status=0):
-        self.write("dmesg.log", dmesg)
-        self.write("kmemleak.log", leaks)
-        return [test.ok for test in defects.reported(self.directory, vm.Outcome(status))]
+    def judge(self, dmesg=LOCKDEP, leaks=LEAK, output=LOADED, status=0):
+        files = {"dmesg.log": dmesg, "kmemleak.log": leaks, "output.log": output}
+        for name, text in files.items():
+            self.write(name, text)
+        self.write("exit-status", str(status))
+        outcome = vm.outcome(self.directory, "")
+        return [result.ok for result in defects.reported(self.directory, outcome)]
 
     def test_both(self):
         self.assertEqual(self.judge(), [True, True, True])
@@ -28,7 +37,16 @@ class Reported(Scratch):
         self.assertEqual(self.judge(dmesg="", leaks=""), [False, False, True])
 
     def test_other_locks(self):
-        self.assertFalse(self.judge(dmesg=LOCKDEP.replace("reset_domains", "x"))[0])
+        self.assertEqual(self.judge(dmesg=LOCKDEP.replace("reset_domains", "x"))[0], False)
+
+    def test_two_reports(self):
+        self.assertEqual(self.judge(dmesg=LOCKDEP * 2)[0], False)
+
+    def test_leak_of_another_module(self):
+        self.assertEqual(self.judge(output=LOADED.replace("c000", "d000")), [True, False, True])
+
+    def test_another_splat(self):
+        self.assertEqual(self.judge(dmesg=LOCKDEP + "[    2.0] WARNING: x\n"), [True, True, False])
 
     def test_failed_tests(self):
         self.assertEqual(self.judge(status=1), [True, True, False])
