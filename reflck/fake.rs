@@ -87,11 +87,6 @@ impl Fake {
         self.bus.books.lock().accounts[self.number].wants_domain = true;
     }
 
-    /// Asks for a reset of the domain, as root.
-    pub(crate) fn ask_for_reset(&self) {
-        self.bus.books.lock().accounts[self.number].is_asked_for = true;
-    }
-
     /// Returns whether this is the status that was last published, and whether it was settled.
     pub(crate) fn has_published(&self, status: Status, is_settled: bool) -> bool {
         self.published.load(Relaxed) == status as u32 && self.is_settled.load(Relaxed) == is_settled
@@ -118,7 +113,7 @@ impl Fake {
     /// The hardware notices that.
     pub(crate) fn touch(&self) {
         let account = &mut self.bus.books.lock().accounts[self.number];
-        account.is_soiled = true;
+        account.is_touched = true;
         account.is_proven = false;
     }
 
@@ -146,7 +141,7 @@ impl Fake {
     pub(crate) fn skip_reset(&self) {
         let account = self.bus.books.lock().accounts[self.number];
         warn_on!(account.claim != Claim::Opening);
-        warn_on!(account.is_dirty || account.is_soiled);
+        warn_on!(account.is_dirty || account.is_soiled || account.is_touched);
     }
 
     pub(crate) fn is_resetting(&self) -> bool {
@@ -205,10 +200,10 @@ impl Hardware for Fake {
 
         let account = &mut books.accounts[self.number];
         warn_on!(account.scope != Some(*scope));
-        let is_asked_for = core::mem::take(&mut account.is_asked_for);
-        let wants_domain = account.wants_domain || is_asked_for;
+        let wants_domain = account.wants_domain || account.is_asked_for;
         let is_wanted = account.is_wanted && (account.is_dirty || wants_domain);
-        warn_on!(!account.is_allowed && !account.is_retry_due && !is_wanted && !is_asked_for);
+        let is_due = account.is_allowed || account.is_retry_due || account.is_asked_for;
+        warn_on!(!is_due && !is_wanted);
         account.is_allowed = false;
         account.is_due = false;
         for (_, account) in books.domain(scope) {
@@ -372,6 +367,18 @@ pub(crate) fn close(member: &Membership<Fake>, dirty: bool) -> Result {
     member.close()?.settle(dirty);
 
     Ok(())
+}
+
+/// Asks for a reset now, as root.
+pub(crate) fn reset_now(member: &Membership<Fake>, is_resettable: bool) -> Result {
+    let function = member.hardware();
+    let ask = |asks| function.bus.books.lock().accounts[function.number].is_asked_for = asks;
+
+    ask(true);
+    let result = member.reset_now(is_resettable);
+    ask(false);
+
+    result
 }
 
 /// Owns every function, bound or not.

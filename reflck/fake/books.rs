@@ -77,8 +77,10 @@ pub(super) struct Account {
     pub(super) is_bound: bool,
     pub(super) is_rebinding: bool,
     pub(super) is_dirty: bool,
-    /// It was used or touched, and not reset since. Unlike the reflck, this knows of every touch.
+    /// It was used, and not reset since.
     pub(super) is_soiled: bool,
+    /// It was touched while it was idle, and not reset since. The reflck does not learn of that.
+    pub(super) is_touched: bool,
     /// An open was asked for, and a reset of its domain may be attempted before.
     pub(super) is_wanted: bool,
     /// Root wants a reset of its domain, even if it is reset alone.
@@ -117,6 +119,7 @@ impl Account {
             is_rebinding: false,
             is_dirty: false,
             is_soiled: true,
+            is_touched: false,
             is_wanted: false,
             wants_domain: false,
             is_asked_for: false,
@@ -151,11 +154,17 @@ impl Account {
             self.failing.0 -= 1;
             return Err(self.failing.1);
         }
-        self.is_soiled = false;
-        self.is_proven = true;
+        self.note_reset();
         self.resets_alone = true;
 
         Ok(())
+    }
+
+    /// Records a reset. The user of an open function goes on with it.
+    fn note_reset(&mut self) {
+        self.is_soiled = self.claim == Claim::Open;
+        self.is_touched = false;
+        self.is_proven = !self.is_soiled;
     }
 }
 
@@ -226,9 +235,8 @@ impl Books {
         self.resets += 1;
         for number in members {
             let account = &mut self.accounts[number];
+            account.note_reset();
             account.is_dirty = false;
-            account.is_soiled = false;
-            account.is_proven = true;
             account.is_retry_due = false;
             account.is_reset_owed = false;
         }
@@ -329,8 +337,7 @@ impl Books {
             };
             // A close that does not leave it dirty has reset it.
             if account.claim == Claim::Closing && !dirty {
-                account.is_soiled = false;
-                account.is_proven = true;
+                account.note_reset();
             }
             account.claim = if open { Claim::Open } else { Claim::Idle };
             account.is_dirty = dirty;

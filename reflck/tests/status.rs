@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::reflck::{
+    fake::reset_now,
     Owed,
     Status, //
 };
@@ -76,8 +77,7 @@ mod suite {
         b.finish_cleaning();
         assert_eq!(machine.log()?, "");
         // One that cannot be is reset with its domain, if there is one.
-        b.hardware().ask_for_reset();
-        assert_eq!(b.reset_now(false), Ok(()));
+        assert_eq!(reset_now(&b, false), Ok(()));
         assert_eq!(machine.log()?, "1 resets 0 1, 0 dirty\n");
         let private = machine.join(ResetScope::Private(at(2)), 2)?;
         assert_eq!(private.reset_now(false), Err(ENOTTY));
