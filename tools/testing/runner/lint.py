@@ -68,8 +68,8 @@ def patch_series(_):
 def clippy_tests(run):
     clippy, deny = ["clippy", "--quiet", "--all-targets", "--locked"], ["--", "--deny", "warnings"]
     cargo(run, "", *clippy, *deny, target="target-lint")
-    loom = {"target": "target-models", "RUSTFLAGS": "--cfg loom"}
-    cargo(run, "", *clippy, "--package=reflck", *deny, **loom)
+    for target, flags in ("target-models", "--cfg loom"), ("target-shuttle", "--cfg shuttle"):
+        cargo(run, "", *clippy, "--package=reflck", *deny, target=target, RUSTFLAGS=flags)
 
 
 @check("ops table: the data path is C", *DRIVER, needs=(PREPARED,))

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """The model check of the reflck: `make models [M=NAME]`.
 
-loom runs each model of tools/testing/reflck through every interleaving of its threads. The scenes of
-tools/testing/liveness are models of longer runs, in which every wait must end. The mutants of
+loom runs each model of tools/testing/reflck through every interleaving of its threads, and shuttle
+draws schedules of more threads, which have too many. The scenes of tools/testing/liveness are
+models of longer runs, in which every wait must end. The mutants of
 tools/testing/defects/mutants.toml are bugs in the reflck, each of which the model, or the unit test,
 that it names must notice.
 """
@@ -31,6 +32,10 @@ LIMIT = 120
 BUILD = ["build", "--tests", "--locked", "--keep-going", "--package", "reflck", MESSAGES]
 VARIABLES = {"CARGO_PROFILE_TEST_DEBUG": "0", "RUSTC_BOOTSTRAP": "1"}
 LOOM = {"RUSTFLAGS": "--cfg loom"}
+SHUTTLE = {"RUSTFLAGS": "--cfg shuttle", "CARGO_PROFILE_TEST_OPT_LEVEL": "2"}
+RANDOM = "models::schedules::random_schedules"
+# How many schedules `make check` draws, and the long form.
+SCHEDULES, MORE_SCHEDULES = 10_000, 1_000_000
 BUILD_SCENES = ["build", "--release", "--locked", "--bins", "--package", "liveness", MESSAGES]
 
 
@@ -47,6 +52,9 @@ def results(long=False, only=None):
     listed = re.findall(r"^(models::\S+): test$", run("", program, "--list"), re.MULTILINE)
     mutants = mutants_of(listed)
     models = {last(path): [program, "--nocapture", "--exact", path] for path in listed}
+    if only in (None, last(RANDOM)):
+        built = build(run, "build the random schedules", TESTING, "target-shuttle", SHUTTLE)
+        models[last(RANDOM)] = [built["reflck"], "--nocapture", "--exact", RANDOM]
     scenes = programs(cargo(run, "build the scenes", *BUILD_SCENES))["liveness"]
     models |= {name: [scenes, name] for name in run("", scenes).split()}
     models = {name: command for name, command in models.items() if only in (None, name)}
@@ -54,7 +62,10 @@ def results(long=False, only=None):
         mutants = [mutant for mutant in mutants if only in (mutant["name"], last(mutant["test"]))]
         if not models and not mutants:
             raise Failure(f"looked for a model or a mutant of the name {only}")
-    environment = os.environ | ({} if long else {"LOOM_MAX_PREEMPTIONS": str(PREEMPTIONS)})
+    bounds = {"LOOM_MAX_PREEMPTIONS": PREEMPTIONS, "SCHEDULES": SCHEDULES}
+    if long:
+        bounds = {"SCHEDULES": MORE_SCHEDULES}
+    environment = os.environ | {name: str(bound) for name, bound in bounds.items()}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(pool.map(lambda model: run_model(*model, environment), models.items()))
         kinds = (True, "target-mutants", LOOM), (False, "target-mutants-unit", {})
@@ -87,7 +98,7 @@ def build(run, what, workspace, target, variables):
     except Failure as failure:
         said = failure.output
         # Some of the mutants may not compile.
-        if '"reason":"build-finished"' not in said or target == "target-models":
+        if '"reason":"build-finished"' not in said or "mutants" not in target:
             raise
     return programs(said)
 
@@ -95,7 +106,7 @@ def build(run, what, workspace, target, variables):
 def run_model(name, command, environment):
     """Runs a model, which says how many interleavings or states there were."""
     ended = run_test(command, environment)
-    count = re.search(rf"model {name}: (\d+ (?:interleavings|states).*)", ended.stdout)
+    count = re.search(rf"model {name}: (\d+ (?:interleavings|schedules|states).*)", ended.stdout)
     if ended.returncode or not count:
         return Result(f"model {name}", False, "\n".join(ended.stdout.splitlines()[-40:]))
     return Result(f"model {name}", True, count[1])

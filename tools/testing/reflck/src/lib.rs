@@ -4,11 +4,12 @@
 //! stand-in for the kernel crate.
 //!
 //! `reflck/tests.rs` has the tests that KUnit runs as well. The ones here need threads, allocations
-//! that fail or a clock that can be moved. With `--cfg loom` there are the models instead.
+//! that fail or a clock that can be moved. With `--cfg loom` or `--cfg shuttle` there are the models
+//! instead.
 
 #![cfg(test)]
 #![feature(arbitrary_self_types)]
-#![cfg_attr(loom, allow(dead_code, unused_imports))]
+#![cfg_attr(any(loom, shuttle), allow(dead_code, unused_imports))]
 
 mod bindings {
     pub(crate) mod work;
@@ -19,19 +20,19 @@ mod reflck;
 mod vfio {
     #[allow(dead_code)]
     pub(crate) mod dynamic_id;
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     pub(crate) mod record;
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod allocations;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod dynamic_ids;
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 mod models;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod records;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod retries;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod threads;

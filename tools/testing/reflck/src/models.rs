@@ -25,7 +25,13 @@ use kernel::{
     prelude::*,
     sync::signals, //
 };
+#[cfg(loom)]
 use loom::thread::{
+    spawn,
+    JoinHandle, //
+};
+#[cfg(shuttle)]
+use shuttle::thread::{
     spawn,
     JoinHandle, //
 };
@@ -41,6 +47,7 @@ use std::sync::{
 /// Defines a model of so many threads, the main one included.
 macro_rules! model {
     ($name:ident, $threads:literal, $body:expr) => {
+        #[cfg(loom)]
         #[test]
         fn $name() {
             explore(stringify!($name), $threads, $body);
@@ -48,9 +55,15 @@ macro_rules! model {
     };
 }
 
+#[cfg(loom)]
 mod cleaning;
+#[cfg(loom)]
 mod hot_resets;
+#[cfg(loom)]
 mod retries;
+#[cfg(shuttle)]
+mod schedules;
+#[cfg(loom)]
 mod turns;
 
 type Member = Membership<Fake>;
@@ -60,6 +73,7 @@ const ME: u8 = 1;
 const OTHER: u8 = 2;
 
 /// Runs the interleavings of `body`, and prints their number.
+#[cfg(loom)]
 fn explore(name: &str, threads: usize, body: fn()) {
     // Takes its bound from LOOM_MAX_PREEMPTIONS.
     let mut builder = loom::model::Builder::new();
@@ -162,6 +176,10 @@ fn assert_empty(machine: &Machine) {
 /// Calls `f` as a system call in which a signal ends the first wait, and restarts it then.
 fn interrupt<R>(f: impl Fn() -> Result<R>) -> R {
     signals::send();
+    restart(f)
+}
+
+fn restart<R>(f: impl Fn() -> Result<R>) -> R {
     loop {
         match f() {
             Ok(result) => return result,

@@ -4,7 +4,8 @@
 //!
 //! Names, signatures and failures are the kernel's. For tests, this crate also makes allocations
 //! fail and counts them ([`alloc`]), panics if two locks are held at once, and calls hooks at
-//! points where a thread may wait ([`sync`]). With `--cfg loom` its locks and atomics are loom's.
+//! points where a thread may wait ([`sync`]). With `--cfg loom` its locks and atomics are loom's,
+//! with `--cfg shuttle` shuttle's.
 
 pub mod alloc;
 pub mod error;

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Locks, reference counts and thread-local data: those of std, or with `--cfg loom` loom's.
+//! Locks, reference counts and thread-local data: those of std, or with `--cfg loom` or
+//! `--cfg shuttle` those of these crates.
 
 #[cfg(loom)]
 use loom as base;
-#[cfg(not(loom))]
+#[cfg(shuttle)]
+use shuttle as base;
+#[cfg(not(any(loom, shuttle)))]
 use std as base;
 
 pub use self::base::{
