@@ -21,8 +21,10 @@ COVERAGE = TESTING / "coverage-module"
 SOURCES = ["--exclude=*.mod.c", "--exclude=*generated*", "--exclude=.*", "--include=*/"]
 SOURCES += ["--include=*.rs", "--include=*.[chS]", "--include=Makefile", "--include=Kconfig"]
 SOURCES += ["--include=*Kbuild", "--include=*_parameters"]
+# So many patches, the first, are fixes for stable kernels.
+FIXES = 2
 # The parts with drivers/vfio/pci, and their patches; the sets of modules, and the part each needs.
-CORES = {"core": patches, "fixed": lambda: patches()[:1]}
+CORES = {"core": patches, "fixed": lambda: patches()[:FIXES]}
 SETS = {"stock": None, "fixed": "fixed", "core": "core", "rs": "core", "in-place": "core"}
 SETS["coverage"] = "core"
 # As scripts/Makefile.kcov has it, and blocks that always run with another one are not left out.
@@ -184,9 +186,10 @@ def modules(name, modset):
     """Returns lib/modules/VERSION with a set of modules for the kernel `name`; never changes later.
 
     A guest sees it if its parent is bound over /usr/lib/modules. Sets: `stock` is the kernel's own
-    modules, `fixed` has vfio-pci and its core with the first patch, `core` with all patches, `rs`
-    the driver too, and `rs+DEFECT` the driver with defects/DEFECT.patch. `in-place` has the driver
-    as the module vfio-pci, `coverage` one that records which of its code has run. All have the helper module of the tests.
+    modules, `fixed` has vfio-pci and its core with the patches for stable kernels, `core` with all
+    patches, `rs` the driver too, and `rs+DEFECT` the driver with defects/DEFECT.patch. `in-place`
+    has the driver as the module vfio-pci, `coverage` one that records which of its code has run.
+    All have the helper module of the tests.
     """
     base, *defects = modset.split("+")
     is_set = base == "rs" or (base in SETS and not defects)

@@ -117,7 +117,7 @@ SUITES = (
     # On this core, VFs that are closed together lose their resets.
     scenarios("scenarios-c", 100, "vfio-pci", f"--skip closed_together,{ON_PERF}", modules="stock"),
     scenarios("scenarios-patched-core", 100, "vfio-pci", f"--skip {ON_PERF}", modules="core"),
-    # The first patch alone, for vfio-pci.
+    # The fixes for stable kernels alone, for vfio-pci.
     scenarios(
         "scenarios-fixed-core", 100, "vfio-pci", "--only closed_together,bridge_lock",
         modules="fixed", **DEBUG | NO_LEAKS,
