@@ -3,7 +3,8 @@
 
 The series is patches/ and one patch for each file of tools/series.d, in their order. Such a file
 begins with an SPDX line and the files of the patch, as pathspecs of git; the commit message
-follows. `cover` has the subject and text of the cover letter. Then git am applies the series to the
+follows. `cover` has the subject and text of the cover letter, and names tables of the benchmark to
+put in. Then git am applies the series to the
 pristine files, which must become the same as by intree.
 """
 
@@ -19,6 +20,7 @@ from . import CACHE, REPO, Failure, intree, kernel, patches, shown
 from .artifact import once
 
 PARTS = REPO / "tools/series.d"
+BENCHMARK = REPO / "Documentation/benchmark.rst"
 NUMBERED = "[0-9][0-9][0-9][0-9]-*.patch"
 
 
@@ -57,6 +59,17 @@ def message(part):
     return re.sub(r"\A(# .*\n)+\n*", "", part.read_text())
 
 
+def letter():
+    """Returns the subject and text of the cover letter."""
+    text = BENCHMARK.read_text()
+
+    def table(found):
+        _, _, section = text.partition(f"\n{found[1]}\n===")
+        return re.search(r"^=+ (?:.*?\n=+ ){2}[= ]*", section, re.M | re.S)[0]
+
+    return re.sub(r"^@(.*)@$", table, message(PARTS / "cover"), flags=re.MULTILINE)
+
+
 def write(out, sender):
     """Writes the series to the directory `out`, and returns how many patches it has."""
     for earlier in out.glob(NUMBERED):
@@ -64,8 +77,8 @@ def write(out, sender):
     with tempfile.TemporaryDirectory() as directory:
         split = Repository(Path(directory, "split"), sender)
         commit(split)
-        letter = f"{message(PARTS / 'cover')}\nBased on Linux {version()}."
-        split.git("config", "branch.series.description", letter)
+        description = f"{letter()}\nBased on Linux {version()}."
+        split.git("config", "branch.series.description", description)
         kinds = ["--signoff", "--cover-letter", "--cover-from-description=subject", "--no-base"]
         kinds += ["--subject-prefix=PATCH", "--quiet", "--output-directory", out]
         split.git("format-patch", *kinds, "base")
