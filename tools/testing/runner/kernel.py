@@ -28,14 +28,47 @@ KERNELS = ("debian", *FRAGMENTS)
 # `make tinyconfig` is these three.
 TINY = ("kernel/configs/tiny-base.config", "kernel/configs/tiny.config")
 TINY += ("arch/x86/configs/tiny.config",)
-def source():
-    """Returns the source of Debian's kernel as it is packaged."""
+
+
+def source(age="new"):
+    """Returns a source of Debian as it is packaged.
+
+    `new` is that of Debian's kernel, `old` the one before it, and `stable` that of Debian's stable
+    kernel.
+    """
 
     def unpack(new, run):
         [packed] = Path("/usr/src").glob("linux-source-*.tar.xz")
         run(f"unpack {packed.name}", "tar", "-xf", packed, "--strip-components=1", "-C", new)
 
-    return artifact("source", [recipe(unpack)], unpack)
+    def fetch(new, run):
+        [newest] = Path("/usr/src").glob("linux-source-*.tar.xz")
+        names = available(run, "linux-source-[0-9.]+")
+        names = [name for name in names if not newest.name.startswith(f"{name}.tar")]
+        if not names:
+            raise Failure("looked for a linux-source package beside that of Debian's kernel")
+        other = names[-1 if age == "old" else 0]
+        download(run, other)
+        unpack = """set -o pipefail; dpkg-deb --fsys-tarfile /tmp/$0_*.deb |
+            tar -xO --wildcards "*/$0.tar.xz" | tar -xJ --strip-components=1 -C $1"""
+        run("unpack it", "bash", "-c", unpack, other, new)
+
+    if age == "new":
+        return artifact("source", [recipe(unpack)], unpack)
+    return artifact(f"{age}-source", [age, recipe(fetch, available, download)], fetch)
+
+
+def available(run, pattern):
+    """Returns the names of Debian's packages that match, by their versions."""
+    said = run("", "apt-cache", "search", "--names-only", f"^{pattern}$")
+    names = re.findall(r"^\S+", said, re.MULTILINE)
+    return sorted(names, key=lambda name: [int(part) for part in re.findall(r"\d+", name)])
+
+
+def download(run, *names):
+    """Downloads packages to /tmp."""
+    options = ["--quiet", "-o", "Dir::Cache=/tmp", "-o", "APT::Sandbox::User=root"]
+    run(f"download {names[0]}", "apt-get", *options, "download", *names, cwd="/tmp")
 
 
 def make(run, what, build, *arguments, linux=None, work=None, writable=True):
@@ -104,6 +137,12 @@ def working(name, directory):
             remove(unfinished)
             raise
         remove(unfinished)
+
+
+def versions(tree):
+    """Returns the parts of the version of a kernel tree."""
+    text = (tree / "Makefile").read_text()
+    return re.findall(r"^(?:VERSION|PATCHLEVEL|SUBLEVEL) = (\d+)$", text, re.MULTILINE)
 
 
 def prepare_debian(new, run):
