@@ -64,7 +64,7 @@ else
 
 # For people. Everything is built in the cache; what is missing there is made.
 .PHONY: all unit lint test models soak check check-all rust-analyzer demo bench install uninstall \
-	deb doctor intree series builds coverage clean help
+	deb doctor intree series series-check builds coverage clean help
 
 all:
 	@tools/run modules debian rs
@@ -79,7 +79,7 @@ soak:
 models:
 	@tools/run models $(if $(M),"$(M)")
 
-unit lint check check-all rust-analyzer builds coverage:
+unit lint check check-all rust-analyzer series-check builds coverage:
 	@tools/run $@
 
 bench deb demo series:
@@ -121,6 +121,7 @@ help:
 	@echo "make bench [OUT=DIR]   measures the driver beside vfio-pci, in a virtual machine"
 	@echo "make intree KSRC=DIR   puts the driver into the kernel tree DIR"
 	@echo "make series [OUT=DIR]  writes the same as a patch series, to the cache or to DIR"
+	@echo "make series-check      checks each patch as reviewers would                (15 min)"
 	@echo "make builds            builds the driver in other kernel trees, by other compilers"
 	@echo "make coverage          says which code of the driver the tests do not run"
 	@echo "make clean             deletes the cache, with everything that was built"

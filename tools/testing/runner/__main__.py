@@ -5,7 +5,7 @@ import argparse
 import sys
 
 from . import Failure, bench, builds, check, coverage, demo, intree, kernel, lint, models, modules
-from . import packages, rust_analyzer, series, shown, unit
+from . import packages, rust_analyzer, series, series_check, shown, unit
 
 # The commands: a description, the function that returns the exit status and gets the arguments by
 # their names, and these arguments.
@@ -49,6 +49,10 @@ COMMANDS = {
     "deb": ("build Debian packages; they go to $OUT", packages.main),
     "intree": ("put the driver into the kernel tree $KSRC", intree.main),
     "series": ("write the driver as a patch series to $OUT", series.main),
+    "series-check": (
+        "check the patch series as its reviewers would",
+        lambda: check.report(series_check.results()),
+    ),
     "rust-analyzer": ("write rust-project.json", rust_analyzer.write),
 }
 

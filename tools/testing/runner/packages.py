@@ -31,8 +31,8 @@ SANDBOX += ["--ro-bind-try", "/etc/ssl/certs", "/etc/ssl/certs"]
 SANDBOX += ["--setenv", "DEBIAN_FRONTEND", "noninteractive", "--"]
 
 
-def builder():
-    """Returns a directory with the layer of files that PROGRAMS add to the root."""
+def layer(kind, programs):
+    """Returns a directory with the layer of files that packages add to the root, in upper/."""
 
     def install(new, run):
         (new / "upper").mkdir()
@@ -41,16 +41,25 @@ def builder():
         inside = ["bwrap", *layers, *SANDBOX]
         run("", *inside, "apt-get", "update")
         options = ["--yes", "--no-install-recommends"]
-        run("install debhelper and lintian", *inside, "apt-get", "install", *options, *PROGRAMS)
+        run(f"install {programs[0]} and others", *inside, "apt-get", "install", *options, *programs)
         run("", *inside, "apt-get", "clean")
 
-    return artifact("builder", [repr((PROGRAMS, SANDBOX)), recipe(install)], install)
+    return artifact(kind, [repr((programs, SANDBOX)), recipe(install)], install)
+
+
+def above(layer, *command):
+    """Returns a command that runs with the files of a layer."""
+    layers = ["--overlay-src", "/", "--overlay-src", layer / "upper", "--ro-overlay", "/"]
+    return ["bwrap", *layers, "--bind", CACHE, CACHE, *SANDBOX, *command]
+
+
+def builder():
+    return layer("builder", PROGRAMS)
 
 
 def building(*command):
     """Returns a command that runs with PROGRAMS."""
-    layers = ["--overlay-src", "/", "--overlay-src", builder() / "upper", "--ro-overlay", "/"]
-    return ["bwrap", *layers, "--bind", CACHE, CACHE, *SANDBOX, *command]
+    return above(builder(), *command)
 
 
 def stage(tree, version, built):

@@ -4,8 +4,8 @@
 The series is patches/ and one patch for each file of tools/series.d, in their order. Such a file
 begins with an SPDX line and the files of the patch, as pathspecs of git; the commit message
 follows. `cover` has the subject and text of the cover letter, and names tables of the benchmark to
-put in. Then git am applies the series to the
-pristine files, which must become the same as by intree.
+put in. Then git am applies the series to the pristine files, which must become the same as by
+intree, with the sender as the maintainer.
 """
 
 import os
@@ -32,21 +32,29 @@ def run(complaint, command, **options):
     return ended.stdout
 
 
-class Repository:
-    """A git repository of the files that the graft changes or looks for."""
+def changed():
+    """Returns the names of the files that the graft changes or looks for."""
+    text = "".join(patch.read_text() for patch in patches())
+    return {*re.findall(r"^--- a/(\S+)", text, re.MULTILINE), *intree.NEEDED}
 
-    def __init__(self, path, sender):
+
+class Repository:
+    """A git repository of the files that the graft changes or looks for.
+
+    They are copied, unless the directory exists.
+    """
+
+    def __init__(self, path, sender, more=()):
         name, email = sender
         settings = "-c", f"user.name={name}", "-c", f"user.email={email}"
         self.path, self.command = path, ["git", "-C", path, *settings]
-        path.mkdir()
-        text = "".join(patch.read_text() for patch in patches())
-        touched = re.findall(r"^--- a/(\S+)", text, re.MULTILINE)
-        for file in {*touched, *intree.NEEDED}:
-            (path / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(kernel.source() / file, path / file)
+        if not path.exists():
+            for file in changed():
+                (path / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(kernel.source() / file, path / file)
         self.git("init", "--quiet", "--initial-branch=series")
-        self.git("add", ".")
+        present = [name for name in changed() if (path / name).exists()]
+        self.git("add", "--force", "--", *present, *more)
         self.git("commit", "--quiet", "--message=Linux")
         self.git("tag", "base")
 
@@ -76,8 +84,9 @@ def write(out, sender):
         earlier.unlink()
     with tempfile.TemporaryDirectory() as directory:
         split = Repository(Path(directory, "split"), sender)
-        commit(split)
-        description = f"{letter()}\nBased on Linux {version()}."
+        commit(split, sender)
+        version = ".".join(kernel.versions(kernel.source()))
+        description = f"{letter()}\nBased on Linux {version}."
         split.git("config", "branch.series.description", description)
         kinds = ["--signoff", "--cover-letter", "--cover-from-description=subject", "--no-base"]
         kinds += ["--subject-prefix=PATCH", "--quiet", "--output-directory", out]
@@ -96,11 +105,14 @@ def check_patch(patch):
     once(f"checkpatch {patch.name}", [text], lambda: checkpatch(arguments))
 
 
-def commit(repository):
+def commit(repository, sender):
     for patch in patches():
         repository.git("am", "--quiet", patch)
         repository.git("commit", "--quiet", "--amend", "--reset-author", "--no-edit")
     intree.graft(repository.path)
+    entry, maintainers = intree.MAINTAINERS.splitlines()[1], repository.path / "MAINTAINERS"
+    sent = f"{entry}\nM:\t{sender[0]} <{sender[1]}>\n"
+    intree.put(maintainers, maintainers.read_text().replace(f"{entry}\n", sent))
     for part in sorted(PARTS.glob("[0-9]*")):
         [files] = re.findall("^# Files: (.*)", part.read_text(), re.MULTILINE)
         repository.git("add", "--", *files.split())
@@ -126,11 +138,6 @@ def checkpatch(arguments):
     command += ["--quiet", "--show-types"]
     command += ["--ignore", "OPEN_ENDED_LINE,PARENTHESIS_ALIGNMENT,UNKNOWN_COMMIT_ID", *arguments]
     run("checkpatch objects", command, cwd=REPO)
-
-
-def version():
-    text = (kernel.source() / "Makefile").read_text()
-    return ".".join(re.findall(r"^(?:VERSION|PATCHLEVEL|SUBLEVEL) = (\d+)$", text, re.MULTILINE))
 
 
 def main():
