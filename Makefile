@@ -82,8 +82,11 @@ models:
 unit lint check check-all rust-analyzer series-check builds coverage:
 	@tools/run $@
 
-bench deb demo series:
+bench deb series:
 	@OUT="$(OUT)" tools/run $@
+
+demo:
+	@OUT="$(OUT)" tools/run demo $(addprefix --kernel ,$(K))
 
 doctor:
 	@tools/package/doctor $(DEV)
@@ -110,7 +113,7 @@ help:
 	@echo "make unit              tests the reset domains and the tools on the host   (10 s)"
 	@echo "make lint              checks the source: format, lints, the patch series  (30 s)"
 	@echo "make test T=NAME       runs one scenario, selftest or suite in a guest     (60 s)"
-	@echo "     [K=debian|perf|debug] [DRIVER=vfio_pci_rs|in-place|vfio-pci]"
+	@echo "     [K=debian|debian-old|perf|debug] [DRIVER=vfio_pci_rs|in-place|vfio-pci]"
 	@echo "make soak              performs random operations, and checks the driver"
 	@echo "     [K=perf|debug] [SEED=7] [OPS=10000] [O='--seeds 10 --shrink']"
 	@echo "make models [M=NAME]   runs the models of the reflck through all interleavings"

@@ -44,7 +44,11 @@ COMMANDS = {
         lambda: check.report(builds.results()),
     ),
     "coverage": ("say which code of the driver the tests do not run", coverage.main),
-    "demo": ("show why to use the driver, beside vfio-pci", demo.demo),
+    "demo": (
+        "show why to use the driver, beside vfio-pci",
+        demo.demo,
+        ("--kernel", {"default": "debian", "choices": kernel.DEBIAN}),
+    ),
     "bench": ("measure the driver; the report goes to $OUT", bench.bench),
     "deb": ("build Debian packages; they go to $OUT", packages.main),
     "intree": ("put the driver into the kernel tree $KSRC", intree.main),

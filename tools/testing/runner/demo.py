@@ -87,11 +87,12 @@ def rows(c, ours, times):
     ]  # fmt: skip
 
 
-def demo():
+def demo(kernel):
     start, seen, failures = time.monotonic(), {}, []
     terminal = Terminal("make demo")
     guests = {
-        driver: Guest(driver, topology="demo", command=command, modules=modset, limit=1200)
+        driver: Guest(driver, topology="demo", command=command, modules=modset, kernel=kernel,
+                      limit=1200)  # fmt: skip
         for driver, command, modset in (
             (OURS, f"{BOTH} {PROGRAM} {OURS} --sets /tmp/sets", "rs"),
             (C, f"{PROGRAM} {C}", "stock"),

@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 from . import CACHE, ROOT_KEY, TESTING, Failure
@@ -24,7 +25,9 @@ FRAGMENTS = {
     "kcsan": ["perf", "kcsan"],
     "builtin": ["perf", "kunit", "builtin"],
 }
-KERNELS = ("debian", *FRAGMENTS)
+# Debian's kernel, and the one before it.
+DEBIAN = {"debian": "new", "debian-old": "old"}
+KERNELS = (*DEBIAN, *FRAGMENTS)
 # `make tinyconfig` is these three.
 TINY = ("kernel/configs/tiny-base.config", "kernel/configs/tiny.config")
 TINY += ("arch/x86/configs/tiny.config",)
@@ -101,6 +104,9 @@ def kernel(name):
     """
     if name == "debian":
         return artifact("kernel-debian", [recipe(prepare_debian)], prepare_debian)
+    if name == "debian-old":
+        inputs = [source("old").name, recipe(prepare_older, prepare_debian)]
+        return artifact("kernel-debian-old", inputs, prepare_older)
     fragments, asked = wanted(name)
 
     def build(new, run):
@@ -139,30 +145,43 @@ def working(name, directory):
         remove(unfinished)
 
 
+def prepare_older(new, run):
+    """Does as prepare_debian() for the kernel before Debian's, from its packages."""
+    version = ".".join(versions(source("old")))
+    [*_, binary] = available(run, rf"linux-binary-{version}\+deb[0-9.]+-amd64")
+    names = [binary.replace("binary", part) for part in ("binary", "modules", "headers")]
+    download(run, *names)
+    with tempfile.TemporaryDirectory(dir=new) as root:
+        for name in names:
+            [deb] = Path("/tmp").glob(f"{name}_*.deb")
+            run("", "dpkg-deb", "--extract", deb, root)
+        prepare_debian(new, run, Path(root), source("old"))
+
+
 def versions(tree):
     """Returns the parts of the version of a kernel tree."""
     text = (tree / "Makefile").read_text()
     return re.findall(r"^(?:VERSION|PATCHLEVEL|SUBLEVEL) = (\d+)$", text, re.MULTILINE)
 
 
-def prepare_debian(new, run):
+def prepare_debian(new, run, root=ROOT, linux=None):
     """Makes the Rust metadata that Debian's headers lack, from the same source and configuration.
 
     The hashes in the names of Rust's symbols come out the same, so modules load into the packaged
     kernel.
     """
-    [packaged] = (ROOT / "usr/lib/modules").glob("*/vmlinuz")
+    [packaged] = (root / "usr/lib/modules").glob("*/vmlinuz")
     version = packaged.parent.name
     build = new / "build"
     build.mkdir()
     shutil.copy(packaged.with_name("config"), build / ".config")
-    shutil.copy(ROOT / f"usr/src/linux-headers-{version}/Module.symvers", build)
-    base = make(run, "", build, "--silent", "kernelversion").strip()
+    shutil.copy(root / f"usr/src/linux-headers-{version}/Module.symvers", build)
+    base = make(run, "", build, "--silent", "kernelversion", linux=linux).strip()
     # The source knows its own version; the rest of the package's is Debian's.
     local = f"LOCALVERSION={version.removeprefix(base)}"
     make(run, f"prepare the source of {version}", build,
-         local, "olddefconfig", "prepare", "modules_prepare")  # fmt: skip
-    found = make(run, "", build, local, "--silent", "kernelrelease").strip()
+         local, "olddefconfig", "prepare", "modules_prepare", linux=linux)  # fmt: skip
+    found = make(run, "", build, local, "--silent", "kernelrelease", linux=linux).strip()
     if found != version:
         raise Failure(f"looked for the source of {version}, and linux-source prepares {found}")
     (new / "lib/modules").mkdir(parents=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from . import CACHE, TESTING, Failure, driver_files, intree, patches
 from .artifact import artifact, key, recipe, remove
 from .kernel import (
-    WORK, build_kernel, compiler, configure, kernel, make, refuse_warnings, source, wanted, working,
+    DEBIAN, WORK, build_kernel, compiler, configure, kernel, make, refuse_warnings, source, wanted, working,
 )  # fmt: skip
 
 HELPER = TESTING / "helper-module"
@@ -80,13 +80,13 @@ def copy_of(paths):
     return lambda directory, run: run("", "cp", "-r", *paths, directory)
 
 
-def patched_core(files):
-    """Returns a function that copies the directory and header that `files`, patches, change."""
+def patched_core(files, linux):
+    """Returns a function that copies the parts of a source that `files`, patches, change."""
 
     def stage(directory, run):
         (directory / "include/linux").mkdir(parents=True)
-        shutil.copy(source() / "include/linux/vfio_pci_core.h", directory / "include/linux")
-        shutil.copytree(source() / "drivers/vfio/pci", directory / "drivers/vfio/pci")
+        shutil.copy(linux / "include/linux/vfio_pci_core.h", directory / "include/linux")
+        shutil.copytree(linux / "drivers/vfio/pci", directory / "drivers/vfio/pci")
         apply(directory, files, run)
 
     return stage
@@ -124,7 +124,7 @@ class Parts:
 
     def __init__(self, name, run):
         self.name, self.run, self.own = name, run, kernel(name)
-        self.work = self.own / "work"
+        self.work, self.linux = self.own / "work", source(DEBIAN.get(name, "new"))
         self.built = []
 
     def add(self, part, inputs, stage, *arguments, module="", what=""):
@@ -134,7 +134,8 @@ class Parts:
         if not stamp.exists() or stamp.read_text() != wanted:
             remove(stamp)
             arguments = [*compiler(self.name), *arguments]
-            external(self.run, self.own / "build", self.work, part, stage, arguments, module, what)
+            external(self.run, self.own / "build", self.work, part, stage, arguments, module, what,
+                     self.linux)  # fmt: skip
             stamp.write_text(wanted)
         self.built.append(part + wanted)
         return self.work / part
@@ -152,7 +153,7 @@ class Parts:
         files = CORES[part]()
         first = f"NOSTDINC_FLAGS=-nostdinc -I{WORK}/{part}/include"
         inputs = [*files, recipe(patched_core)]
-        return self.add(part, inputs, patched_core(files), first, module="drivers/vfio/pci",
+        return self.add(part, inputs, patched_core(files, self.linux), first, module="drivers/vfio/pci",
                         what=f"build drivers/vfio/pci ({part})")  # fmt: skip
 
     def driver(self, defects=(), part="rs", variables=()):

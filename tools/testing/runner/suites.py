@@ -3,9 +3,11 @@
 
 import re
 import subprocess
+from dataclasses import replace
 
 from . import CACHE, TESTING, Failure, defects, installs, lint, models, programs, unit, vm
 from .guest_selftests import KERNELS
+from .kernel import DEBIAN
 from .kinds import SELFTESTS, AsGood, Bench, Guest, Host, Kunit, Machine, Plain, Same, SameTools
 from .topology import tables
 
@@ -224,7 +226,8 @@ def by_name(name, on, driver):
     """
     suites, own = {suite.name: suite for suite in SUITES + ON_DEMAND}, own_selftests()
     if name in suites:
-        return suites[name]
+        suite = suites[name]
+        return replace(suite, kernel=on) if on and isinstance(suite, Guest) else suite
     for modset in TOOLS_ON:
         chosen = name.removesuffix(f"-{modset}").split("+")
         if set(chosen) <= {*TOOLS, ROUNDS}:
@@ -236,7 +239,7 @@ def by_name(name, on, driver):
     on = on or ("perf" if is_perf else "debian")
     if program in KERNELS and driver == "vfio_pci_rs":
         driver = "in-place"
-    modset = MODULES.get(driver, "stock" if on == "debian" else "core")
+    modset = MODULES.get(driver, "stock" if on in DEBIAN else "core")
     settings = {"driver": driver, "kernel": on, "modules": modset}
     if program in KERNELS:
         return selftests(name, 0, chosen, topology="selftests", **settings)
