@@ -105,7 +105,7 @@ impl Bdf {
         Ok(if managed { "D3hot" } else { "D0" })
     }
 
-    /// Reads configuration space, which wakes the function.
+    /// Reads configuration space. A function in D3hot answers and stays asleep.
     pub fn config(&self) -> Result<Vec<u8>> {
         let path = self.path().join("config");
         fs::read(&path).with_context(|| path.display().to_string())

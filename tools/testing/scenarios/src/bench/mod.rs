@@ -167,10 +167,7 @@ impl Competitor {
 
     /// Checks that the loaded core has the patches if the driver needs them, and only then.
     fn check_core(&self) -> Result<()> {
-        let symbols = fs::read("/proc/kallsyms").context("/proc/kallsyms")?;
-        let symbols = String::from_utf8_lossy(&symbols);
-        let mut names = symbols.lines().filter_map(|line| line.split_whitespace().nth(2));
-        let patched = names.any(|name| name == PATCHED);
+        let patched = driver::core_exports(PATCHED)?;
         ensure!(patched == (self.driver.name() == OURS), "{} is on the wrong {CORE}", self.name);
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::fs;
 use std::slice;
 use std::thread;
 
-use anyhow::{ensure, Result};
+use anyhow::{bail, ensure, Result};
 use lab::driver;
 use lab::helper::Marked;
 use lab::machine::{Lab, PF};
@@ -22,9 +22,13 @@ use super::attributes::comes_to;
 use super::{errno, errors, with_module};
 use crate::bench::measure::wait_asleep;
 use crate::registers::{bars, reset_below, Content, Registers};
+use crate::together::result;
 
 const NONE: Counts = Counts::NONE;
 const VFS: usize = 7;
+
+/// How often an open may miss a reset: the slower it is, the later the reset has to begin.
+const ATTEMPTS: u32 = 10;
 
 /// The resets of some functions that are opened and closed.
 #[derive(Debug, Clone, Copy)]
@@ -220,14 +224,24 @@ pub(super) fn tricks(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     // No part of the kernel learns of this one; it restores the function when it wakes it.
     trick.works(t, "a raw reset of the bus while it sleeps", |_| reset_below(&port))?;
     trick.finds(t, "not opened during a reset by sysfs", 1, |pf| {
-        let opened = thread::scope(|scope| {
-            let reset = scope.spawn(|| port.write("reset_subordinate", "1"));
-            thread::sleep(wait::RESET / 2);
-            let opened = User::new()?.open(pf).map(drop);
-            reset.join().expect("no panic").map(|()| opened)
-        })?;
-        ensure!(errno(&opened) == "EAGAIN", "the open: {opened:?}");
-        wait_asleep(pf)
+        for attempt in 0..ATTEMPTS {
+            let user = User::new()?;
+            let opened = thread::scope(|scope| {
+                let reset = scope.spawn(|| {
+                    thread::sleep(wait::RESET / 2 * attempt);
+                    port.write("reset_subordinate", "1")
+                });
+                thread::sleep(wait::RESET / 2);
+                let opened = user.open(pf).map(drop);
+                result(reset.join()).map(|()| opened)
+            })?;
+            if opened.is_err() {
+                ensure!(errno(&opened) == "EAGAIN", "the open: {opened:?}");
+                return wait_asleep(pf);
+            }
+            settled(lab, slice::from_ref(pf))?;
+        }
+        bail!("no open met a reset")
     })?;
     binding.release()?;
 
