@@ -91,6 +91,10 @@ DEBUGGED = """sh -c '"$0" --driver vfio_pci_rs {only}; status=$?
 # Scenarios of many cases, which take minutes on the debug kernel.
 COUNTED = "known_clean,known_clean_tricks,oracle"
 
+# For scenarios that look for races. `make check-all` has more rounds, and the models go through all
+# interleavings.
+FEW = "--rounds 8"
+
 # Scenarios for the kernel `perf` alone. At a surprise removal, pciehp takes its reset_lock within
 # pci_rescan_remove_lock and the other way round. Lockdep reports that, whatever the driver, and
 # nothing after it. `root_resets` takes half a minute, and the kernel's own core fails it.
@@ -105,7 +109,7 @@ def soak(cost, options, name="soak", **settings):
 # Things are built in the order in which this table needs them.
 SUITES = (
     scenarios(
-        "scenarios", 100, options=f"--skip {ON_PERF}",
+        "scenarios", 100, options=f"{FEW} --skip {ON_PERF}",
         long=f"{{programs}}/scenarios --driver vfio_pci_rs --skip {ON_PERF} --rounds 100",
     ),
     # QEMU's monitor does not answer any more once the guest has slept.
@@ -117,8 +121,10 @@ SUITES = (
     scenarios("in-place", 40, "in-place", "--only names,attributes,qemu_hot_reset",
               modules="in-place"),
     # On this core, VFs that are closed together lose their resets.
-    scenarios("scenarios-c", 100, "vfio-pci", f"--skip closed_together,{ON_PERF}", modules="stock"),
-    scenarios("scenarios-patched-core", 100, "vfio-pci", f"--skip {ON_PERF}", modules="core"),
+    scenarios("scenarios-c", 100, "vfio-pci", f"{FEW} --skip closed_together,{ON_PERF}",
+              modules="stock"),
+    scenarios("scenarios-patched-core", 100, "vfio-pci", f"{FEW} --skip {ON_PERF}",
+              modules="core"),
     # The fixes for stable kernels alone, for vfio-pci.
     scenarios(
         "scenarios-fixed-core", 100, "vfio-pci", "--only closed_together,bridge_lock",
