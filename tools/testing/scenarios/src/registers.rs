@@ -45,7 +45,7 @@ pub struct Registers {
 impl Registers {
     pub fn open(user: &User, function: &Bdf) -> Result<Self> {
         let device = user.device(function)?;
-        command(&device, COMMAND_MEMORY);
+        enable_memory(&device);
         let kind = Kind::of(function)?;
         Ok(Registers { device, kind })
     }
@@ -64,6 +64,10 @@ impl Registers {
         self.device.region_write(bar, &LEFT.to_le_bytes(), at);
         written(self.content()?)
     }
+}
+
+pub fn enable_memory(device: &VfioDevice) {
+    command(device, COMMAND_MEMORY);
 }
 
 fn command(device: &VfioDevice, bits: u16) {

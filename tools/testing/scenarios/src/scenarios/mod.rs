@@ -20,6 +20,7 @@ mod clean;
 mod cleaning;
 mod errors;
 mod failed_reset;
+mod framebuffer;
 mod gone;
 mod hot_reset;
 mod kinds;
@@ -57,6 +58,7 @@ pub const ALL: &[Scenario] = &[
     compared("qemu_hot_reset", hot_reset::run),
     alone("names", names::run),
     compared("errors", errors::run),
+    alone("framebuffer", framebuffer::run),
     compared("kvm", kvm::run),
     compared("locked_at_open", locked::run),
     compared("bridge_lock", bridge::locked),
