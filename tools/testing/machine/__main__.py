@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """python3 -m machine SET TOOL...: runs the tests of tools on the driver of a module set.
 
-A test is a function of a module TOOL. After one that returns REBOOT, the machine boots, and this
-program goes on with the next one.
+A test is a function of a module TOOL. After one that returns REBOOT, or a function that boots it,
+the machine boots, and this program goes on with the next one.
 """
 
 import importlib
@@ -24,9 +24,9 @@ def main(modset, *tools):
     first = int(NEXT.read_text()) if NEXT.exists() else 0
     file = report.Report([function.__name__ for function in tests], is_new=not first)
     for number, function in enumerate(tests[first:], start=first + 1):
-        if file.run(function, driver) == report.REBOOT:
+        if boot := file.run(function, driver):
             NEXT.write_text(str(number))
-            return REBOOT_STATUS
+            return REBOOT_STATUS if boot == report.REBOOT else boot()
     return 1 if file.failed else 0
 
 

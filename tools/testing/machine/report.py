@@ -27,7 +27,10 @@ class Report:
             file.write(json.dumps({"event": event, "test": self.test} | more) + "\n")
 
     def run(self, function, driver):
-        """Runs a test, function(report, driver), and returns its answer: REBOOT, or nothing."""
+        """Runs a test, function(report, driver), and returns its answer.
+
+        That is REBOOT, a function that boots the machine, or None.
+        """
         self.test, start, answer = function.__name__, time.monotonic(), None
         print(f"# {self.test}", flush=True)
         self.write("start")

@@ -15,7 +15,7 @@ from .packages import building
 RELEASE = "trixie"
 PACKAGES = (
     "systemd-sysv", "dbus", "udev", "kmod", "python3-minimal", "iproute2", "pciutils", "procps",
-    "libvirt-daemon-system", "qemu-system-x86", "driverctl",
+    "libvirt-daemon-system", "qemu-system-x86", "driverctl", "kexec-tools",
     # testpmd, and its drivers of igb.
     "dpdk", "dpdk-dev", "librte-net-e1000-25", "librte-mempool-ring25",
 )  # fmt: skip

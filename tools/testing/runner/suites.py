@@ -59,8 +59,8 @@ def selftests(
 
 # The sets of modules on which the tools run, by the names of machine/pci.py.
 TOOLS_ON = {"c": "stock", "in-place": "in-place", "beside": "rs"}
-# driverctl has the machine boot again.
-TOOLS = ("libvirt", "dpdk", "qemu", "selection", "driverctl")
+# The last two have the machine boot again.
+TOOLS = ("libvirt", "dpdk", "qemu", "selection", "driverctl", "reboot")
 ROUNDS = "rounds"
 
 
