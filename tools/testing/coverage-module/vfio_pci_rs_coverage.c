@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Records which blocks of the driver have run, in any task, since the machine
- * was booted. (KCOV records one task at a time.) For test guests only.
+ * Records which blocks of the driver and of vfio-pci-core have run, in any task,
+ * since the machine was booted. (KCOV records one task at a time.) For test
+ * guests only.
  *
- * The driver must be compiled to call __sanitizer_cov_trace_pc() in each block.
+ * They must be compiled to call __sanitizer_cov_trace_pc() in each block.
  * /sys/kernel/debug/vfio_pci_rs_coverage has a line for each call that was made:
- * "text" or "init", and where it returns to, from the start of the module's text
- * or of the text that the kernel discards.
+ * the module, "text" or "init", and where it returns to, from the start of the
+ * module's text or of the text that the kernel discards.
  */
 
 #include <linux/bitmap.h>
@@ -16,7 +17,7 @@
 #include <linux/sizes.h>
 
 struct area {
-	const char *name;
+	const char *module, *name;
 	enum mod_mem_type type;
 	unsigned long base;
 	unsigned int size;
@@ -24,8 +25,10 @@ struct area {
 };
 
 static struct area areas[] = {
-	{ .name = "text", .type = MOD_TEXT },
-	{ .name = "init", .type = MOD_INIT_TEXT },
+	{ .module = "vfio_pci_rs", .name = "text", .type = MOD_TEXT },
+	{ .module = "vfio_pci_rs", .name = "init", .type = MOD_INIT_TEXT },
+	{ .module = "vfio_pci_core", .name = "text", .type = MOD_TEXT },
+	{ .module = "vfio_pci_core", .name = "init", .type = MOD_INIT_TEXT },
 };
 
 void __sanitizer_cov_trace_pc(void);
@@ -38,31 +41,35 @@ notrace void __sanitizer_cov_trace_pc(void)
 	for (area = areas; area < areas + ARRAY_SIZE(areas); area++) {
 		unsigned long offset = ip - READ_ONCE(area->base);
 
-		if (offset < area->size && !test_bit(offset, area->ran))
+		if (offset < READ_ONCE(area->size) && !test_bit(offset, area->ran))
 			set_bit(offset, area->ran);
 	}
 }
 EXPORT_SYMBOL_GPL(__sanitizer_cov_trace_pc);
 
-/* The driver has not run yet, or not again. */
-static int coming(struct notifier_block *nb, unsigned long state, void *data)
+/* A module's code has not run yet when it comes, and does not run any more when it goes. */
+static int changed(struct notifier_block *nb, unsigned long state, void *data)
 {
 	struct module *module = data;
 	struct area *area;
 
-	if (state != MODULE_STATE_COMING || strcmp(module->name, "vfio_pci_rs"))
-		return NOTIFY_DONE;
-
 	for (area = areas; area < areas + ARRAY_SIZE(areas); area++) {
 		struct module_memory *memory = &module->mem[area->type];
 
-		area->size = min(memory->size, SZ_1M);
-		WRITE_ONCE(area->base, (unsigned long)memory->base);
+		if (strcmp(module->name, area->module))
+			continue;
+
+		if (state == MODULE_STATE_COMING) {
+			WRITE_ONCE(area->base, (unsigned long)memory->base);
+			WRITE_ONCE(area->size, min(memory->size, SZ_1M));
+		} else if (state == MODULE_STATE_GOING || area->type == MOD_INIT_TEXT) {
+			WRITE_ONCE(area->size, 0);
+		}
 	}
 	return NOTIFY_OK;
 }
 
-static struct notifier_block notifier = { .notifier_call = coming };
+static struct notifier_block notifier = { .notifier_call = changed };
 
 static int coverage_show(struct seq_file *m, void *unused)
 {
@@ -71,7 +78,7 @@ static int coverage_show(struct seq_file *m, void *unused)
 
 	for (area = areas; area < areas + ARRAY_SIZE(areas); area++) {
 		for_each_set_bit(bit, area->ran, SZ_1M)
-			seq_printf(m, "%s %#lx\n", area->name, bit);
+			seq_printf(m, "%s %s %#lx\n", area->module, area->name, bit);
 	}
 	return 0;
 }

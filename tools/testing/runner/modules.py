@@ -12,7 +12,8 @@ from pathlib import Path
 from . import CACHE, TESTING, Failure, driver_files, intree, patches
 from .artifact import artifact, key, recipe, remove
 from .kernel import (
-    DEBIAN, WORK, build_kernel, compiler, configure, kernel, make, refuse_warnings, source, wanted, working,
+    DEBIAN, WORK, build_kernel, compiler, configure, kernel, make, refuse_warnings, source, wanted,
+    working,
 )  # fmt: skip
 
 HELPER = TESTING / "helper-module"
@@ -24,16 +25,17 @@ SOURCES += ["--include=*Kbuild", "--include=*_parameters"]
 # So many patches, the first, are fixes for stable kernels.
 FIXES = 2
 # The parts with drivers/vfio/pci, and their patches; the sets of modules, and the part each needs.
-CORES = {"core": patches, "fixed": lambda: patches()[:FIXES]}
+CORES = {"core": patches, "fixed": lambda: patches()[:FIXES], "core-coverage": patches}
 SETS = {"stock": None, "fixed": "fixed", "core": "core", "rs": "core", "in-place": "core"}
-SETS["coverage"] = "core"
+SETS["coverage"] = "core-coverage"
 # As scripts/Makefile.kcov has it, and blocks that always run with another one are not left out.
 SANCOV = ["-Cpasses=sancov-module", "-Cllvm-args=-sanitizer-coverage-level=3"]
 SANCOV += ["-Cllvm-args=-sanitizer-coverage-prune-blocks=0"]
 SANCOV += ["-Cllvm-args=-sanitizer-coverage-trace-pc", "-Cdebuginfo=2"]
 # The sets with the driver, and the variables of make that it is built with.
 OURS = {"rs": [], "in-place": ["VFIO_PCI_RS_IN_PLACE=y"]}
-OURS["coverage"] = ["KCFLAGS=-fsanitize-coverage=trace-pc -g", f"KRUSTFLAGS={' '.join(SANCOV)}"]
+RECORDED = ["KCFLAGS=-fsanitize-coverage=trace-pc -g", f"KRUSTFLAGS={' '.join(SANCOV)}"]
+OURS["coverage"] = RECORDED
 
 
 def builtin():
@@ -125,7 +127,7 @@ class Parts:
     def __init__(self, name, run):
         self.name, self.run, self.own = name, run, kernel(name)
         self.work, self.linux = self.own / "work", source(DEBIAN.get(name, "new"))
-        self.built = []
+        self.built, self.symbols = [], []
 
     def add(self, part, inputs, stage, *arguments, module="", what=""):
         """Builds a part, unless its inputs and those of the earlier parts are as the last time."""
@@ -145,15 +147,24 @@ class Parts:
                         what="build the tests' helper module")  # fmt: skip
 
     def sancov(self):
-        """Builds the module that the driver of the set `coverage` calls."""
+        """Builds the module that those of the set `coverage` call."""
+        self.symbols.append("sancov")
         return self.add("sancov", [COVERAGE], copy_of(COVERAGE.iterdir()))
+
+    def linked(self):
+        """Returns a variable of make: the symbols of the parts so far that a part links to."""
+        files = (f"{WORK}/{part}/Module.symvers" for part in self.symbols)
+        return f"KBUILD_EXTRA_SYMBOLS={' '.join(files)}"
 
     def core(self, part="core"):
         """Builds drivers/vfio/pci with the patches of a set."""
         files = CORES[part]()
-        first = f"NOSTDINC_FLAGS=-nostdinc -I{WORK}/{part}/include"
+        self.headers = f"NOSTDINC_FLAGS=-nostdinc -I{WORK}/{part}/include"
         inputs = [*files, recipe(patched_core)]
-        return self.add(part, inputs, patched_core(files, self.linux), first, module="drivers/vfio/pci",
+        variables = [self.linked(), *RECORDED] if self.symbols else []
+        self.symbols.append(f"{part}/drivers/vfio/pci")
+        return self.add(part, inputs, patched_core(files, self.linux), self.headers, *variables,
+                        module="drivers/vfio/pci",
                         what=f"build drivers/vfio/pci ({part})")  # fmt: skip
 
     def driver(self, defects=(), part="rs", variables=()):
@@ -165,10 +176,7 @@ class Parts:
             copy_of(files)(directory, run)
             apply(directory, changes, run)
 
-        arguments = [f"NOSTDINC_FLAGS=-nostdinc -I{WORK}/core/include", "CONFIG_VFIO_PCI_RS=m"]
-        others = ["core/drivers/vfio/pci", *(["sancov"] if part == "coverage" else [])]
-        symbols = " ".join(f"{WORK}/{other}/Module.symvers" for other in others)
-        arguments += [f"KBUILD_EXTRA_SYMBOLS={symbols}", *variables]
+        arguments = [self.headers, "CONFIG_VFIO_PCI_RS=m", self.linked(), *variables]
         return self.add(part, [*files, *changes], stage, *arguments,
                         what=f"build the driver ({part})")  # fmt: skip
 
@@ -189,8 +197,8 @@ def modules(name, modset):
     A guest sees it if its parent is bound over /usr/lib/modules. Sets: `stock` is the kernel's own
     modules, `fixed` has vfio-pci and its core with the patches for stable kernels, `core` with all
     patches, `rs` the driver too, and `rs+DEFECT` the driver with defects/DEFECT.patch. `in-place`
-    has the driver as the module vfio-pci, `coverage` one that records which of its code has run.
-    All have the helper module of the tests.
+    has the driver as the module vfio-pci. `coverage` has the driver and the core as modules that
+    record which of their code has run. All have the helper module of the tests.
     """
     base, *defects = modset.split("+")
     is_set = base == "rs" or (base in SETS and not defects)
@@ -211,10 +219,10 @@ def modules(name, modset):
         with working(name, kernel(name) / "work"):
             parts = Parts(name, run)
             built = [parts.helper()]
-            if part:
-                built.append(parts.core(part))
             if base == "coverage":
                 built.append(parts.sancov())
+            if part:
+                built.append(parts.core(part))
             if base in OURS:
                 # Its vfio-pci goes over the core's.
                 built.append(parts.driver(defects, modset, OURS[base]))
