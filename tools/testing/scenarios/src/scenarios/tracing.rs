@@ -6,13 +6,16 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use lab::kmsg::Mark;
 use lab::machine::{Lab, PF};
 use lab::report::Test;
 use lab::sriov::VirtualFunctions;
 use lab::topology::Device;
 use lab::trace::{Event, Tracepoints};
 use lab::vfio::User;
+use lab::wait;
 
+use super::one_line;
 use crate::together::{close, open};
 
 const PREFIX: &str = "vfio_pci_rs_";
@@ -26,7 +29,41 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     in_parallel(lab, t, &tracepoints, "functions of one bus", &pair)?;
     let pf = lab.topology.device(PF)?;
     let enabled = VirtualFunctions::enable(&pf, VFS)?;
-    in_parallel(lab, t, &tracepoints, "VFs", &enabled.devices())
+    in_parallel(lab, t, &tracepoints, "VFs", &enabled.devices())?;
+    drop((tracepoints, enabled));
+    serialized(lab, t, &pair)
+}
+
+/// The parameter `serialize` lists devices: functions of a bus are opened and closed one at a time.
+fn serialized(lab: &Lab, t: &mut Test<'_>, pair: &[Device]) -> Result<()> {
+    // In one IOMMU group, so that only iommufd opens them in parallel.
+    let flr = lab.topology.family("flr", 6)?;
+    let [(vendor, device), (other, more)] = [pair[0].id()?, flr[0].id()?];
+    let ids = format!("serialize={vendor}:{device},{other}:{more}");
+    let mut mark = Mark::here()?;
+    let invalid = lab.driver.load(&[&format!("{ids},{vendor}")]);
+    t.check("an invalid id is refused", invalid.is_err(), || "the module is loaded");
+    one_line(t, &mut mark, &[&format!("serialize has the invalid id \"{vendor}\"")])?;
+
+    lab.driver.load(&[&ids, "background_reset=1"])?;
+    let tracepoints = Tracepoints::enable()?;
+    let (functions, user) = match User::with_iommufd() {
+        Ok(user) => (&*flr, user),
+        Err(_) => (pair, User::new()?),
+    };
+    let binding = lab.bind(functions)?;
+    let events = tracepoints.events(|| close(open(&user, functions)?).map(drop))?;
+    for purpose in ["open", "close"] {
+        let what = format!("the most functions in transit if serialized ({purpose})");
+        t.eq(what, 1, most_in_transit(&events, purpose));
+        let waits = events.iter().filter(|event| event.field("purpose") == purpose);
+        let waits = waits.map(|event| event.field("waited_ns").parse().unwrap_or(0));
+        let longest = Duration::from_nanos(waits.max().unwrap_or(0));
+        let what = format!("one waits for the other's reset ({purpose})");
+        t.check(what, longest >= wait::RESET / 2, || format!("for {longest:?} at most"));
+    }
+    drop((user, tracepoints));
+    binding.release()
 }
 
 /// Two functions that only a reset of their bus can clean.
