@@ -13,7 +13,7 @@ use lab::topology::Device;
 use lab::vfio::User;
 use lab::wait;
 
-use super::one_line;
+use super::{errno, one_line};
 
 const NONE: Counts = Counts::NONE;
 const BUS: Counts = Counts::bus(1);
@@ -75,10 +75,14 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
 fn asleep(lab: &Lab, t: &mut Test<'_>, bus: &Bus) -> Result<()> {
     let mut mark = Mark::here()?;
     let asleep = Marked::asleep(&bus.c)?;
+    t.is("open of C, which cannot be resumed", "EACCES", errno(&User::new()?.open(&bus.c)));
     let user = User::new()?;
     let opened = user.open(&bus.a)?;
     lab.close(t, "when C cannot be resumed", NONE, opened)?;
     let failed = format!("bus reset of bus {} failed with error -13", bus.a.bus());
+    one_line(t, &mut mark, &[&failed, "next attempt in 100 ms"])?;
+    // An open cancels that attempt, and the close begins anew: later attempts wait for longer.
+    drop(user.open(&bus.a)?);
     one_line(t, &mut mark, &[&failed, "next attempt in 100 ms"])?;
     lab.counted(t, "when C can be resumed again", BUS, || {
         drop(asleep);
