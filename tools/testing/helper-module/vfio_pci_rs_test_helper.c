@@ -25,6 +25,10 @@
  *	makes reads of the config space of that device return all ones, and
  *	writes have no effect, until an empty string is written or the module is
  *	removed.
+ * no_bus_reset=BDF
+ *	marks that device as one that must not see a bus reset, like those that
+ *	do not survive it, until an empty string is written or the module is
+ *	removed.
  * sleepless=BDF
  *	leaves that device and its driver out when the system goes to sleep, until
  *	an empty string is written or the module is removed. The driver of virtiofs
@@ -161,6 +165,15 @@ static int mark_unplugged(struct pci_dev *pdev, bool on)
 	return 0;
 }
 
+static int mark_no_bus_reset(struct pci_dev *pdev, bool on)
+{
+	if (on)
+		pdev->dev_flags |= PCI_DEV_FLAGS_NO_BUS_RESET;
+	else
+		pdev->dev_flags &= ~PCI_DEV_FLAGS_NO_BUS_RESET;
+	return 0;
+}
+
 static int mark_sleepless(struct pci_dev *pdev, bool on)
 {
 	dev_pm_syscore_device(&pdev->dev, on);
@@ -174,6 +187,7 @@ static struct mark asleep = { .mark = mark_asleep };
 static struct mark awake = { .mark = mark_awake };
 static struct mark unplugged = { .mark = mark_unplugged };
 static struct mark silent = { .mark = mark_silent };
+static struct mark no_bus_reset = { .mark = mark_no_bus_reset };
 static struct mark sleepless = { .mark = mark_sleepless };
 
 /* Those of the bus of the silent device. */
@@ -267,6 +281,8 @@ module_param_cb(unplugged, &mark_ops, &unplugged, 0200);
 MODULE_PARM_DESC(unplugged, "PCI address of the device that is marked as unplugged, empty for none");
 module_param_cb(silent, &mark_ops, &silent, 0200);
 MODULE_PARM_DESC(silent, "PCI address of the device that does not answer, empty for none");
+module_param_cb(no_bus_reset, &mark_ops, &no_bus_reset, 0200);
+MODULE_PARM_DESC(no_bus_reset, "PCI address of the device that must not see a bus reset, empty for none");
 module_param_cb(sleepless, &mark_ops, &sleepless, 0200);
 MODULE_PARM_DESC(sleepless, "PCI address of the device that does not sleep with the system, empty for none");
 
@@ -310,6 +326,7 @@ static void __exit vfio_pci_rs_test_helper_exit(void)
 	unmark(&awake);
 	unmark(&unplugged);
 	unmark(&silent);
+	unmark(&no_bus_reset);
 	unmark(&sleepless);
 }
 module_exit(vfio_pci_rs_test_helper_exit);

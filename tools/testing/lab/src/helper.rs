@@ -52,6 +52,11 @@ impl Marked {
         Self::mark("silent", function)
     }
 
+    /// Marks `function` as one that must not see a bus reset.
+    pub fn no_bus_reset(function: &Bdf) -> Result<Self> {
+        Self::mark("no_bus_reset", function)
+    }
+
     /// Leaves `device` and its driver out when the system goes to sleep.
     pub fn sleepless(device: &Bdf) -> Result<Self> {
         Self::mark("sleepless", device)

@@ -11,7 +11,7 @@ use anyhow::{ensure, Context, Result};
 use lab::driver;
 use lab::helper::Marked;
 use lab::kmsg::Mark;
-use lab::machine::{Lab, STUB};
+use lab::machine::{Lab, PF, PF_IN_SLOT, STUB};
 use lab::report::Test;
 use lab::resets::Counts;
 use lab::sysfs::Bdf;
@@ -25,6 +25,7 @@ use crate::bench::measure::wait_asleep;
 use crate::registers::leave;
 
 const DIRECTORY: &str = "vfio_reset";
+const NONE: Counts = Counts::NONE;
 const BUS: Counts = Counts::bus(1);
 
 pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
@@ -32,6 +33,8 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     lab.driver.load_as_is(&[])?;
     clean(lab, t, &lab.topology.device("flr.0")?)?;
     owed(lab, t)?;
+    refused(lab, t)?;
+    not_alone(lab, t)?;
     wanted(lab, t)
 }
 
@@ -117,6 +120,11 @@ fn owed(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     drop(lock);
     t.is("beside strangers, comes to", "dirty", comes_to(&a, "dirty")?);
     t.is("owed beside strangers", &scope, read(&a, "owed")?);
+    let lock = Marked::locked(&b)?;
+    let changing = format!("{} is being bound, unbound or reset", *b);
+    let obstacles = read(&a, "obstacles")?;
+    t.check("a stranger that is locked", obstacles.starts_with(&changing), || obstacles);
+    drop(lock);
     let obstacles = format!("{} is not bound to a driver\n{} is bound to {STUB}", *b, *c);
     t.is("strangers", &obstacles, read(&a, "obstacles")?);
     let named = obstacles.replace('\n', ", ");
@@ -144,6 +152,66 @@ fn owed(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
 
     others.release()?;
     ours.release()
+}
+
+/// Resets that root asks for in vain: there is none, or a sibling is in use.
+fn refused(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
+    let [a, b, c, lone] = lab.topology.devices(["bus.a", "bus.b", "bus.c", "root.b"])?;
+    let mixed = lab.topology.device("mixed.a")?;
+    let binding = lab.bind([&a, &b, &c, &lone, &mixed])?;
+    lab.wait_idle(&lone)?;
+    t.is("last reset of one that has none", "none", read(&lone, "last_reset")?);
+    t.is("reset of one that has none", "ENOTTY", errno(&write(&lone, "reset", "1")));
+
+    leave(&mixed)?;
+    t.is("beside a bridge, comes to", "dirty", comes_to(&mixed, "dirty")?);
+    let bridge = format!("{} is a bridge", *lab.topology.device("mixed.bridge")?);
+    t.is("obstacles beside a bridge", &bridge, read(&mixed, "obstacles")?);
+
+    let mut log = Mark::here()?;
+    let barred = Marked::no_bus_reset(&c)?;
+    leave(&a)?;
+    t.is("without a bus reset, comes to", "dirty", comes_to(&a, "dirty")?);
+    one_line(t, &mut log, &[&(*a).to_string(), "bus reset", "skipped: it has no such reset"])?;
+    let none = format!("bus {} has no reset", a.bus());
+    t.is("obstacles without a bus reset", &none, read(&b, "obstacles")?);
+    drop(barred);
+
+    let opened = User::new()?.open(&b)?;
+    let used = format!("{} is in use", *b);
+    t.is("obstacles beside an open function", &used, read(&a, "obstacles")?);
+    t.is("reset beside an open function", "EBUSY", errno(&write(&a, "reset", "1")));
+    lab.counted(t, "once the sibling is closed", BUS, || {
+        drop(opened);
+        comes_to(&a, "clean")
+    })?;
+    binding.release()
+}
+
+/// Functions whose reset would affect more, which the work therefore does not reset.
+fn not_alone(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
+    let [in_slot, pf] = lab.topology.devices([PF_IN_SLOT, PF])?;
+    in_slot.write("reset_method", "bus")?;
+    let binding = lab.counted(t, "at bind, by the slot only", NONE, || {
+        let binding = lab.bind([&in_slot])?;
+        lab.wait_idle(&in_slot)?;
+        Ok(binding)
+    })?;
+    binding.release()?;
+    in_slot.write("reset_method", "default")?;
+
+    lab.driver.set("enable_sriov", true)?;
+    let binding = lab.bind([&pf])?;
+    comes_to(&pf, "clean")?;
+    pf.write("sriov_drivers_autoprobe", "0")?;
+    pf.write("sriov_numvfs", "1")?;
+    lab.counted(t, "that root asks for, of a PF that has VFs", NONE, || {
+        write(&pf, "reset", "1")?;
+        lab.wait_idle(&pf)
+    })?;
+    pf.write("sriov_numvfs", "0")?;
+    pf.write("sriov_drivers_autoprobe", "1")?;
+    binding.release()
 }
 
 /// Root wants more, or less, than the driver does by itself.
@@ -179,6 +247,7 @@ fn wanted(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
         comes_to(first, "dirty").map(drop)
     })?;
     t.eq("bus resets that root disabled", 0, calls.bus_or_slot());
+    t.is("owed if root disabled that", "function", read(second, "owed")?);
     second.write("reset_method", "default")?;
     binding.release()
 }
