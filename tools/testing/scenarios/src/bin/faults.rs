@@ -107,7 +107,8 @@ fn module_init(lab: &Lab, faults: &FailNth) -> Result<Outcomes> {
         // (module_add_driver()).
         refusals: &[Errno::ENOMEM, Errno::EINVAL],
         prepare: &|| lab.driver.unload(),
-        perform: &|| Ok(finit_module(&file, c"", ModuleInitFlags::empty())?),
+        // No device has this ID.
+        perform: &|| Ok(finit_module(&file, c"ids=1234:5678", ModuleInitFlags::empty())?),
         undone: &undone,
         done: &|| {
             ensure!(lab.driver.registered(), "the driver is not registered");
