@@ -167,4 +167,17 @@ TEST_F_TIMEOUT(hot_reset, while_siblings_open_and_close, 3600)
 	EXPECT_LT(0, done);
 }
 
+/* The device lock of a function is held until its user lets it be unbound. */
+TEST_F_TIMEOUT(hot_reset, while_sibling_is_unbound, LIMIT)
+{
+	const char *bdf = self->functions.bdf[1];
+	int fd = open_function(&self->user, bdf);
+	pid_t pid = begin(unbind_function, bdf);
+
+	EXPECT_TRUE(blocks(pid));
+	EXPECT_EQ(-EAGAIN, hot_reset(&self->user, self->fd));
+	ASSERT_EQ(0, close(fd));
+	EXPECT_TRUE(succeeds(pid));
+}
+
 TEST_HARNESS_MAIN
