@@ -78,7 +78,7 @@ TARGETS = (
     (*ratio("bus_8_open", AS_C, AS_C, to="bus_1_open"), "≤", 1.5),
     (*ratio("bus_8_close", AS_C, AS_C, to="bus_1_close"), "≤", 2),
     (*ratio("bus_8_close", C, AS_C), "≥", 1),
-    (*ratio("bus_8_close", AS_C, C, "processor_ns"), "≤", 1.1),
+    (*ratio("counted_bus_8_close", AS_C, C, "machine_ns"), "≤", 1.1),
     (*extreme(min, "bus_8_close", "function_resets"), "=", 8),
     (*ratio("selftest_8", C, AS_C), "≥", 5),
     (*ratio("selftest_8", OURS, C), "≤", 0.3),
@@ -86,16 +86,18 @@ TARGETS = (
     (*ratio("thread_8_open", OURS, C), "≤", 0.3),
     (*ratio("vectors_8_open", C, OURS), "≥", 5),
     (*ratio("scale_64_open", C, OURS), "≥", 3),
+    (*ratio("counted_scale_64_open", C, OURS), "≥", 3),
     (*ratio("buses_16_open", AS_C, C), "≤", 1.05),
     (*ratio("buses_16_open", GLOBAL, AS_C), "≥", 8),
+    (*ratio("counted_buses_16_open", GLOBAL, AS_C), "≥", 8),
     (*ratio("vfs_7_open", AS_C, C), "≤", 1.05),
     (*extreme(max, "vfs_7_close", "lost"), "=", 0),
     (*ratio("scale_64_close", C, AS_C), "≥", 1),
-    (*ratio("scale_64_close", AS_C, C, "processor_ns"), "≤", 1.1),
+    (*ratio("counted_scale_64_close", AS_C, C, "machine_ns"), "≤", 1.1),
     (*extreme(max, "dirty_8_close", "bus_resets"), "=", 1),
     (*extreme(min, "dirty_8_close", "bus_resets"), "=", 1),
-    (*ratio("wake_8", AS_C, AS_C, "wake_ns", to="wake_1"), "≤", 2),
-    (*ratio("wake_64", AS_C, AS_C, "wake_ns", to="wake_1"), "≤", 2),
+    (*ratio("counted_wake_8", AS_C, AS_C, "wake_ns", to="counted_wake_1"), "≤", 2),
+    (*ratio("counted_wake_64", AS_C, AS_C, "wake_ns", to="counted_wake_1"), "≤", 2),
     (*ratio("probe_200", AS_C, C), "≤", 1.05),
     (*least_ratio("qemu started", "qemu_(bus|vfs)_.*_start"), "≥", 4),
     (*least_ratio("qemu stopped", "qemu_(bus|vfs)_.*_stop"), "≥", 8),
@@ -171,6 +173,7 @@ of one bus, `thread`, one after the other, `vectors`, with MSI-X; `buses`, funct
 `scale`, 8 of each bus; `vfs`, VFs of one PF; `dirty`, functions without their own reset; `wake`,
 the reset of a bus with so many functions in D3hot; `probe`, functions bound one after the other;
 `selftest`, the kernel's test; `qemu`, QEMU started and stopped first after bind, and again at once.
+Cases that start with `counted` ran on one processor whose clock counts instructions.
 
 ![Functions of one bus, opened together](benchmark-open.svg)
 
@@ -187,12 +190,12 @@ Nothing fails because of them.
 ## Lost resets
 
 {losses(benchmark)}
-## Processor time, ms
+## Processor time until the functions are asleep, ms
 
-{times(benchmark, "processor_ns", 1e6, "(bus|scale|dirty)_")}
+{times(benchmark, "machine_ns", 1e6, "counted_(bus|scale)_")}
 ## Waking of functions before a bus reset, ms
 
-{times(benchmark, "wake_ns", 1e6, "wake_")}
+{times(benchmark, "wake_ns", 1e6, "counted_wake_")}
 
 ## Function resets with QEMU
 

@@ -18,13 +18,17 @@ SETS = """sh -c 'mkdir /tmp/sets; ln -s {stock} /tmp/sets/c
 
 
 BENCHES = (
-    "data_path", "bus", "vectors", "buses", "vfs", "dirty", "wake", "scale", "probe", "qemu",
+    "data_path", "counted", "bus", "vectors", "buses", "vfs", "dirty", "scale", "probe", "qemu",
 )  # fmt: skip
 
 
 def bench(guest, cost=60, options="", **settings):
     """Returns the guest of the benchmark with the topology bench-GUEST."""
-    charts = "bus,thread,selftest" if guest == "bus" else guest
+    charts = {
+        "bus": "bus,thread,selftest",
+        # Its rounds differ little.
+        "counted": "bus,buses,scale,wake --rounds 3 --prefix counted_",
+    }.get(guest, guest)
     options = f"--sets /tmp/sets --selftests {{selftests}} --only {charts} {options}"
     command, name = f"{SETS} {{programs}}/bench {options}", f"bench-{guest}"
     return Bench(name, cost, command=command, topology=name, kernel="perf", **settings)

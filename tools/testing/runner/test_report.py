@@ -49,8 +49,8 @@ class Report(Scratch):
 
     def test_waking(self):
         one, eight = ({report.AS_C: [{"wake_ns": time}]} for time in (20, 30))
-        self.assertEqual(self.met("wake_8 of", wake_1=one, wake_8=eight), "yes")
-        self.assertEqual(self.met("wake_8 of", wake_8=eight), report.NOTHING)
+        self.assertEqual(self.met("wake_8 of", counted_wake_1=one, counted_wake_8=eight), "yes")
+        self.assertEqual(self.met("wake_8 of", counted_wake_8=eight), report.NOTHING)
 
     def test_files(self):
         parts = [part(bus_8_open=walls([50], [10])), part(vfs_7_close=walls([1], [1], 3))]

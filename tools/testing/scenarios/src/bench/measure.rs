@@ -3,14 +3,18 @@
 //! Samples of times and resets.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::process;
 use std::time::Duration;
 
-use anyhow::{ensure, Result};
+use anyhow::{ensure, Context, Result};
 use lab::resets::Counts;
 use lab::topology::Device;
 use lab::trace::Tracer;
 use lab::vfio::{Opened, User};
 use lab::wait;
+use nix::time::clock_getcpuclockid;
+use nix::unistd::Pid;
 
 use crate::together::{close, open, timed, Times};
 
@@ -94,18 +98,40 @@ pub fn open_and_close(
     order: Order,
 ) -> Result<[Sample; 2]> {
     functions.iter().try_for_each(wait_rested)?;
+    let before = others()?;
     let (opened, calls) = tracer.count(|| order.open(user, functions))?;
+    let mut by_others = others()?.saturating_sub(before);
     let threads: Vec<Times> = opened.iter().map(|(_, times)| *times).collect();
     let mut at_open = times(&threads);
+    at_open.insert("machine_ns", at_open["processor_ns"] + nanoseconds(by_others));
     at_open.extend(resets(calls.counts(), due[0]));
+    let before = others()?;
     let (closed, calls) = tracer.count(|| {
         let closed = order.close(opened)?;
         functions.iter().try_for_each(wait_rested)?;
         Ok(closed)
     })?;
+    by_others = others()?.saturating_sub(before);
     let mut at_close = times(&closed);
+    at_close.insert("machine_ns", at_close["processor_ns"] + nanoseconds(by_others));
     at_close.extend(resets(calls.counts(), due[1]));
     Ok([at_open, at_close])
+}
+
+/// Returns the processor time of all other processes, and so of work.
+fn others() -> Result<Duration> {
+    let mut sum = Duration::ZERO;
+    for entry in fs::read_dir("/proc").context("/proc")? {
+        let pid: Option<u32> = entry?.file_name().to_str().and_then(|name| name.parse().ok());
+        let Some(pid) = pid.filter(|&pid| pid != process::id()) else {
+            continue;
+        };
+        // CAST: Linux has no larger ones. A process can have ended.
+        if let Ok(time) = clock_getcpuclockid(Pid::from_raw(pid as i32)).and_then(|c| c.now()) {
+            sum += Duration::from(time);
+        }
+    }
+    Ok(sum)
 }
 
 /// Waits until an unused function is reset, if the driver says that it will be, and asleep.

@@ -26,6 +26,7 @@
 //! - `wall_ns`: from the start of the first function to the end of the last one;
 //! - `longest_ns`: the longest time of one function;
 //! - `processor_ns`: processor time of all functions (not in `selftest_*`);
+//! - `machine_ns`: the same and that of work, until the functions are asleep (not in all cases);
 //! - `function_resets`, `bus_resets`: the resets that were made (not in `selftest_*`);
 //! - `due`, `lost`: the resets that were due, and those among them that were not made. Ours does
 //!   not owe one to a clean function that is opened, and may make that of a close later;
@@ -36,6 +37,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Instant;
@@ -221,8 +223,10 @@ impl Bench {
         })
     }
 
-    /// Writes the results.
-    pub fn write(&self) -> Result<()> {
+    /// Writes the results, with a prefix to the names of cases.
+    pub fn write(mut self, prefix: &str) -> Result<()> {
+        let cases = mem::take(&mut self.report.cases).into_iter();
+        self.report.cases = cases.map(|(case, of)| (format!("{prefix}{case}"), of)).collect();
         let text = serde_json::to_string(&self.report)?;
         fs::write(self.results.join("bench.json"), text + "\n").context("bench.json")
     }

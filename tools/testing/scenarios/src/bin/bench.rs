@@ -27,13 +27,16 @@ struct Arguments {
     /// Measure these parts only.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// The start of the names of all cases.
+    #[arg(long, default_value = "")]
+    prefix: String,
     /// Directory of topology.json and of the results.
     #[arg(long, env = "RESULTS")]
     results: PathBuf,
 }
 
 fn main() -> Result<()> {
-    let Arguments { sets, selftests, rounds, only, results } = Arguments::parse();
+    let Arguments { sets, selftests, rounds, only, prefix, results } = Arguments::parse();
     let chosen = choose(ALL, &only, &[], |part| part.name)?;
     let mut bench = Bench::new(results, &sets, selftests, rounds.get())?;
     for part in chosen {
@@ -42,5 +45,5 @@ fn main() -> Result<()> {
         part.run(&mut bench)?;
         println!("{}: {:.0} s", part.name, start.elapsed().as_secs_f64());
     }
-    bench.write()
+    bench.write(&prefix)
 }

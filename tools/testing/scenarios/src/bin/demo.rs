@@ -178,7 +178,7 @@ fn times(results: &Path, sets: &Path, t: &mut Test<'_>) -> Result<()> {
     t.note("QEMU is started and stopped with 8 functions, the drivers in turns");
     let mut bench = Bench::new(results.to_owned(), sets, PathBuf::new(), ROUNDS)?;
     qemu::by_groups(&mut bench)?;
-    bench.write()
+    bench.write("")
 }
 
 #[cfg(test)]
