@@ -72,6 +72,17 @@ def longest_call(benchmark):
     return max(ours / c for ours, c in medians)
 
 
+def growths(benchmark, driver, key):
+    """Returns {phase: a figure of a container among a hundred, in parts of that among ten}."""
+
+    def figure(number, phase):
+        return median(benchmark.values(f"containers_{number}_{phase}", driver, key)) / number
+
+    phases = (case.removeprefix("containers_100_") for case in benchmark.cases
+              if case.startswith("containers_100_"))  # fmt: skip
+    return {phase: figure(100, phase) / figure(10, phase) for phase in phases}
+
+
 # What is measured, how, and the limit. Figures that are missing raise an error: "not measured".
 TARGETS = (
     (*ratio("bus_8_open", C, AS_C), "≥", 5),
@@ -102,7 +113,13 @@ TARGETS = (
     (*least_ratio("qemu started", "qemu_(bus|vfs)_.*_start"), "≥", 4),
     (*least_ratio("qemu stopped", "qemu_(bus|vfs)_.*_stop"), "≥", 8),
     (*least_ratio("qemu stopped and started", "qemu_.*_restart"), "≥", 5),
-    (*least_ratio("any open, close or start", "(?!data_path|probe|qemu_alone).*"), "≥", 1),
+    (*least_ratio("any open, close or start", r"(?!data_path|probe|qemu_alone|containers_\d+_(bind|map|unbind)$).*"), "≥", 1),
+    (*least_ratio("100 containers, each phase", "containers_100_.*"), "≥", 1),
+    (*ratio("containers_100_clean_open", C, OURS), "≥", 3),
+    (
+        f"processor_ns of one of 100 containers / of 10, {OURS}, the most",
+        lambda b: max(growths(b, OURS, "processor_ns").values()), "≤", 1.2,
+    ),
     (f"instructions of a call of the data path: {OURS} / {C}, the most", longest_call, "≤", 1.005),
 )
 
@@ -144,6 +161,13 @@ def times(benchmark, key, scale, pattern):
     return table.text(("", *drivers, f"{C} / {OURS}"), rows)
 
 
+def growth(benchmark, key):
+    """Returns the table of growths(): a column a driver."""
+    c, ours = (growths(benchmark, driver, key) for driver in (C, OURS))
+    rows = [(phase, f"{c[phase]:.2f}", f"{ours[phase]:.2f}") for phase in c]
+    return table.text(("", C, OURS), rows)
+
+
 def losses(benchmark):
     """Returns the table of resets that were lost, of those that were due, in all rounds."""
     rows = []
@@ -172,8 +196,9 @@ The name of a case has its part, the number of functions and the operation. Part
 of one bus, `thread`, one after the other, `vectors`, with MSI-X; `buses`, functions of a bus each;
 `scale`, 8 of each bus; `vfs`, VFs of one PF; `dirty`, functions without their own reset; `wake`,
 the reset of a bus with so many functions in D3hot; `probe`, functions bound one after the other;
-`selftest`, the kernel's test; `qemu`, QEMU started and stopped first after bind, and again at once.
-Cases that start with `counted` ran on one processor whose clock counts instructions.
+`selftest`, the kernel's test; `qemu`, QEMU started and stopped first after bind, and again at once;
+`containers`, processes with a VF each. Cases that start with `counted`, and the containers, ran on
+one processor whose clock counts instructions.
 
 ![Functions of one bus, opened together](benchmark-open.svg)
 
@@ -197,6 +222,17 @@ Nothing fails because of them.
 
 {times(benchmark, "wake_ns", 1e6, "counted_wake_")}
 
+## Containers
+
+Processor time of the machine, ms:
+
+{times(benchmark, "busy_ns", 1e6, "containers_")}
+Memory of the kernel for each, KiB:
+
+{times(benchmark, "memory", 1024, "containers_.*_(bind|map)")}
+Processor time of one among 100, in parts of that among 10:
+
+{growth(benchmark, "processor_ns")}
 ## Function resets with QEMU
 
 {times(benchmark, "function_resets", 1, "qemu_(bus|vfs)")}

@@ -19,6 +19,7 @@ SETS = """sh -c 'mkdir /tmp/sets; ln -s {stock} /tmp/sets/c
 
 BENCHES = (
     "data_path", "counted", "bus", "vectors", "buses", "vfs", "dirty", "scale", "probe", "qemu",
+    "containers",
 )  # fmt: skip
 
 

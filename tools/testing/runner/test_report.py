@@ -52,6 +52,14 @@ class Report(Scratch):
         self.assertEqual(self.met("wake_8 of", counted_wake_1=one, counted_wake_8=eight), "yes")
         self.assertEqual(self.met("wake_8 of", counted_wake_8=eight), report.NOTHING)
 
+    def test_growth(self):
+        target, few = "one of 100 containers", {report.OURS: [{"processor_ns": 10}]}
+        for time, met in (119, "yes"), (121, "no"):
+            many = {report.OURS: [{"processor_ns": time}]}
+            cases = {"containers_10_bind": few, "containers_100_bind": many}
+            self.assertEqual(self.met(target, **cases), met)
+        self.assertEqual(self.met(target), report.NOTHING)
+
     def test_files(self):
         parts = [part(bus_8_open=walls([50], [10])), part(vfs_7_close=walls([1], [1], 3))]
         report.write(parts, self.directory)

@@ -16,6 +16,7 @@ use anyhow::{anyhow, Context, Error, Result};
 use iommufd_ioctls::IommuFd;
 use kvm_ioctls::DeviceFd;
 use nix::fcntl::{fcntl, FcntlArg, FdFlag};
+use raw::Mapping;
 use vfio_bindings::bindings::vfio::VFIO_PCI_ERR_IRQ_INDEX;
 use vfio_ioctls::{VfioContainer, VfioDevice, VfioDeviceFd, VfioIommufd, VfioOps};
 use vmm_sys_util::eventfd::EventFd;
@@ -70,6 +71,11 @@ impl User {
             .enable_irq(VFIO_PCI_ERR_IRQ_INDEX, vec![event])
             .map_err(|e| failed(format!("setting the error event of {function}"), e))?;
         Opened::of(&device)
+    }
+
+    /// Lets the devices access `memory` at `iova`.
+    pub fn map(&self, memory: &Mapping, iova: u64) -> Result<()> {
+        memory.map(&*self.0, iova).map_err(|e| failed("mapping memory", e))
     }
 
     /// Opens `function` for calls to it. Only devices of an iommufd may be dropped in parallel.

@@ -19,6 +19,7 @@ use nix::fcntl::OFlag;
 use nix::sys::mman::{self, MapFlags, ProtFlags};
 use nix::sys::stat::Mode;
 use nix::{fcntl, libc};
+use vfio_ioctls::{VfioDevice, VfioOps};
 
 pub type Result<T> = std::result::Result<T, Errno>;
 
@@ -52,6 +53,17 @@ pub enum Pointer {
     Kernel,
     /// A number instead of a pointer. No program can map these addresses.
     Number(u16),
+}
+
+/// Memory that a device may write to, or its registers. Nothing refers to it.
+///
+/// # Invariants
+///
+/// `start` is the start of a mapping of `size` bytes that is ours and can be read.
+#[derive(Debug)]
+pub struct Mapping {
+    start: NonNull<u8>,
+    size: NonZeroUsize,
 }
 
 /// An open file.
@@ -165,6 +177,50 @@ impl Drop for Arena {
     fn drop(&mut self) {
         // SAFETY: By the type invariants. The kernel keeps no pointer into it after a call.
         let unmapped = unsafe { mman::munmap(self.start.cast(), ARENA + GUARD) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
+
+impl Mapping {
+    const ACCESS: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
+
+    /// Allocates memory for DMA.
+    pub fn anonymous(size: NonZeroUsize) -> Result<Self> {
+        // SAFETY: The kernel chooses a place where nothing is.
+        let start =
+            unsafe { mman::mmap_anonymous(None, size, Self::ACCESS, MapFlags::MAP_PRIVATE)? };
+        Ok(Mapping { start: start.cast(), size })
+    }
+
+    /// Maps a whole region. Fails with `EINVAL` if the device has not got it.
+    pub fn region(device: &VfioDevice, index: u32) -> Result<Self> {
+        let size = usize::try_from(device.get_region_size(index)).map_err(|_| Errno::EINVAL)?;
+        let size = NonZeroUsize::new(size).ok_or(Errno::EINVAL)?;
+        let at = device.get_region_offset(index).try_into().map_err(|_| Errno::EINVAL)?;
+        // SAFETY: The device is open as long as it is borrowed.
+        let fd = unsafe { BorrowedFd::borrow_raw(device.as_raw_fd()) };
+        // SAFETY: The kernel chooses a place where nothing is.
+        let start = unsafe { mman::mmap(None, size, Self::ACCESS, MapFlags::MAP_SHARED, fd, at)? };
+        Ok(Mapping { start: start.cast(), size })
+    }
+
+    /// Lets the devices of `user` access the memory at `iova`.
+    pub fn map(&self, user: &dyn VfioOps, iova: u64) -> vfio_ioctls::Result<()> {
+        // SAFETY: The memory is ours, and nothing refers to it. The kernel keeps its pages.
+        unsafe { user.vfio_dma_map(iova, self.size.get(), self.start.as_ptr()) }
+    }
+
+    /// Reads the first register.
+    pub fn read(&self) -> u32 {
+        // SAFETY: By the type invariants. A page is larger.
+        unsafe { self.start.cast().read_volatile() }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants.
+        let unmapped = unsafe { mman::munmap(self.start.cast(), self.size.get()) };
         debug_assert!(unmapped.is_ok());
     }
 }

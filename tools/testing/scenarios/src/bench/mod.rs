@@ -33,6 +33,8 @@
 //! - `wake_ns`: how long ours woke functions before a bus reset (only in `wake_*`);
 //! - `whole_ns`, `at_open`, `by_qemu`, `at_close`, `in_background`: in `qemu_*`, the wall time with
 //!   that of QEMU itself, and the function resets by their causes;
+//! - `busy_ns`, `memory`: in `containers_*`, the processor time of the machine, and the bytes that the
+//!   kernel has more for each function than before it was bound;
 //! - `instructions`: the only one in `data_path_*`, those of one call.
 
 use std::collections::BTreeMap;
@@ -52,6 +54,7 @@ use serde::Serialize;
 use crate::together::open;
 use measure::Sample;
 
+pub mod containers;
 mod data_path;
 pub(crate) mod measure;
 mod opens;
@@ -132,6 +135,7 @@ pub const ALL: &[Part] = &[
     part("scale", opens::scale),
     part("probe", opens::probe),
     part("qemu", qemu::run),
+    part("containers", containers::run),
 ];
 
 impl Part {

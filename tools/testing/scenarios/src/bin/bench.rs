@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Parser;
+use guest::bench::containers::{container, CONTAINER};
 use guest::bench::{Bench, ALL};
 use guest::choose;
 
@@ -36,6 +37,10 @@ struct Arguments {
 }
 
 fn main() -> Result<()> {
+    let first = std::env::args().nth(1).unwrap_or_default();
+    if let Some(address) = first.strip_prefix(&format!("--{CONTAINER}=")) {
+        return container(address);
+    }
     let Arguments { sets, selftests, rounds, only, prefix, results } = Arguments::parse();
     let chosen = choose(ALL, &only, &[], |part| part.name)?;
     let mut bench = Bench::new(results, &sets, selftests, rounds.get())?;
