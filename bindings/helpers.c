@@ -110,10 +110,18 @@ void vfio_rs_reschedule_delayed_work(struct delayed_work *dwork, u32 ms)
 	queue_delayed_work(vfio_rs_workqueue, dwork, msecs_to_jiffies(ms));
 }
 
+/* Every driver of the module has this name of it, at this address. */
+static const char vfio_rs_module[] = KBUILD_MODNAME;
+
+int vfio_rs_register_driver(struct pci_driver *drv, struct module *module)
+{
+	return __pci_register_driver(drv, module, vfio_rs_module);
+}
+
 /*
- * Copies the name of the driver that @pdev is bound to; @own is our driver.
+ * Copies the name of the driver that @pdev is bound to.
  *
- * A function that is bound to @own or to no driver may be in probe or remove,
+ * A function that is bound to one of ours or to no driver may be in probe or remove,
  * about to join its reset domain or to leave it.  Then its device lock is held.
  * The lock is only tried, because callers hold locks that nest inside it.  It
  * is not tried for a function of another driver, nor for a VF, which shares no
@@ -122,8 +130,7 @@ void vfio_rs_reschedule_delayed_work(struct delayed_work *dwork, u32 ms)
  * Returns 1 if the device is bound, 0 if it is not, -EBUSY if the device lock
  * is held elsewhere.
  */
-int vfio_rs_driver_name(struct pci_dev *pdev, const struct device_driver *own,
-			char *buf, size_t len)
+int vfio_rs_driver_name(struct pci_dev *pdev, char *buf, size_t len)
 {
 	const struct device_driver *drv;
 
@@ -132,7 +139,7 @@ int vfio_rs_driver_name(struct pci_dev *pdev, const struct device_driver *own,
 		drv = READ_ONCE(pdev->dev.driver);
 		if (drv)
 			strscpy(buf, drv->name, len);
-		if (pdev->is_virtfn || (drv && drv != own))
+		if (pdev->is_virtfn || (drv && drv->mod_name != vfio_rs_module))
 			return drv ? 1 : 0;
 	}
 

@@ -18,8 +18,8 @@ bool vfio_rs_pci_is_root_bus(struct pci_dev *pdev);
 int vfio_rs_pci_domain_nr(struct pci_dev *pdev);
 int vfio_rs_pci_num_vf(struct pci_dev *pdev);
 bool vfio_rs_pci_is_unplugged(struct pci_dev *pdev);
-int vfio_rs_driver_name(struct pci_dev *pdev, const struct device_driver *own,
-			char *buf, size_t len);
+int vfio_rs_register_driver(struct pci_driver *drv, struct module *module);
+int vfio_rs_driver_name(struct pci_dev *pdev, char *buf, size_t len);
 int vfio_rs_reset_function(struct pci_dev *pdev);
 bool vfio_rs_pci_answers(struct pci_dev *pdev);
 bool vfio_rs_pci_has_ats(struct pci_dev *pdev);

@@ -268,8 +268,6 @@ impl<'a> BoundFunction<'a> {
         let pdev = as_raw(self.0);
         let mut walk = Walk {
             slot: self.resettable_slot(),
-            // SAFETY: The driver of a bound device does not change.
-            driver: unsafe { (*pdev).dev.driver },
             visit,
         };
 
@@ -285,42 +283,33 @@ impl<'a> BoundFunction<'a> {
 }
 
 /// A function that a slot or bus reset affects.
-pub(crate) struct Affected<'a> {
-    pdev: &'a pci::Device,
-    /// Our own driver.
-    driver: *const bindings::device_driver,
-}
+pub(crate) struct Affected<'a>(&'a pci::Device);
 
 impl Affected<'_> {
     pub(crate) fn address(&self) -> Address {
-        address(self.pdev)
+        address(self.0)
     }
 
     /// Returns whether the function has virtual functions.
     ///
     /// A reset of it affects them, and a walk does not visit those that are on another bus.
     pub(crate) fn has_virtual_functions(&self) -> bool {
-        has_virtual_functions(self.pdev)
+        has_virtual_functions(self.0)
     }
 
     /// Returns the current driver of the function.
     ///
-    /// Only tries to take the device lock, and only of a physical function that is bound to us or
-    /// to no driver.
+    /// Only tries to take the device lock, and only of a physical function that is bound to a
+    /// driver of this module or to none.
     pub(crate) fn bound_to(&self) -> BoundTo {
-        if is_bridge(self.pdev) {
+        if is_bridge(self.0) {
             return BoundTo::Bridge;
         }
         let mut name = [0u8; BoundTo::MAX_NAME];
 
         // SAFETY: The reference proves that the device is valid. The buffer has this length.
         let ret = unsafe {
-            bindings::vfio_rs_driver_name(
-                as_raw(self.pdev),
-                self.driver,
-                name.as_mut_ptr().cast(),
-                name.len(),
-            )
+            bindings::vfio_rs_driver_name(as_raw(self.0), name.as_mut_ptr().cast(), name.len())
         };
         match ret {
             0 => BoundTo::Nothing,
@@ -334,7 +323,6 @@ impl Affected<'_> {
 struct Walk<F> {
     /// Unless NULL, visit only functions in this slot or below it.
     slot: *mut bindings::pci_slot,
-    driver: *const bindings::device_driver,
     visit: F,
 }
 
@@ -355,12 +343,9 @@ impl<F: FnMut(&Affected<'_>) -> ControlFlow<()>> Walk<F> {
             return 0;
         }
 
-        let affected = Affected {
-            // SAFETY: `pci_walk_bus()` passes valid devices, and `pci::Device` is a transparent
-            // wrapper of `struct pci_dev`.
-            pdev: unsafe { &*pdev.cast() },
-            driver: walk.driver,
-        };
+        // SAFETY: `pci_walk_bus()` passes valid devices, and `pci::Device` is a transparent wrapper
+        // of `struct pci_dev`.
+        let affected = Affected(unsafe { &*pdev.cast() });
         match (walk.visit)(&affected) {
             ControlFlow::Continue(()) => 0,
             ControlFlow::Break(()) => 1,

@@ -105,9 +105,7 @@ impl<T: Driver> Registration<T> {
                 }
 
                 // SAFETY: `drv` is initialised, and pinned until it is unregistered.
-                to_result(unsafe {
-                    bindings::__pci_register_driver(drv, module.as_ptr(), T::NAME.as_char_ptr())
-                })
+                to_result(unsafe { bindings::vfio_rs_register_driver(drv, module.as_ptr()) })
             }),
         })
     }
