@@ -11,6 +11,7 @@ use crate::{
         Status, //
     },
     reset,
+    variant::Variant,
     vfio::{
         Attribute,
         Attributes,
@@ -18,9 +19,9 @@ use crate::{
         Override,
         ResetBy,
         STATE, //
-    },
-    VfioPciRs, //
+    }, //
 };
+use core::marker::PhantomData;
 use kernel::{
     fmt::{
         self,
@@ -45,20 +46,25 @@ macro_rules! overriding {
     };
 }
 
-pub(crate) const ATTRIBUTES: Attributes<VfioPciRs> = &[
-    Some(&Attribute::ro(STATE, show_state)),
-    Some(&Attribute::ro(c"last_reset", show_last_reset)),
-    Some(&Attribute::ro(c"owed", show_owed)),
-    Some(&Attribute::ro(c"obstacles", reset::list_obstacles)),
-    Some(&Attribute::ro(c"opens_with_reset", show_opens_with_reset)),
-    Some(&Attribute::ro(c"opens_without_reset", show_opens_without)),
-    Some(&Attribute::wo(c"reset", store_reset)),
-    overriding!(c"skip_clean_reset", skip_clean_reset),
-    overriding!(c"background_reset", background_reset),
-    overriding!(c"bus_reset", bus_reset),
-    overriding!(c"strict", strict),
-    None,
-];
+/// The files of the functions of one driver.
+pub(crate) struct Files<V>(PhantomData<V>);
+
+impl<V: Variant> Files<V> {
+    pub(crate) const ATTRIBUTES: Attributes<V> = &[
+        Some(&Attribute::ro(STATE, show_state)),
+        Some(&Attribute::ro(c"last_reset", show_last_reset)),
+        Some(&Attribute::ro(c"owed", show_owed)),
+        Some(&Attribute::ro(c"obstacles", reset::list_obstacles)),
+        Some(&Attribute::ro(c"opens_with_reset", show_opens_with_reset)),
+        Some(&Attribute::ro(c"opens_without_reset", show_opens_without)),
+        Some(&Attribute::wo(c"reset", store_reset)),
+        overriding!(c"skip_clean_reset", skip_clean_reset),
+        overriding!(c"background_reset", background_reset),
+        overriding!(c"bus_reset", bus_reset),
+        overriding!(c"strict", strict),
+        None,
+    ];
+}
 
 fn show_state(membership: &Membership<Function>, f: &mut Formatter<'_>) -> fmt::Result {
     let status = membership.hardware().status(membership.status());

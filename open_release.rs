@@ -9,6 +9,7 @@
 
 use crate::{
     reflck::Membership,
+    variant::Variant,
     vfio::{
         log_ratelimited,
         ClosedDevice,
@@ -17,8 +18,7 @@ use crate::{
         EnabledDevice,
         Function,
         Quiesced, //
-    },
-    VfioPciRs, //
+    }, //
 };
 use kernel::prelude::*;
 
@@ -27,7 +27,7 @@ use kernel::prelude::*;
 /// A failed open counts as a close: if it leaves the domain unused, a reset may follow. Fails with
 /// [`ENODEV`] for a function that does not answer. Fails with [`EIO`] for a dirty function that
 /// neither its own reset nor that of its domain can clean, if the parameter `strict` is set.
-pub(crate) fn open(device: ClosedDevice<'_, VfioPciRs>) -> Result<EnabledDevice<'_, VfioPciRs>> {
+pub(crate) fn open<V: Variant>(device: ClosedDevice<'_, V>) -> Result<EnabledDevice<'_, V>> {
     let membership = device.data();
     let function = membership.hardware();
     let opening = membership.open()?;
@@ -77,7 +77,12 @@ pub(crate) fn is_clean(membership: &Membership<Function>) -> bool {
 ///
 /// vfio-pci-core calls [`finish_later`] and, if that declines, [`quiesced`] meanwhile. If this was
 /// the last user of the slot or bus and anything there is dirty, resets that.
-pub(crate) fn close(device: EnabledDevice<'_, VfioPciRs>) -> DisabledDevice<'_, VfioPciRs> {
+pub(crate) fn close<V: Variant>(device: EnabledDevice<'_, V>) -> DisabledDevice<'_, V> {
+    // Without an IOMMU, DMA reaches the memory that a killed user had. It is free by now.
+    if device.data().hardware().has_iommu() {
+        V::before_close(&device);
+    }
+
     let membership = device.data();
     let function = membership.hardware();
 
@@ -128,7 +133,7 @@ pub(crate) fn finish_later(membership: &Membership<Function>) -> bool {
 }
 
 /// Records the reset of a function that was quiesced, while the function is awake.
-pub(crate) fn quiesced(device: &Quiesced<'_, VfioPciRs>) {
+pub(crate) fn quiesced<V: Variant>(device: &Quiesced<'_, V>) {
     let membership = device.data();
 
     // A failed open quiesces the function, too. Its claim is opening, and nothing is recorded.

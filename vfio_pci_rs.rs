@@ -9,9 +9,10 @@
 //! - `open_release.rs`: open and close
 //! - `reset.rs`: resets of functions, slots and buses
 //! - `attributes.rs`: the files of a function in sysfs
+//! - `variant.rs`: what differs between the drivers of the module
 //! - `vfio/`: the abstractions over C
 //!
-//! This file: the module, probe, and the files in debugfs.
+//! This file: the module, the driver for all functions, probe, and the files in debugfs.
 
 // A kernel without iommufd does not call the functions for it.
 #![cfg_attr(not(CONFIG_IOMMUFD), allow(dead_code))]
@@ -43,13 +44,16 @@ mod bindings;
 mod open_release;
 mod reflck;
 mod reset;
+mod variant;
 mod vfio;
 
+use attributes::Files;
 use bindings::work::Queue;
 use reflck::{
     Membership,
     Registry, //
 };
+use variant::Variant;
 use vfio::{
     BoundFunction,
     ClosedDevice,
@@ -68,11 +72,17 @@ use vfio::{
     Quiesced, //
 };
 
-/// The driver.
+/// The driver for all functions.
 struct VfioPciRs;
 
-impl vfio::Driver for VfioPciRs {
+impl Variant for VfioPciRs {
     const NAME: &'static CStr = vfio::DRIVER_NAME;
+}
+
+impl<V: Variant> vfio::Driver for V {
+    const NAME: &'static CStr = V::NAME;
+
+    const CLASS: Option<pci::Class> = V::CLASS;
 
     type Shared = Arc<Registry<Function>>;
 
@@ -260,7 +270,7 @@ impl Drop for Debts {
     }
 }
 
-/// The module. Fields are dropped in this order: the driver goes first.
+/// The module. Fields are dropped in this order: the drivers go first.
 #[pin_data]
 struct Module {
     #[pin]
@@ -292,12 +302,7 @@ impl kernel::InPlaceModule for Module {
                 ),
                 _debts: Debts(registry.clone()),
                 _queue: Queue::new()?,
-                driver <- vfio::Registration::new(
-                    module,
-                    registry,
-                    vfio::DIRECTORY,
-                    attributes::ATTRIBUTES,
-                ),
+                driver <- register::<VfioPciRs>(module, &registry),
                 _: {
                     add_ids(&driver);
                     if Params::read().disable_denylist {
@@ -308,6 +313,14 @@ impl kernel::InPlaceModule for Module {
             }))
         })
     }
+}
+
+/// Registers a driver, whose functions join the domains of `registry`.
+fn register<V: Variant>(
+    module: &'static ThisModule,
+    registry: &Arc<Registry<Function>>,
+) -> impl PinInit<vfio::Registration<V>, Error> {
+    vfio::Registration::new(module, registry.clone(), vfio::DIRECTORY, Files::ATTRIBUTES)
 }
 
 /// Returns the texts in a list that are separated by commas.

@@ -281,6 +281,12 @@ void vfio_rs_put_async(struct vfio_pci_core_device *core)
 		pm_runtime_put(&core->pdev->dev);
 }
 
+/* False in no-IOMMU mode: VFIO requires this capability of an IOMMU. */
+bool vfio_rs_has_iommu(struct pci_dev *pdev)
+{
+	return device_iommu_capable(&pdev->dev, IOMMU_CAP_CACHE_COHERENCY);
+}
+
 /* Keeps a device awake once it is. */
 void vfio_rs_keep_awake(struct vfio_pci_core_device *core)
 {

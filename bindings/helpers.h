@@ -28,6 +28,7 @@ int vfio_rs_try_reset_function(struct pci_dev *pdev);
 bool vfio_rs_is_bound_to_iommufd(struct vfio_pci_core_device *core);
 bool vfio_rs_begin_half_close(struct vfio_pci_core_device *core);
 int vfio_rs_wake(struct vfio_pci_core_device *core);
+bool vfio_rs_has_iommu(struct pci_dev *pdev);
 void vfio_rs_keep_awake(struct vfio_pci_core_device *core);
 void vfio_rs_put(struct vfio_pci_core_device *core);
 void vfio_rs_put_sync(struct vfio_pci_core_device *core);

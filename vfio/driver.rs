@@ -41,6 +41,9 @@ pub(crate) trait Driver: Sized + Send + Sync + 'static {
     /// The name of the driver. Driver overrides and captured VFs refer to it.
     const NAME: &'static CStr;
 
+    /// The class of the functions that it drives, if not all.
+    const CLASS: Option<pci::Class> = None;
+
     /// The data that all devices of the driver share.
     type Shared: Send + Sync + 'static;
 

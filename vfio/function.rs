@@ -148,6 +148,12 @@ impl Function {
         self.is_unbinding.load(Relaxed)
     }
 
+    /// Returns whether an IOMMU confines the DMA of the function to the memory of its user.
+    pub(crate) fn has_iommu(&self) -> bool {
+        // SAFETY: `self` holds a reference to the device.
+        unsafe { bindings::vfio_rs_has_iommu(self.as_raw()) }
+    }
+
     /// Returns whether the kernel knows that the function was unplugged.
     pub(crate) fn is_unplugged(&self) -> bool {
         // SAFETY: `self` holds a reference to the device.

@@ -223,6 +223,11 @@ impl<T: Driver> VTable<T> {
         let pdev = unsafe { &*pdev.cast::<pci::Device<device::Core<'_>>>() };
 
         from_result(|| {
+            // An override matches whatever the IDs are.
+            if T::CLASS.is_some_and(|class| class != pdev.pci_class()) {
+                dev_warn!(pdev, "{} does not drive functions of its class\n", T::NAME);
+                return Err(ENODEV);
+            }
             T::accept(pdev)?;
             Device::<T>::register(pdev, |core| T::probe(pdev, core, shared))?;
             Ok(0)

@@ -12,7 +12,6 @@ ALLOWED = {
     ("crate::reflck::claim", "crate::reflck::membership"): "a guard ends what the membership began",
     ("crate::reflck::registry", "crate::reflck::membership"): "a membership begins by joining",
     ("crate::vfio::driver", "crate::vfio::device"): "a trait and its device, as in kernel::fwctl",
-    ("crate::open_release", "crate"): "the driver's type is a parameter of its devices",
 }
 USE = re.compile(r"^(?:pub\([a-z]+\) )?use ([^;]*);", re.MULTILINE)
 REEXPORT = re.compile(r"^pub\(crate\) use ([^;]*);", re.MULTILINE)
