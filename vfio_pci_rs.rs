@@ -10,6 +10,7 @@
 //! - `reset.rs`: resets of functions, slots and buses
 //! - `attributes.rs`: the files of a function in sysfs
 //! - `variant.rs`: what differs between the drivers of the module
+//! - `nvme.rs`: the driver for NVMe controllers
 //! - `vfio/`: the abstractions over C
 //!
 //! This file: the module, the driver for all functions, probe, and the files in debugfs.
@@ -41,6 +42,7 @@ use kernel::{
 
 mod attributes;
 mod bindings;
+mod nvme;
 mod open_release;
 mod reflck;
 mod reset;
@@ -49,6 +51,7 @@ mod vfio;
 
 use attributes::Files;
 use bindings::work::Queue;
+use nvme::VfioPciNvme;
 use reflck::{
     Membership,
     Registry, //
@@ -275,6 +278,8 @@ impl Drop for Debts {
 struct Module {
     #[pin]
     driver: vfio::Registration<VfioPciRs>,
+    #[pin]
+    _nvme: vfio::Registration<VfioPciNvme>,
     _debts: Debts,
     _queue: Queue,
     #[pin]
@@ -303,6 +308,7 @@ impl kernel::InPlaceModule for Module {
                 _debts: Debts(registry.clone()),
                 _queue: Queue::new()?,
                 driver <- register::<VfioPciRs>(module, &registry),
+                _nvme <- register::<VfioPciNvme>(module, &registry),
                 _: {
                     add_ids(&driver);
                     if Params::read().disable_denylist {

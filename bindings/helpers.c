@@ -121,8 +121,9 @@ int vfio_rs_register_driver(struct pci_driver *drv, struct module *module)
 /*
  * Copies the name of the driver that @pdev is bound to.
  *
- * A function that is bound to one of ours or to no driver may be in probe or remove,
- * about to join its reset domain or to leave it.  Then its device lock is held.
+ * A function that is bound to one of ours or to no driver may be in probe or
+ * remove, about to join its reset domain or to leave it.  Then its device lock
+ * is held.
  * The lock is only tried, because callers hold locks that nest inside it.  It
  * is not tried for a function of another driver, nor for a VF, which shares no
  * domain: that could make their users fail to take it.
@@ -285,6 +286,28 @@ void vfio_rs_put_async(struct vfio_pci_core_device *core)
 bool vfio_rs_has_iommu(struct pci_dev *pdev)
 {
 	return device_iommu_capable(&pdev->dev, IOMMU_CAP_CACHE_COHERENCY);
+}
+
+/* Wakes an open device, whose user may have let it sleep. */
+int vfio_rs_wake_open(struct vfio_pci_core_device *core)
+{
+	return pm_runtime_resume_and_get(&core->pdev->dev);
+}
+
+/*
+ * Returns a memory BAR of @core, which is open, and its length.  Earlier kernels
+ * map a BAR when the user first accesses it.
+ */
+void __iomem *vfio_rs_bar(struct vfio_pci_core_device *core, unsigned int bar,
+			  size_t *len)
+{
+	if (bar >= PCI_STD_NUM_BARS ||
+	    !(pci_resource_flags(core->pdev, bar) & IORESOURCE_MEM))
+		return IOMEM_ERR_PTR(-EINVAL);
+
+	*len = pci_resource_len(core->pdev, bar);
+
+	return core->barmap[bar] ?: IOMEM_ERR_PTR(-ENODEV);
 }
 
 /* Keeps a device awake once it is. */

@@ -29,6 +29,9 @@ bool vfio_rs_is_bound_to_iommufd(struct vfio_pci_core_device *core);
 bool vfio_rs_begin_half_close(struct vfio_pci_core_device *core);
 int vfio_rs_wake(struct vfio_pci_core_device *core);
 bool vfio_rs_has_iommu(struct pci_dev *pdev);
+int vfio_rs_wake_open(struct vfio_pci_core_device *core);
+void __iomem *vfio_rs_bar(struct vfio_pci_core_device *core, unsigned int bar,
+			  size_t *len);
 void vfio_rs_keep_awake(struct vfio_pci_core_device *core);
 void vfio_rs_put(struct vfio_pci_core_device *core);
 void vfio_rs_put_sync(struct vfio_pci_core_device *core);

@@ -10,6 +10,9 @@
 
 #include "helpers.h"
 
+/* For modprobe, which knows the module by another name. */
+MODULE_ALIAS("vfio-pci-nvme");
+
 #ifdef VFIO_PCI_RS_IN_PLACE
 /* As vfio-pci has it: tools look for the driver of a function by it. */
 MODULE_ALIAS("vfio_pci:v*d*sv*sd*bc*sc*i*");

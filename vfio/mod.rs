@@ -12,6 +12,7 @@
 //!   disabled. A [`DisabledDevice`] proves to vfio core that the driver did so.
 //! - An [`OpenDevice`] asks for a hot reset as an [`Owner`]. The driver wraps each iommufd
 //!   operation (bind, unbind, attach).
+//! - A [`Bar`] gives the driver the registers of an open device.
 //! - An [`Attribute`] is a file in sysfs of each function that is bound.
 //! - [`Function`] is a PCI function for its own resets, [`BoundFunction`] for those of its slot or
 //!   bus, which also take the functions of a settled reset domain.
@@ -23,12 +24,13 @@
 //! - `params`, `dynamic_id`, `pci`, `core`, `record`, `news`
 //! - `function`, `gone`, `clean`, `status`, `trace`, `domain`, `owner`
 //! - `driver`, `device`
-//! - `attribute`, `pci_ops`, `ops`, `registration`
+//! - `bar`, `attribute`, `pci_ops`, `ops`, `registration`
 //!
 //! C headers: [`include/linux/vfio.h`](srctree/include/linux/vfio.h),
 //! [`include/linux/vfio_pci_core.h`](srctree/include/linux/vfio_pci_core.h)
 
 mod attribute;
+mod bar;
 mod clean;
 mod core;
 mod device;
@@ -53,6 +55,7 @@ pub(crate) use self::{
         Attribute,
         Attributes, //
     },
+    bar::Bar,
     core::CoreDevice,
     device::{
         ClosedDevice,
