@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: GPL-2.0
 """Runs selftests on a driver, in a guest: guest_selftests.py DRIVER DIR PROGRAM[.TEST]...
 
-DRIVER is vfio_pci_rs, vfio-pci, or in-place, which is ours as vfio-pci, DIR the directory of
-programs.selftests(). The kernel's programs lie in DIR and get the addresses of devices, which are
-bound to the driver for them. The driver's own lie in DIR/own and find the topology's functions in
-the environment. A PROGRAM's output becomes $RESULTS/PROGRAM.tap, its exit status
-$RESULTS/PROGRAM.status. Exit status: 0 if each program ended with 0, or 4 for "skipped".
+DRIVER is vfio_pci_rs, vfio-pci-nvme of the same module, vfio-pci, or in-place, which is ours as
+vfio-pci, DIR the directory of programs.selftests(). The kernel's programs lie in DIR and get the
+addresses of devices, which are bound to the driver for them. The driver's own lie in DIR/own and
+find the topology's functions in the environment. A PROGRAM's output becomes $RESULTS/PROGRAM.tap,
+its exit status $RESULTS/PROGRAM.status. Exit status: 0 if each program ended with 0, or 4 for
+"skipped".
 """
 
 import json
@@ -90,7 +91,7 @@ def main(driver, directory, *chosen):
     results, directory = Path(os.environ["RESULTS"]), Path(directory)
     topology = json.loads((results / "topology.json").read_text())
     is_ours, driver = driver != "vfio-pci", driver.replace("in-place", "vfio-pci")
-    module = driver.replace("-", "_")
+    module = {"vfio-pci-nvme": "vfio_pci_rs"}.get(driver, driver).replace("-", "_")
     # The kernel's programs make VFs. The driver's own expect a reset when vfio-pci makes one.
     own = not {name.partition(".")[0] for name in chosen} <= set(KERNELS)
     for command in ["vfio_iommu_type1"], [module, f"enable_sriov={int(not own)}"]:

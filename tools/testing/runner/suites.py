@@ -35,13 +35,20 @@ def bench(guest, cost=60, options="", **settings):
     return Bench(name, cost, command=command, topology=name, kernel="perf", **settings)
 
 
-def scenarios(name, cost, driver="vfio_pci_rs", options="", **settings):
+def scenarios(name, cost, driver="vfio_pci_rs", options="", races=False, **settings):
+    """Returns the guest that runs scenarios. Those that look for `races` repeat them.
+
+    The long form has more rounds, and the models go through all interleavings.
+    """
     command = f"{{programs}}/scenarios --driver {driver} {options}".rstrip()
+    if races:
+        settings |= {"long": f"{command} --rounds 100"}
+        command += " --rounds 8"
     return Guest(name, cost, command=command, **settings)
 
 
 # The set of modules for a driver under test.
-MODULES = {"vfio_pci_rs": "rs", "in-place": "in-place"}
+MODULES = {"vfio_pci_rs": "rs", "vfio-pci-nvme": "rs", "in-place": "in-place"}
 
 
 def selftests(
@@ -83,6 +90,11 @@ ENTERING = (
     "vfio_pci_device_init_perf_test vfio_iommufd_setup_test"
 )
 ALL = " ".join(KERNELS)
+# These need no function that only the reset of its bus cleans.
+ON_NVME = (
+    "vfio_pci_rs_test.opened_twice vfio_pci_rs_test.unbind_while_open vfio_pci_rs_test.unload "
+    "vfio_pci_rs_test.attached_while_sibling_comes_and_goes hot_reset_test"
+)
 OURS = "vfio_pci_rs_test hot_reset_test sriov_test untouched_test"
 # On the debug kernel, the less memory there is, the less the checkers scan. The suite `debug` looks
 # for leaks, and so do the long forms.
@@ -95,10 +107,6 @@ DEBUGGED = """sh -c '"$0" --driver vfio_pci_rs {only}; status=$?
 
 # Scenarios of many cases, which take minutes on the debug kernel.
 COUNTED = "known_clean,known_clean_tricks,oracle"
-
-# For scenarios that look for races. `make check-all` has more rounds, and the models go through all
-# interleavings.
-FEW = "--rounds 8"
 
 # Scenarios for the kernel `perf` alone. At a surprise removal, pciehp takes its reset_lock within
 # pci_rescan_remove_lock and the other way round. Lockdep reports that, whatever the driver, and
@@ -114,8 +122,7 @@ def soak(cost, options, name="soak", **settings):
 # Things are built in the order in which this table needs them.
 SUITES = (
     scenarios(
-        "scenarios", 100, options=f"{FEW} --skip {ON_PERF}",
-        long=f"{{programs}}/scenarios --driver vfio_pci_rs --skip {ON_PERF} --rounds 100",
+        "scenarios", 100, options=f"--skip {ON_PERF}", races=True,
     ),
     # QEMU's monitor does not answer any more once the guest has slept.
     scenarios("surprise-removal", 40, options="--only removal", kernel="perf",
@@ -126,9 +133,9 @@ SUITES = (
     scenarios("in-place", 40, "in-place", "--only names,attributes,qemu_hot_reset",
               modules="in-place"),
     # On this core, VFs that are closed together lose their resets.
-    scenarios("scenarios-c", 100, "vfio-pci", f"{FEW} --skip closed_together,{ON_PERF}",
-              modules="stock"),
-    scenarios("scenarios-patched-core", 100, "vfio-pci", f"{FEW} --skip {ON_PERF}",
+    scenarios("scenarios-c", 100, "vfio-pci", f"--skip closed_together,{ON_PERF}",
+              races=True, modules="stock"),
+    scenarios("scenarios-patched-core", 100, "vfio-pci", f"--skip {ON_PERF}", races=True,
               modules="core"),
     # The fixes for stable kernels alone, for vfio-pci.
     scenarios(
@@ -199,6 +206,7 @@ SUITES = (
 # The packages, and programs that use the driver: too long for each check. `make check-all` runs
 # them, and `make test` each by its name.
 ON_DEMAND = (
+    selftests("selftests-nvme", 60, ON_NVME, "vfio-pci-nvme", topology="nvme", rounds=8),
     Host("package", 150, module=installs, arguments={"test": "modules_package"}),
     Host("package-dkms", 900, module=installs, arguments={"test": "dkms_package"}),
     *(tools(modset, *TOOLS) for modset in TOOLS_ON),
@@ -238,7 +246,7 @@ def by_name(name, on, driver):
     suites, own = {suite.name: suite for suite in SUITES + ON_DEMAND}, own_selftests()
     if name in suites:
         suite = suites[name]
-        return replace(suite, kernel=on) if on and isinstance(suite, Guest) else suite
+        return replace(suite, kernel=on) if on and type(suite) is Guest else suite
     for modset in TOOLS_ON:
         chosen = name.removesuffix(f"-{modset}").split("+")
         if set(chosen) <= {*TOOLS, ROUNDS}:

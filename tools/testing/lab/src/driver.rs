@@ -14,6 +14,9 @@ use crate::sysfs::{driver_path, write_attribute};
 const OURS: &str = "vfio_pci_rs";
 pub const REPLACED: &str = "vfio-pci";
 
+/// The other driver of our module, for NVMe controllers.
+pub const NVME: &str = "vfio-pci-nvme";
+
 /// Our driver under the name of the other one.
 const IN_PLACE: &str = "in-place";
 

@@ -203,9 +203,9 @@ impl Lab {
         if driver::references(helper::MODULE)?.is_some() {
             driver::rmmod(helper::MODULE)?;
         }
+        let drivers = [self.driver.name(), STUB, driver::REPLACED, driver::NVME];
         for function in sysfs::all_functions()? {
-            let driver = function.driver().unwrap_or_default();
-            if [self.driver.name(), STUB, driver::REPLACED].contains(&driver.as_str()) {
+            if drivers.contains(&function.driver().unwrap_or_default().as_str()) {
                 function.release()?;
             }
         }

@@ -240,6 +240,20 @@ impl File {
         // INVARIANT: By the kernel's names.
         Ok(File { fd, kind })
     }
+
+    /// Duplicates the file of an open device. Fails with `ENOTSUP` for any other.
+    pub fn of_device(device: &impl AsRawFd) -> Result<File> {
+        let fd = device.as_raw_fd();
+        let link = fcntl::readlink(Path::new(&format!("/proc/self/fd/{fd}")))?;
+        if link != "anon_inode:[vfio-device]" {
+            return Err(Errno::ENOTSUP);
+        }
+        // SAFETY: The device is borrowed, so its file stays open.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        let fd = fd.try_clone_to_owned().map_err(|_| Errno::EMFILE)?;
+        // INVARIANT: By the kernel's name.
+        Ok(File { fd, kind: Kind::Device })
+    }
 }
 
 impl AsFd for File {

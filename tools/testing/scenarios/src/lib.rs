@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod controller;
 pub mod faults;
 pub mod qemu;
 pub mod registers;

@@ -21,9 +21,11 @@ use vfio_bindings::bindings::vfio::{VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_
 use vfio_ioctls::VfioDevice;
 use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
 
+use crate::controller::{Controller, NVME, QUEUES};
+
 // linux/pci_regs.h
-const COMMAND: u64 = 0x04;
-const COMMAND_MEMORY: u16 = 0x02;
+pub(crate) const COMMAND: u64 = 0x04;
+pub(crate) const COMMAND_MEMORY: u16 = 0x02;
 const COMMAND_MASTER: u16 = 0x04;
 const BARS: Range<usize> = 0x10..0x28;
 
@@ -70,7 +72,8 @@ pub fn enable_memory(device: &VfioDevice) {
     command(device, COMMAND_MEMORY);
 }
 
-fn command(device: &VfioDevice, bits: u16) {
+/// Sets bits of the command register.
+pub(crate) fn command(device: &VfioDevice, bits: u16) {
     let mut command = [0; 2];
     device.region_read(VFIO_PCI_CONFIG_REGION_INDEX, &mut command, COMMAND);
     let command = u16::from_le_bytes(command) | bits;
@@ -123,7 +126,7 @@ fn written(content: Content) -> Result<()> {
     Ok(())
 }
 
-/// A process that has a function open, and has written to its register or started its DMA.
+/// A process that has a function open, and has used it as [`hold`] does.
 #[derive(Debug)]
 pub struct Holder(Child);
 
@@ -168,13 +171,18 @@ impl Drop for Holder {
     }
 }
 
-/// Opens the function at `address`, writes to its register or starts its DMA, reports that, and
-/// waits to be killed.
+/// Opens the function at `address`, writes to its register, starts its DMA or enables the NVMe
+/// controller, reports that, and waits to be killed.
 pub fn hold(address: &str) -> Result<()> {
     let function = Bdf::parse(address)?;
     let user = User::new()?;
     let _open = match function.id()? {
         (vendor, _) if vendor == EDU => start_dma(&user, &function)?,
+        (vendor, _) if vendor == NVME => {
+            let controller = Controller::open(&user, &function)?;
+            controller.enable(QUEUES)?;
+            controller.into_device()
+        }
         _ => {
             let registers = Registers::open(&user, &function)?;
             registers.write()?;

@@ -20,6 +20,7 @@
 #define POLL_MS		20
 
 #define OURS		"vfio_pci_rs"
+#define OUR_SECOND	"vfio-pci-nvme"
 #define DOMAINS		"/sys/kernel/debug/" OURS "/reset_domains"
 #define TRACEFS		"/sys/kernel/tracing"
 #define TRACER		TRACEFS "/instances/" OURS
@@ -32,7 +33,7 @@ const char *driver(void)
 
 bool is_ours(void)
 {
-	return !strcmp(driver(), OURS);
+	return !strcmp(driver(), OURS) || !strcmp(driver(), OUR_SECOND);
 }
 
 const char *path(const char *format, ...)

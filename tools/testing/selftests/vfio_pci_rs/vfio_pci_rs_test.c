@@ -11,7 +11,8 @@
  *                       of their own
  *   VFIO_PCI_RS_FLR     functions of one bus with function level reset, of which the
  *                       last two have ATS and share an IOMMU group
- *   VFIO_PCI_RS_DRIVER  the driver under test: vfio_pci_rs (default) or vfio-pci
+ *   VFIO_PCI_RS_DRIVER  the driver under test: vfio_pci_rs (default), vfio-pci, or
+ *                       vfio-pci-nvme, whose functions are NVMe controllers
  *   VFIO_PCI_RS_ROUNDS  rounds of the tests that repeat something, by default 20
  *
  * vfio-pci must pass as well, except that it may lose function resets: those are

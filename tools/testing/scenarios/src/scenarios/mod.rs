@@ -27,6 +27,7 @@ mod kinds;
 mod kvm;
 mod locked;
 mod names;
+mod nvme;
 mod oracle;
 mod owners;
 mod removal;
@@ -74,6 +75,7 @@ pub const ALL: &[Scenario] = &[
     alone("closed_while_cleaning", cleaning::run),
     compared("dma_after_close", cleaning::dma),
     alone("owners", owners::run),
+    alone("nvme_shutdown", nvme::run),
     alone("removal", removal::run),
     alone("root_resets", root_resets::run),
 ];

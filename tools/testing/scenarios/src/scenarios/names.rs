@@ -2,8 +2,11 @@
 
 //! The names of the driver: its own, beside vfio-pci, or those of vfio-pci in its place.
 
+use std::fs;
+use std::path::Path;
+
 use anyhow::Result;
-use lab::driver::{self, modinfo, Driver};
+use lab::driver::{self, modinfo, Driver, NVME};
 use lab::machine::{Lab, PF};
 use lab::report::Test;
 use lab::sriov::virtual_function;
@@ -21,6 +24,7 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
         return Ok(());
     }
     chosen(t, &lab.driver, lab.driver.is_in_place())?;
+    first(t, &lab.driver)?;
     used(lab, t)?;
     if lab.driver.is_in_place() {
         return Ok(());
@@ -43,6 +47,16 @@ fn chosen(t: &mut Test<'_>, driver: &Driver, expected: bool) -> Result<()> {
     let chosen = aliases.iter().any(|alias| alias.starts_with(ALIAS));
     let what = format!("a tool chooses {} by an alias", driver.name());
     t.eq(what, expected, chosen);
+    Ok(())
+}
+
+/// libvirt takes the first driver of the module for any function.
+fn first(t: &mut Test<'_>, driver: &Driver) -> Result<()> {
+    let drivers = Path::new("/sys/module").join(driver.module()).join("drivers");
+    let names = fs::read_dir(drivers)?.map(|entry| Ok(entry?.file_name().into_string()));
+    let names: Vec<_> = names.collect::<Result<_>>()?;
+    let expected = [driver.name(), NVME].map(|name| Ok(format!("pci:{name}")));
+    t.check("the first driver of the module", names == expected, || format!("{names:?}"));
     Ok(())
 }
 
