@@ -20,7 +20,7 @@ SELFTESTS = "tools/testing/selftests/vfio_pci_rs"
 DOCUMENTATION = "Documentation/driver-api/vfio-pci-rs"
 ABI = "Documentation/ABI/testing"
 # Of Documentation/, these are about this repository.
-OURS = ("benchmark", "contributing")
+OURS = ("benchmark", "contributing", "rust-vfio")
 MAINTAINERS = f"""
 VFIO RUST PCI DRIVER
 L:	kvm@vger.kernel.org
