@@ -47,7 +47,7 @@ pub struct Registers {
 impl Registers {
     pub fn open(user: &User, function: &Bdf) -> Result<Self> {
         let device = user.device(function)?;
-        enable_memory(&device);
+        command(&device, COMMAND_MEMORY);
         let kind = Kind::of(function)?;
         Ok(Registers { device, kind })
     }
@@ -66,10 +66,6 @@ impl Registers {
         self.device.region_write(bar, &LEFT.to_le_bytes(), at);
         written(self.content()?)
     }
-}
-
-pub fn enable_memory(device: &VfioDevice) {
-    command(device, COMMAND_MEMORY);
 }
 
 /// Sets bits of the command register.
