@@ -149,7 +149,8 @@ def prepare_older(new, run):
     """Does as prepare_debian() for the kernel before Debian's, from its packages."""
     version = ".".join(versions(source("old")))
     [*_, binary] = available(run, rf"linux-binary-{version}\+deb[0-9.]+-amd64")
-    names = [binary.replace("binary", part) for part in ("binary", "modules", "headers")]
+    parts = "base", "binary", "modules", "headers"
+    names = [binary.replace("binary", part) for part in parts]
     download(run, *names)
     with tempfile.TemporaryDirectory(dir=new) as root:
         for name in names:
