@@ -8,7 +8,8 @@ ifneq ($(KERNELRELEASE),)
 vfio_pci_rs_module := vfio-pci$(if $(VFIO_PCI_RS_IN_PLACE),,-rs)
 obj-$(CONFIG_VFIO_PCI_RS) += $(vfio_pci_rs_module).o
 $(vfio_pci_rs_module)-y := vfio_pci_rs.o \
-	bindings/helpers.o bindings/params.o bindings/trace.o
+	bindings/helpers.o bindings/helpers_pci.o bindings/params.o \
+	bindings/trace.o
 ccflags-$(VFIO_PCI_RS_IN_PLACE) += -DVFIO_PCI_RS_IN_PLACE
 rustflags-$(VFIO_PCI_RS_IN_PLACE) += --cfg VFIO_PCI_RS_IN_PLACE
 
@@ -124,7 +125,7 @@ help:
 	@echo "make bench [OUT=DIR]   measures the driver beside vfio-pci, in a virtual machine"
 	@echo "make intree KSRC=DIR   puts the driver into the kernel tree DIR"
 	@echo "make series [OUT=DIR]  writes the same as a patch series, to the cache or to DIR"
-	@echo "make series-check      checks each patch as reviewers would                (15 min)"
+	@echo "make series-check      checks each patch as reviewers would"
 	@echo "make builds            builds the driver in other kernel trees, by other compilers"
 	@echo "make coverage          says which code of the driver the tests do not run"
 	@echo "make clean             deletes the cache, with everything that was built"

@@ -35,8 +35,7 @@ impl Variant for VfioPciNvme {
 
     fn before_close(device: &EnabledDevice<'_, Self>) {
         // Other errors mean that the controller cannot be reached, by its user either.
-        if let Err(error @ (ETIMEDOUT | ECANCELED)) = device.bar(0).and_then(|bar| shut_down(&bar))
-        {
+        if let Err(error @ (ETIMEDOUT | ENXIO)) = device.bar(0).and_then(|bar| shut_down(&bar)) {
             if log_ratelimited() {
                 dev_warn!(
                     device.data().hardware().dev(),
@@ -88,8 +87,8 @@ impl Status {
 /// Shuts a controller down, unless its user has done so, and waits for that.
 ///
 /// The queues are not deleted first. Commands in flight may still complete: the IOMMU maps the
-/// user's memory until the close is over. Fails with [`ETIMEDOUT`], with [`ECANCELED`] if a reset
-/// or a fatal error ends the shutdown, or with the error of an access.
+/// user's memory until the close is over. Fails with [`ETIMEDOUT`], with [`ENXIO`] if a reset or
+/// a fatal error ends the shutdown, or with the error of an access.
 fn shut_down(bar: &Bar<'_>) -> Result {
     let status = Status::read(bar)?;
 
@@ -114,6 +113,6 @@ fn shut_down(bar: &Bar<'_>) -> Result {
 
     match status.shutdown() {
         Status::SHST_COMPLETE => Ok(()),
-        _ => Err(ECANCELED),
+        _ => Err(ENXIO),
     }
 }

@@ -306,7 +306,7 @@ static struct ftrace_ops bus_resets = {
 
 static int __init vfio_pci_rs_test_helper_init(void)
 {
-	static unsigned char name[] = "pci_bridge_secondary_bus_reset";
+	static unsigned char name[] = "pcibios_reset_secondary_bus";
 	int ret;
 
 	ret = ftrace_set_filter(&bus_resets, name, sizeof(name) - 1, 0);

@@ -9,8 +9,8 @@ from .report import wait_for
 
 DEVICES = Path("/sys/bus/pci/devices")
 TRACING = Path("/sys/kernel/tracing")
-# Function, bus and slot resets; a slot reset does not pass through the second one.
-RESETS = ("pcie_flr", "pci_bridge_secondary_bus_reset", "pciehp_reset_slot")
+# Function resets, those of a bus or slot, and calls of the last one, which may only ask for a slot.
+RESETS = ("pcie_flr", "pcibios_reset_secondary_bus", "pciehp_reset_slot")
 
 
 class Driver:

@@ -67,7 +67,7 @@ UNREACHED = {
         "reflck/membership.rs": ["self.seat.wait(&mut members, Purpose::HotReset)?;"],
     },
     "a race within microseconds: a driver binds between two looks": {
-        "bindings/helpers.c": ["if (drv) strscpy(buf, drv->name, len);"],
+        "bindings/helpers_pci.c": ["if (drv) strscpy(buf, drv->name, len);"],
     },
     "Debian's kernel has no iommufd, and the others have a table": {
         "reflck/event.rs": [

@@ -2,11 +2,12 @@
 
 //! Exact counts of PCI resets from the kernel's function tracer, and the driver's tracepoints.
 //!
-//! The tracer has four functions:
+//! The tracer has these functions:
 //!
 //! - `pcie_flr`: a function level reset;
-//! - `pci_bridge_secondary_bus_reset`: a reset of everything below a bridge;
-//! - `pciehp_reset_slot`: calls the former to reset a slot. The kernel also calls it to learn
+//! - `pcibios_reset_secondary_bus`: a reset of everything below a bridge;
+//! - `pci_bridge_secondary_bus_reset`: calls the former. Compilers inline it in places;
+//! - `pciehp_reset_slot`: calls the latter to reset a slot. The kernel also calls it to learn
 //!   whether a slot can be reset, so only a secondary bus reset that it called is a slot reset;
 //! - `pci_reset_bus`: begins a reset of a slot or bus, and is not counted.
 
@@ -24,7 +25,8 @@ const TRACEFS: &str = "/sys/kernel/tracing";
 const INSTANCE: &str = "/sys/kernel/tracing/instances/vfio_pci_rs";
 
 pub(crate) const FLR: &str = "pcie_flr";
-pub(crate) const BUS_RESET: &str = "pci_bridge_secondary_bus_reset";
+pub(crate) const BUS_RESET: &str = "pcibios_reset_secondary_bus";
+pub(crate) const BRIDGE_RESET: &str = "pci_bridge_secondary_bus_reset";
 pub(crate) const SLOT_RESET: &str = "pciehp_reset_slot";
 pub(crate) const BEGIN_RESET: &str = "pci_reset_bus";
 
@@ -60,7 +62,7 @@ impl Tracer {
         set(TRACEFS, "tracing_on", "0")?;
         set(TRACEFS, "current_tracer", "nop")?;
         // The filter first: the stack of every function call would stall the machine.
-        let resets = [FLR, BUS_RESET, SLOT_RESET, BEGIN_RESET].join(" ");
+        let resets = [FLR, BUS_RESET, BRIDGE_RESET, SLOT_RESET, BEGIN_RESET].join(" ");
         set(TRACEFS, "set_ftrace_filter", &resets)?;
         set(TRACEFS, "trace_clock", "mono")?;
         let tracer = Tracer(());

@@ -11,6 +11,7 @@ use lab::report::Test;
 use lab::topology::Device;
 use lab::vfio::User;
 
+use super::attributes::comes_to;
 use super::failed_reset::comes_clean;
 use crate::bench::measure::wait_asleep;
 use crate::registers::{find, leave, write_as_root, Content, Holder, Registers};
@@ -187,6 +188,10 @@ fn flr_unbound(lab: &Lab, functions: &Functions) -> Result<Content> {
 
 fn flr_unused(lab: &Lab, functions: &Functions) -> Result<Content> {
     let _bound = lab.bind([&functions.flr])?;
+    if lab.driver.shows_domains() {
+        // A reset in the background follows the bind.
+        comes_to(&functions.flr, "clean")?;
+    }
     wait_asleep(&functions.flr)?;
     functions.flr.write("power/control", "on")?;
     write_as_root(&functions.flr)?;
