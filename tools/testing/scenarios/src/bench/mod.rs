@@ -135,6 +135,7 @@ pub const ALL: &[Part] = &[
     part("scale", opens::scale),
     part("probe", opens::probe),
     part("qemu", qemu::run),
+    part("qemu_bus", qemu::bus),
     part("containers", containers::run),
 ];
 
