@@ -29,6 +29,10 @@
  *	marks that device as one that must not see a bus reset, like those that
  *	do not survive it, until an empty string is written or the module is
  *	removed.
+ * shutting_down=BDF
+ *	lets drivers read from that NVMe controller that its shutdown is in
+ *	progress once it is complete, until an empty string is written or the
+ *	module is removed. vfio-pci-core must be loaded.
  * sleepless=BDF
  *	leaves that device and its driver out when the system goes to sleep, until
  *	an empty string is written or the module is removed. The driver of virtiofs
@@ -43,8 +47,10 @@
 #include <linux/kthread.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
+#include <linux/nvme.h>
 #include <linux/pci.h>
 #include <linux/pm_runtime.h>
+#include <linux/vfio_pci_core.h>
 
 static DEFINE_MUTEX(marks_mutex);
 
@@ -181,12 +187,14 @@ static int mark_sleepless(struct pci_dev *pdev, bool on)
 }
 
 static int mark_silent(struct pci_dev *pdev, bool on);
+static int mark_shutting_down(struct pci_dev *pdev, bool on);
 
 static struct mark locked = { .mark = mark_locked };
 static struct mark asleep = { .mark = mark_asleep };
 static struct mark awake = { .mark = mark_awake };
 static struct mark unplugged = { .mark = mark_unplugged };
 static struct mark silent = { .mark = mark_silent };
+static struct mark shutting_down = { .mark = mark_shutting_down };
 static struct mark no_bus_reset = { .mark = mark_no_bus_reset };
 static struct mark sleepless = { .mark = mark_sleepless };
 
@@ -229,6 +237,54 @@ static int mark_silent(struct pci_dev *pdev, bool on)
 		pci_bus_set_ops(pdev->bus, bus_ops);
 	}
 	return 0;
+}
+
+static int set_hook(struct ftrace_ops *hook, unsigned char *name, bool on)
+{
+	int ret = 0;
+
+	if (on) {
+		ret = ftrace_set_filter(hook, name, strlen(name), 0);
+		if (!ret)
+			ret = register_ftrace_function(hook);
+	} else {
+		unregister_ftrace_function(hook);
+	}
+	if (!on || ret)
+		ftrace_free_filter(hook);
+	return ret;
+}
+
+/* Takes the place of vfio_pci_core_ioread32(), for the marked device. */
+static int read_shutting_down(struct vfio_pci_core_device *vdev, bool test_mem,
+			      u32 *val, void __iomem *io)
+{
+	*val = ioread32(io);
+	if (offset_in_page(io) == NVME_REG_CSTS &&
+	    (*val & NVME_CSTS_SHST_MASK) == NVME_CSTS_SHST_CMPLT)
+		*val ^= NVME_CSTS_SHST_CMPLT | NVME_CSTS_SHST_OCCUR;
+	return 0;
+}
+
+static void notrace redirect_read(unsigned long ip, unsigned long parent_ip,
+				  struct ftrace_ops *op, struct ftrace_regs *fregs)
+{
+	struct vfio_pci_core_device *vdev = (void *)ftrace_regs_get_argument(fregs, 0);
+
+	if (vdev->pdev == shutting_down.pdev)
+		ftrace_regs_set_instruction_pointer(fregs, (unsigned long)read_shutting_down);
+}
+
+static struct ftrace_ops reads = {
+	.func = redirect_read,
+	.flags = FTRACE_OPS_FL_RECURSION | FTRACE_OPS_FL_IPMODIFY,
+};
+
+static int mark_shutting_down(struct pci_dev *pdev, bool on)
+{
+	static unsigned char name[] = "vfio_pci_core_ioread32";
+
+	return set_hook(&reads, name, on);
 }
 
 static void unmark(struct mark *mark)
@@ -283,6 +339,8 @@ module_param_cb(silent, &mark_ops, &silent, 0200);
 MODULE_PARM_DESC(silent, "PCI address of the device that does not answer, empty for none");
 module_param_cb(no_bus_reset, &mark_ops, &no_bus_reset, 0200);
 MODULE_PARM_DESC(no_bus_reset, "PCI address of the device that must not see a bus reset, empty for none");
+module_param_cb(shutting_down, &mark_ops, &shutting_down, 0200);
+MODULE_PARM_DESC(shutting_down, "PCI address of the NVMe controller whose shutdown does not end, empty for none");
 module_param_cb(sleepless, &mark_ops, &sleepless, 0200);
 MODULE_PARM_DESC(sleepless, "PCI address of the device that does not sleep with the system, empty for none");
 
@@ -304,22 +362,22 @@ static struct ftrace_ops bus_resets = {
 	.flags = FTRACE_OPS_FL_RECURSION,
 };
 
-static int __init vfio_pci_rs_test_helper_init(void)
+static int hook_bus_resets(bool on)
 {
 	static unsigned char name[] = "pcibios_reset_secondary_bus";
-	int ret;
 
-	ret = ftrace_set_filter(&bus_resets, name, sizeof(name) - 1, 0);
-	if (ret)
-		return ret;
-	return register_ftrace_function(&bus_resets);
+	return set_hook(&bus_resets, name, on);
+}
+
+static int __init vfio_pci_rs_test_helper_init(void)
+{
+	return hook_bus_resets(true);
 }
 module_init(vfio_pci_rs_test_helper_init);
 
 static void __exit vfio_pci_rs_test_helper_exit(void)
 {
-	unregister_ftrace_function(&bus_resets);
-	ftrace_free_filter(&bus_resets);
+	hook_bus_resets(false);
 	guard(mutex)(&marks_mutex);
 	unmark(&locked);
 	unmark(&asleep);
@@ -327,6 +385,7 @@ static void __exit vfio_pci_rs_test_helper_exit(void)
 	unmark(&unplugged);
 	unmark(&silent);
 	unmark(&no_bus_reset);
+	unmark(&shutting_down);
 	unmark(&sleepless);
 }
 module_exit(vfio_pci_rs_test_helper_exit);

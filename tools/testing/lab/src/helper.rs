@@ -57,6 +57,11 @@ impl Marked {
         Self::mark("no_bus_reset", function)
     }
 
+    /// Lets the shutdown of an NVMe controller, which has ended, seem to be in progress.
+    pub fn shutting_down(function: &Bdf) -> Result<Self> {
+        Self::mark("shutting_down", function)
+    }
+
     /// Leaves `device` and its driver out when the system goes to sleep.
     pub fn sleepless(device: &Bdf) -> Result<Self> {
         Self::mark("sleepless", device)

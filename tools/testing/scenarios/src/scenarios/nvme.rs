@@ -6,8 +6,11 @@
 //! Root has disabled the resets of a function, so that the next user finds the state after
 //! the last close.
 
+use std::ops::Range;
+
 use anyhow::{ensure, Result};
 use lab::driver::NVME;
+use lab::helper::Marked;
 use lab::kmsg::Mark;
 use lab::machine::{Bound, Lab};
 use lab::report::Test;
@@ -15,6 +18,7 @@ use lab::resets::Counts;
 use lab::topology::Device;
 use lab::vfio::User;
 
+use super::owners::waits_for;
 use super::{errno, one_line};
 use crate::controller::{Controller, Status, ABRUPT, NO_QUEUES, QUEUES};
 use crate::registers::Holder;
@@ -71,6 +75,7 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     if lab.driver.shows_domains() {
         leaves(lab, t, &nvme, NVME)?;
         shares(lab, t, &nvme, &other)?;
+        does_not_end(lab, t, &nvme, &other)?;
         refuses(t, &other)?;
         is_clean(lab, t, &nvme)?;
     }
@@ -140,6 +145,56 @@ fn shares(lab: &Lab, t: &mut Test<'_>, nvme: &Device, other: &Device) -> Result<
     let (one, two) = bound;
     one.release()?;
     two.release()
+}
+
+/// QEMU completes a shutdown at once. One that seems to go on delays the close by 5 s, unless root
+/// resets the function, and no sibling.
+fn does_not_end(lab: &Lab, t: &mut Test<'_>, nvme: &Device, other: &Device) -> Result<()> {
+    let bound = (Bound::bind(NVME, [nvme])?, lab.bind([other])?);
+    let resets = || nvme.write("reset", "1");
+    end_of(t, nvme, &User::new()?, "after a reset by root", (-6, 0..2), resets)?;
+    match User::with_iommufd() {
+        // After `STAY`, and while the sibling is being opened, the rest of the 5 s.
+        Ok(user) => end_of(t, nvme, &user, "after a sibling's open", (-110, 2..8), || {
+            user.open(other).map(drop)
+        })?,
+        Err(e) => {
+            t.skip("a sibling in the same IOMMU group is opened", format!("{e:#}"));
+            end_of(t, nvme, &User::new()?, "alone", (-110, 3..8), || Ok(()))?;
+        }
+    }
+    let (one, two) = bound;
+    one.release()?;
+    two.release()
+}
+
+/// Checks the error of a shutdown that does not end, and for how many seconds the close goes on
+/// after `meanwhile`.
+fn end_of(
+    t: &mut Test<'_>,
+    nvme: &Device,
+    user: &User,
+    what: &str,
+    (error, seconds): (i32, Range<u64>),
+    meanwhile: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let controller = Controller::open(user, nvme)?;
+    controller.enable(QUEUES)?;
+    let mut mark = Mark::here()?;
+    let shutting_down = Marked::shutting_down(nvme)?;
+    let close = || {
+        drop(controller);
+        Ok(())
+    };
+    let wait = waits_for(close, meanwhile)?;
+    drop(shutting_down);
+    t.check(
+        format!("the close goes on for {seconds:?} s, {what}"),
+        seconds.contains(&wait.as_secs()),
+        || format!("{wait:?}"),
+    );
+    let line = format!("shutdown not complete (error {error})");
+    one_line(t, &mut mark, &[&nvme.bdf().to_string(), &line])
 }
 
 /// It is no driver for other functions, although a driver override matches any.

@@ -75,7 +75,7 @@ fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<Duration> {
 }
 
 /// Does `work`, which has to wait for `end`, and returns for how long it goes on after that.
-fn waits_for(
+pub(super) fn waits_for(
     work: impl FnOnce() -> Result<()> + Send,
     end: impl FnOnce() -> Result<()>,
 ) -> Result<Duration> {
