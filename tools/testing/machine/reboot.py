@@ -7,14 +7,14 @@ from . import selection
 from .dpdk import Testpmd, bind, faults
 from .pci import Function
 from .qemu import Qemu
-from .report import run
+from .report import run, wait_for
 
 # The users run until the kernel goes.
 USERS = []
 
 
 def use(test, driver):
-    """Starts a testpmd that sends packets between two functions, and a QEMU with two more."""
+    """Starts a testpmd whose functions send packets, by DMA, and a QEMU with two more."""
     pair, bus = [[Function(f"{name}.{number}") for number in range(2)] for name in ("pair", "bus")]
     run("dpdk-hugepages.py", "--setup", "256M")
     run("modprobe", driver.name)
@@ -25,6 +25,7 @@ def use(test, driver):
     sender, _ = [user.__enter__() for user in USERS]
     test.check("testpmd takes the functions", sender.ready(), sender.text()[-2000:])
     sender.say("start")
+    wait_for("packets", lambda: sender.count("TX"))
     test.eq("all are bus masters", [True] * 2, [function.is_master() for function in pair])
     test.eq("all are in use", ["D0"] * 4, [function.power() for function in pair + bus])
 
