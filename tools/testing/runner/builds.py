@@ -35,7 +35,7 @@ def copy(name, age, run):
 def configure(tree, out, fragments, options, variables, run):
     """Configures the build in `out`, with `options` behind the fragments, and prepares it.
 
-    Returns its command make, and what the preparation has printed.
+    Returns its command make, and the output of the preparation.
     """
     out.mkdir(exist_ok=True)
     (out / "more.config").write_text(options)

@@ -79,7 +79,7 @@ def letter():
 
 
 def write(out, sender):
-    """Writes the series to the directory `out`, and returns how many patches it has."""
+    """Writes the series to the directory `out`, and returns the files of its patches."""
     for earlier in out.glob(NUMBERED):
         earlier.unlink()
     with tempfile.TemporaryDirectory() as directory:
@@ -95,7 +95,7 @@ def write(out, sender):
         prove(split, Repository(Path(directory, "applied"), sender), patches)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(check_patch, patches))
-    return len(patches)
+    return patches
 
 
 def check_patch(patch):
@@ -146,5 +146,5 @@ def main():
         raise Failure("needs to know who sends the series: set git's user.name and user.email")
     out = Path(os.environ.get("OUT", CACHE / "series"))
     out.mkdir(parents=True, exist_ok=True)
-    count = write(out, sender.groups())
-    print(f"The series, {count} patches and a cover letter, is in {shown(out)}.")
+    patches = write(out, sender.groups())
+    print(f"The series, {len(patches)} patches and a cover letter, is in {shown(out)}.")

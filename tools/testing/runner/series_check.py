@@ -45,8 +45,7 @@ class Tree:
         self.git = series.Repository(self.path, SENDER, kconfig).git
         self.out = CACHE / f"builds/{name}-build"
         remove(self.out / "drivers/vfio")
-        self.configure()
-        self.known = warnings(self.compile()) | warnings(self.kernel_doc())
+        self.known = warnings(self.configure() + self.compile() + self.kernel_doc())
 
     def tool(self, *command, **variables):
         """Runs a program on the tree, and returns its output."""
@@ -54,11 +53,15 @@ class Tree:
         return self.run("", *packages.above(layer, *command), cwd=self.path, env=environment)
 
     def configure(self):
-        """Configures the build, without Rust until there is a driver: its crates take minutes."""
+        """Configures the build, and returns the output.
+
+        It is without Rust until there is a driver: the crates take minutes.
+        """
         has_driver = (self.path / intree.TARGET / "Kconfig").exists()
         options = "CONFIG_VFIO_PCI_IGD=y\n"
         options += "CONFIG_VFIO_PCI_RS=m\n" if has_driver else "# CONFIG_RUST is not set\n"
-        self.make, _ = builds.configure(self.path, self.out, (), options, (), self.run)
+        self.make, said = builds.configure(self.path, self.out, (), options, (), self.run)
+        return said
 
     def compile(self):
         return self.tool(*self.make, "W=1", "C=1", "drivers/vfio/")
@@ -67,9 +70,9 @@ class Tree:
         """Applies a patch and compiles the files that depend on it."""
         say(f"  {self.version}: {patch.name} ...")
         self.git("am", "--quiet", patch)
-        if "Kconfig" in self.git("diff", "--name-only", "HEAD~"):
-            self.configure()
-        refuse(warnings(self.compile()) - self.known)
+        is_new = "Kconfig" in self.git("diff", "--name-only", "HEAD~")
+        said = self.configure() if is_new else ""
+        refuse(warnings(said + self.compile()) - self.known)
 
     def kernel_doc(self):
         sources = [name for name in series.changed() if re.match(r".*vfio.*\.[ch]$", name)]
@@ -133,9 +136,12 @@ CHECKERS = kernel_doc, htmldocs, abi, maintainers, rustdoc, kconfig
 
 
 def on_tree(age, patches):
-    """Returns the Result of the series on a tree."""
-    tree = Tree(age)
-    found = [attempt(patch.name, lambda: tree.apply(patch)) for patch in patches[: TREES[age]]]
+    """Returns the Result of the series on a tree, up to the first patch that fails."""
+    tree, found = Tree(age), []
+    for patch in patches[: TREES[age]]:
+        found.append(attempt(patch.name, lambda: tree.apply(patch)))
+        if not found[-1].ok:
+            break
     if age == "new":
         found += [attempt(check.__doc__, lambda: check(tree)) for check in CHECKERS]
     return Result(f"Linux {tree.version}", True, "", found)
@@ -144,7 +150,6 @@ def on_tree(age, patches):
 def results():
     out = CACHE / "results/series"
     out.mkdir(parents=True, exist_ok=True)
-    series.write(out, SENDER)
-    patches = sorted(path for path in out.glob(series.NUMBERED) if not path.match("0000-*"))
+    patches = series.write(out, SENDER)
     found = [on_tree(age, patches) for age in TREES]
     return [*found, attempt("the selftests compile", programs.selftests), *lint.results()]
