@@ -252,13 +252,16 @@ def by_name(name, on, driver):
     Tools are TOOL+TOOL-SET, with the names in TOOLS and TOOLS_ON.
     """
     suites, own = {suite.name: suite for suite in SUITES + ON_DEMAND}, own_selftests()
-    if name in suites:
-        suite = suites[name]
-        return replace(suite, kernel=on) if on and type(suite) is Guest else suite
     for modset in TOOLS_ON:
         chosen = name.removesuffix(f"-{modset}").split("+")
-        if set(chosen) <= {*TOOLS, ROUNDS}:
-            return tools(modset, *chosen)
+        if name not in suites and set(chosen) <= {*TOOLS, ROUNDS}:
+            suites[name] = tools(modset, *chosen)
+    if name in suites:
+        suite = suites[name]
+        where = getattr(suite, "kernel", "the host")
+        if on not in (None, where) and type(suite) is not Guest:
+            raise Failure(f"the suite {name} runs on {where} only: leave out the kernel {on}")
+        return replace(suite, kernel=on) if on else suite
     chosen = next((f"{program}.{name}" for program, tests in own.items() if name in tests), name)
     program = chosen.partition(".")[0]
     # perf boots in seconds, if it has been built.

@@ -47,6 +47,10 @@ class Table(unittest.TestCase):
         self.assertTrue(one.command.endswith("vfio-pci {selftests} vfio_pci_device_test.x"))
         tools = suites.by_name("dpdk+qemu-beside", None, "vfio_pci_rs")
         self.assertEqual(tools.command, "python3 -m machine beside dpdk qemu")
+        self.assertEqual(suites.by_name("noiommu", "debug", "vfio_pci_rs").kernel, "debug")
+        for name in "unit", "dpdk-c", "builtin", "bench-bus":
+            with self.assertRaises(Failure):
+                suites.by_name(name, "debug", "vfio_pci_rs")
         program, tests = next(iter(suites.own_selftests().items()))
         own = suites.by_name(tests[0], "debug", "vfio_pci_rs")
         self.assertEqual((own.topology, own.kernel, own.modules), ("scenarios", "debug", "rs"))

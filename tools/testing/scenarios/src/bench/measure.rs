@@ -21,6 +21,9 @@ use crate::together::{close, open, timed, Times};
 /// The result of one measurement; see the module [`crate::bench`] for its numbers.
 pub type Sample = BTreeMap<&'static str, u64>;
 
+/// Processor times of processes, by their IDs.
+type Used = BTreeMap<u32, Duration>;
+
 /// How functions are opened and closed.
 #[derive(Debug, Clone, Copy)]
 pub enum Order {
@@ -100,10 +103,10 @@ pub fn open_and_close(
     functions.iter().try_for_each(wait_rested)?;
     let before = others()?;
     let (opened, calls) = tracer.count(|| order.open(user, functions))?;
-    let mut by_others = others()?.saturating_sub(before);
+    let mut by_others = between(&before, &others()?);
     let threads: Vec<Times> = opened.iter().map(|(_, times)| *times).collect();
     let mut at_open = times(&threads);
-    at_open.insert("machine_ns", at_open["processor_ns"] + nanoseconds(by_others));
+    at_open.insert("machine_ns", at_open["processor_ns"] + by_others);
     at_open.extend(resets(calls.counts(), due[0]));
     let before = others()?;
     let (closed, calls) = tracer.count(|| {
@@ -111,16 +114,23 @@ pub fn open_and_close(
         functions.iter().try_for_each(wait_rested)?;
         Ok(closed)
     })?;
-    by_others = others()?.saturating_sub(before);
+    by_others = between(&before, &others()?);
     let mut at_close = times(&closed);
-    at_close.insert("machine_ns", at_close["processor_ns"] + nanoseconds(by_others));
+    at_close.insert("machine_ns", at_close["processor_ns"] + by_others);
     at_close.extend(resets(calls.counts(), due[1]));
     Ok([at_open, at_close])
 }
 
-/// Returns the processor time of all other processes, and so of work.
-fn others() -> Result<Duration> {
-    let mut sum = Duration::ZERO;
+/// Returns the processor time that processes used between two calls of [`others`]. One that has
+/// ended does not count.
+fn between(before: &Used, after: &Used) -> u64 {
+    let earlier = |pid| before.get(pid).copied().unwrap_or_default();
+    nanoseconds(after.iter().map(|(pid, time)| time.saturating_sub(earlier(pid))).sum())
+}
+
+/// Returns the processor time of each other process, and so of work.
+fn others() -> Result<Used> {
+    let mut times = BTreeMap::new();
     for entry in fs::read_dir("/proc").context("/proc")? {
         let pid: Option<u32> = entry?.file_name().to_str().and_then(|name| name.parse().ok());
         let Some(pid) = pid.filter(|&pid| pid != process::id()) else {
@@ -128,10 +138,10 @@ fn others() -> Result<Duration> {
         };
         // CAST: Linux has no larger ones. A process can have ended.
         if let Ok(time) = clock_getcpuclockid(Pid::from_raw(pid as i32)).and_then(|c| c.now()) {
-            sum += Duration::from(time);
+            times.insert(pid, time.into());
         }
     }
-    Ok(sum)
+    Ok(times)
 }
 
 /// Waits until an unused function is reset, if the driver says that it will be, and asleep.
@@ -163,6 +173,13 @@ mod tests {
         let sample = times(&[done(5, 30), done(2, 20), done(4, 31)]);
         assert_eq!((sample["wall_ns"], sample["longest_ns"]), (29, 27));
         assert_eq!(sample["processor_ns"], 9);
+    }
+
+    #[test]
+    fn processes_come_and_go() {
+        let times =
+            |pairs: [(u32, u64); 2]| pairs.map(|(p, t)| (p, Duration::from_nanos(t))).into();
+        assert_eq!(between(&times([(1, 50), (2, 7)]), &times([(2, 9), (3, 1)])), 3);
     }
 
     #[test]
