@@ -34,6 +34,8 @@ VARIABLES = {"CARGO_PROFILE_TEST_DEBUG": "0", "RUSTC_BOOTSTRAP": "1"}
 LOOM = {"RUSTFLAGS": "--cfg loom"}
 SHUTTLE = {"RUSTFLAGS": "--cfg shuttle", "CARGO_PROFILE_TEST_OPT_LEVEL": "2"}
 RANDOM = "models::schedules::random_schedules"
+# The directories in which mutants are built: for models, unit tests and random schedules.
+MUTANT_TARGETS = {"target-mutants": LOOM, "target-mutants-unit": {}, "target-shuttle": SHUTTLE}
 # How many schedules `make check` draws, and the long form.
 SCHEDULES, MORE_SCHEDULES = 10_000, 1_000_000
 BUILD_SCENES = ["build", "--release", "--locked", "--bins", "--package", "liveness", MESSAGES]
@@ -68,9 +70,8 @@ def results(long=False, only=None):
     environment = os.environ | {name: str(bound) for name, bound in bounds.items()}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(pool.map(lambda model: run_model(*model, environment), models.items()))
-        kinds = (True, "target-mutants", LOOM), (False, "target-mutants-unit", {})
-        for is_model, target, variables in kinds:
-            some = [mutant for mutant in mutants if ("model" in mutant) == is_model]
+        for target, variables in MUTANT_TARGETS.items():
+            some = [mutant for mutant in mutants if target_of(mutant) == target]
             with tempfile.TemporaryDirectory() as trees:
                 built = build_mutants(run, some, Path(trees), target, variables) if some else []
                 found += pool.map(run_mutant, some, built, [environment] * len(some))
@@ -83,12 +84,18 @@ def last(path):
 
 def mutants_of(models):
     """Returns the mutants, each with the path of the test that must notice it."""
-    paths, found = {last(path): path for path in models}, []
+    paths, found = {last(path): path for path in (*models, RANDOM)}, []
     for file, mutants in tomllib.loads(MUTANTS.read_text()).items():
         for name, mutant in mutants.items():
             test = paths.get(mutant.get("model"), "a model that does not exist")
             found.append({"name": name, "file": file, "new": "", "test": test} | mutant)
     return found
+
+
+def target_of(mutant):
+    if mutant["test"] == RANDOM:
+        return "target-shuttle"
+    return "target-mutants" if "model" in mutant else "target-mutants-unit"
 
 
 def build(run, what, workspace, target, variables):
@@ -98,7 +105,7 @@ def build(run, what, workspace, target, variables):
     except Failure as failure:
         said = failure.output
         # Some of the mutants may not compile.
-        if '"reason":"build-finished"' not in said or "mutants" not in target:
+        if '"reason":"build-finished"' not in said or "mutants" not in what:
             raise
     return programs(said)
 
