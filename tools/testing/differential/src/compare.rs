@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Comparing the recordings of two drivers.
-//!
-//! If they differ, a second recording of vfio-pci shows which outcomes vary by themselves.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,8 +13,6 @@ use crate::session::Entry;
 pub struct Runs {
     pub c: Vec<Entry>,
     pub ours: Vec<Entry>,
-    /// vfio-pci once more.
-    pub again: Option<Vec<Entry>>,
 }
 
 #[derive(Debug, Default)]
@@ -25,8 +21,6 @@ pub struct Comparison {
     /// Calls that succeeded on vfio-pci.
     succeeded: usize,
     meant: usize,
-    /// Outcomes that differ on vfio-pci itself.
-    pub varying: Vec<String>,
     pub different: Vec<String>,
 }
 
@@ -34,7 +28,7 @@ impl Runs {
     /// Compares the recordings of a script.
     pub fn compare(&self, script: &str, meant: &List) -> Comparison {
         let mut comparison = Comparison::default();
-        let runs = [&self.c, &self.ours, self.again.as_ref().unwrap_or(&self.c)];
+        let runs = [&self.c, &self.ours];
         // Facts go by their names: a driver may have one more. Calls go by their order.
         let names: BTreeSet<&str> =
             runs.iter().flat_map(|run| run.iter().filter_map(|(call, _)| call.as_fact())).collect();
@@ -66,12 +60,7 @@ fn describe(script: &str, c: Option<&Entry>, other: Option<&Entry>) -> String {
 }
 
 impl Comparison {
-    fn add(&mut self, entry: [Option<&Entry>; 3], script: &str, meant: &List) {
-        let [c, ours, again] = entry;
-        if c != again {
-            self.varying.push(describe(script, c, again));
-            return;
-        }
+    fn add(&mut self, [c, ours]: [Option<&Entry>; 2], script: &str, meant: &List) {
         self.compared += 1;
         self.succeeded += usize::from(c.is_some_and(|(_, outcome)| outcome.succeeded()));
         if c == ours {
@@ -87,10 +76,10 @@ impl Comparison {
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Comparison { compared, succeeded, meant, varying, different } = self;
-        let (varying, different) = (varying.len(), different.len());
+        let Comparison { compared, succeeded, meant, different } = self;
+        let different = different.len();
         write!(f, "{compared} outcomes compared, {succeeded} of success, ")?;
-        write!(f, "{varying} varying, {meant} meant, {different} different")
+        write!(f, "{meant} meant, {different} different")
     }
 }
 
@@ -104,12 +93,11 @@ mod tests {
     }
 
     #[test]
-    fn differences_and_variations() {
+    fn differences() {
         let run = |texts: &[&str]| texts.iter().map(|text| entry(Call::Log, text)).collect();
-        let (c, ours) = (run(&["a", "b", "c"]), run(&["a", "x", "x", "d"]));
-        let runs = Runs { c, ours, again: Some(run(&["a", "b", "d"])) };
+        let runs = Runs { c: run(&["a", "b"]), ours: run(&["a", "x", "d"]) };
         let comparison = runs.compare("fixed", &List::default());
-        assert_eq!((comparison.compared, comparison.varying.len()), (3, 1));
+        assert_eq!(comparison.compared, 3);
         let last = "fixed Log: no call Log => Text(\"d\")";
         assert_eq!(comparison.different, ["fixed Log: Text(\"b\") Text(\"x\")", last]);
     }
@@ -119,7 +107,7 @@ mod tests {
         let run = |names: &[&str]| {
             names.iter().map(|name| entry(Call::Fact((*name).to_owned()), "is")).collect()
         };
-        let runs = Runs { c: run(&["a", "c"]), ours: run(&["a", "b", "c"]), again: None };
+        let runs = Runs { c: run(&["a", "c"]), ours: run(&["a", "b", "c"]) };
         let different = runs.compare("drivers", &List::default()).different;
         assert_eq!(different.len(), 1);
         assert!(different[0].starts_with("drivers Fact(\"b\"): no call "));

@@ -54,23 +54,11 @@ impl Recorder {
         })
     }
 
-    /// Makes recordings on both drivers, and on vfio-pci once more if they differ.
-    pub fn compare<T: PartialEq>(
-        &self,
-        mut record: impl FnMut(&Driver) -> Result<T>,
-    ) -> Result<(T, T, Option<T>)> {
-        let (c, ours) = (record(&self.c)?, record(&self.ours)?);
-        let again = (c != ours).then(|| record(&self.c)).transpose()?;
-        Ok((c, ours, again))
-    }
-
     fn place(&self, place: &'static Place, functions: &[Device], mode: Mode) -> Result<Vec<Runs>> {
         self.prepare(place, functions, mode)?;
         let record = |driver: &Driver| self.driver(driver, place, functions, mode);
-        let (c, ours, again) = self.compare(record)?;
-        let mut again = again.into_iter().flatten();
-        let runs = c.into_iter().zip(ours);
-        Ok(runs.map(|(c, ours)| Runs { c, ours, again: again.next() }).collect())
+        let runs = record(&self.c)?.into_iter().zip(record(&self.ours)?);
+        Ok(runs.map(|(c, ours)| Runs { c, ours }).collect())
     }
 
     /// Resets the functions as after their use: the reset at an open leaves some of the state of
