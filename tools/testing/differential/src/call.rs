@@ -9,7 +9,7 @@ use raw::Pointer;
 use vfio_bindings::bindings::vfio;
 
 /// A file by its role. File descriptors differ from run to run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Handle {
     /// See [`Handle::DEVICE`], [`Handle::SIBLING`] and [`Handle::AGAIN`].
     Device(u8),
@@ -27,8 +27,6 @@ pub enum Handle {
 }
 
 impl Handle {
-    /// How many files a session can hold, see [`Handle::slot`].
-    pub const SLOTS: usize = 9;
     /// The function under test.
     pub const DEVICE: Self = Handle::Device(0);
     /// The other function of its bus.
@@ -36,7 +34,7 @@ impl Handle {
     /// The function under test, opened a second time.
     pub const AGAIN: Self = Handle::Device(2);
     /// All files that a session can hold.
-    pub const ALL: [Self; Self::SLOTS] = {
+    pub const ALL: [Self; 9] = {
         use Handle::*;
         [
             Device(0),
@@ -50,11 +48,6 @@ impl Handle {
             Null,
         ]
     };
-
-    /// Where the session keeps the file.
-    pub fn slot(self) -> Option<usize> {
-        Self::ALL.iter().position(|handle| *handle == self)
-    }
 
     /// The number of the function that a device file is of.
     pub fn function(self) -> u8 {

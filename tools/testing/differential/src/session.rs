@@ -5,6 +5,7 @@
 //! Owns the files, the eventfds and the arguments' memory. Waits for whatever depends
 //! on time, so that the same calls have the same outcomes.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
@@ -44,7 +45,8 @@ pub type Entry = (Call, Outcome);
 
 /// The state of a recording.
 pub struct Session<'a> {
-    files: [Option<File>; Handle::SLOTS],
+    /// Closed in their order.
+    files: BTreeMap<Handle, File>,
     events: Vec<EventFd>,
     arena: Arena,
     /// The first bytes of the arena before a call.
@@ -69,10 +71,8 @@ impl<'a> Session<'a> {
         mode: Mode,
     ) -> Result<Self> {
         let event = || EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
-        let mut files = [const { None }; Handle::SLOTS];
-        files[Handle::SLOTS - 1] = Some(File::open(Path::new("/dev/null"))?);
         Ok(Session {
-            files,
+            files: BTreeMap::from([(Handle::Null, File::open(Path::new("/dev/null"))?)]),
             events: (0..=EVENTS).map(|_| event()).collect::<nix::Result<_>>()?,
             arena: Arena::new()?,
             before: vec![BACKGROUND; ARENA],
@@ -87,7 +87,7 @@ impl<'a> Session<'a> {
     }
 
     pub fn is_open(&self, file: Handle) -> bool {
-        self.file(file).is_some()
+        self.files.contains_key(&file)
     }
 
     /// Closes everything and returns the recording.
@@ -119,15 +119,14 @@ impl<'a> Session<'a> {
         Some(match call {
             Call::Open(file) => self.open_file(*file)?,
             Call::Close(file) => {
-                self.files[file.slot()?].take()?;
+                self.files.remove(file)?;
                 if let Handle::Device(_) = file {
                     self.settle(file.function());
                 }
                 done
             }
             Call::CloseAll => {
-                let null = Handle::SLOTS - 1;
-                self.files[..null].fill_with(|| None);
+                self.files.retain(|file, _| *file == Handle::Null);
                 self.settle(0);
                 self.settle(1);
                 self.counters();
@@ -136,7 +135,7 @@ impl<'a> Session<'a> {
             Call::Ioctl(on, request, argument) => self.ioctl(*on, *request, argument)?,
             Call::Read(on, at, length) => self.read(*on, *at, *length)?,
             Call::Write(on, at, bytes) => {
-                uio::pwrite(self.file(*on)?, &bytes.0, at.in_file()).into()
+                uio::pwrite(self.files.get(on)?, &bytes.0, at.in_file()).into()
             }
             Call::Signal(number) => self.events.get(usize::from(*number))?.write(1).into(),
             _ => return self.make_on_host(call),
@@ -152,18 +151,16 @@ impl<'a> Session<'a> {
             Handle::Device(_) => character_device(self.function(file.function())?)?,
             _ => return None,
         };
-        let slot = file.slot().filter(|slot| self.files[*slot].is_none())?;
+        if self.is_open(file) {
+            return None;
+        }
         Some(match File::open(&path) {
             Ok(opened) => {
-                self.files[slot] = Some(opened);
+                self.files.insert(file, opened);
                 Outcome::new(Returned::File)
             }
             Err(errno) => Outcome::new(Returned::Error(errno)),
         })
-    }
-
-    fn file(&self, handle: Handle) -> Option<&File> {
-        self.files[handle.slot()?].as_ref()
     }
 
     fn function(&self, number: u8) -> Option<&'a Device> {
@@ -177,7 +174,7 @@ impl<'a> Session<'a> {
             Handle::Event(number) => self.events.get(usize::from(number)),
             _ => None,
         };
-        let file = self.file(handle).map(AsFd::as_fd).or(event.map(AsFd::as_fd));
+        let file = self.files.get(&handle).map(AsFd::as_fd).or(event.map(AsFd::as_fd));
         file.map_or(CLOSED, |file| file.as_raw_fd())
     }
 
@@ -198,7 +195,7 @@ impl<'a> Session<'a> {
                 (u16::try_from(start).map_or(Pointer::Guard, Pointer::At), window)
             }
         };
-        let file = self.files[on.slot()?].as_ref()?;
+        let file = self.files.get(&on)?;
         let mut outcome = match raw::ioctl(file, request.0, &mut self.arena, pointer) {
             Ok(Answer::Value(value)) => Outcome::new(Returned::Value(i64::from(value))),
             Ok(Answer::Closed) => Outcome::new(Returned::File),
@@ -223,16 +220,15 @@ impl<'a> Session<'a> {
             }
             _ => [Handle::DEVICE, Handle::AGAIN],
         };
-        let mut slots = places.into_iter().filter_map(Handle::slot);
-        if let Some(free) = slots.find(|slot| self.files[*slot].is_none()) {
-            self.files[free] = Some(file);
+        if let Some(free) = places.into_iter().find(|place| !self.is_open(*place)) {
+            self.files.insert(free, file);
         }
     }
 
     /// Returns all bytes that were read, and changes behind them.
     fn read(&mut self, on: Handle, at: At, length: u32) -> Option<Outcome> {
         let mut buffer = vec![BACKGROUND; length as usize];
-        let read = uio::pread(self.file(on)?, &mut buffer, at.in_file());
+        let read = uio::pread(self.files.get(&on)?, &mut buffer, at.in_file());
         let behind = buffer.split_off(read.unwrap_or(0));
         let mut outcome = Outcome::from(read).with(buffer);
         outcome.changed.extend(changes(&vec![BACKGROUND; behind.len()], &behind));
