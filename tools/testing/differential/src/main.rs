@@ -61,9 +61,6 @@ struct Arguments {
     /// meant.rs). Can be repeated; nothing else may differ.
     #[arg(long, value_name = "PATTERN")]
     finds: Vec<String>,
-    /// The driver that is compared with vfio-pci.
-    #[arg(long, default_value = "vfio_pci_rs")]
-    driver: String,
     /// The directory of topology.json and of the results.
     #[arg(long, env = "RESULTS")]
     results: PathBuf,
@@ -84,7 +81,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<ExitCode> {
-    let Arguments { mode, only, seeds, calls, brief, finds, driver, results } = arguments;
+    let Arguments { mode, only, seeds, calls, brief, finds, results } = arguments;
     let topology = Topology::read(&results)?;
     let is_chosen = |name: &str| only.is_empty() || only.iter().any(|only| only == name);
     let places = places::ALL.iter().filter(|place| is_chosen(place.name));
@@ -92,7 +89,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
     let is_here = |place: &&Place| !only.is_empty() || place.name != places::NO_IOMMU;
     let places: Vec<&Place> = places.filter(is_here).collect();
     // Both ways to open a device depend on modules.
-    let (c, ours) = (Driver::new("vfio-pci"), Driver::new(&driver));
+    let (c, ours) = (Driver::new("vfio-pci"), Driver::new("vfio_pci_rs"));
     c.load(&[])?;
     ensure!(mode.iter().all(|mode| mode.exists()), "this kernel cannot open a device so");
     let modes = if mode.is_empty() { vec![Mode::Group, Mode::Cdev] } else { mode.clone() };

@@ -39,6 +39,11 @@ mod evidence;
 mod operations;
 mod user;
 
+const ACTORS: usize = 12;
+
+/// How long an operation may take.
+const LIMIT: Duration = Duration::from_secs(120);
+
 /// Soak a vfio-pci driver.
 #[derive(Parser)]
 struct Arguments {
@@ -66,12 +71,6 @@ struct Arguments {
     /// Leave out the operations that a failure does not need.
     #[arg(long)]
     shrink: bool,
-    /// The number of actors.
-    #[arg(long, default_value = "12")]
-    actors: usize,
-    /// How long an operation may take, in seconds.
-    #[arg(long, default_value = "120")]
-    limit: u64,
     /// Directory of topology.json and of the results.
     #[arg(long, env = "RESULTS", default_value = "/results")]
     results: PathBuf,
@@ -180,7 +179,7 @@ impl Soak {
 
     /// Returns the operations of a round, each kind once or more.
     fn draw(&self, seed: u64, number: u64) -> Result<Operations> {
-        let Arguments { round, actors, keep, .. } = &self.arguments;
+        let Arguments { round, keep, .. } = &self.arguments;
         ensure!(*round >= KINDS.len(), "a round has {} operations or more", KINDS.len());
         let mut rng = Rng::with_seed((seed << 32) | number);
         let urn: Vec<_> =
@@ -189,7 +188,7 @@ impl Soak {
         let mut kinds: Vec<_> = (0..KINDS.len()).chain(drawn).collect();
         rng.shuffle(&mut kinds);
         let operations = kinds.into_iter().map(|kind| Operation {
-            actor: rng.usize(0..*actors),
+            actor: rng.usize(0..ACTORS),
             kind,
             function: rng.usize(0..self.world.functions.len()),
             number: rng.u32(0..1 << 19),
@@ -289,7 +288,7 @@ impl Soak {
         let mut outcome = self.world.perform(&operation);
         let end = Instant::now();
         self.progresses();
-        if end - start > Duration::from_secs(self.arguments.limit) {
+        if end - start > LIMIT {
             outcome = Outcome::Wrong(format!("it took {:?}", end - start));
         }
         if let Outcome::Wrong(why) = &outcome {
@@ -308,13 +307,12 @@ impl Soak {
     /// Does `work`. Meanwhile, the users give functions back that root wants. Ends the program if
     /// nothing ends any more.
     fn watched<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let limit = Duration::from_secs(self.arguments.limit);
         thread::scope(|scope| {
             let work = scope.spawn(work);
             while !work.is_finished() {
                 thread::sleep(Duration::from_millis(10));
                 self.world.give_back();
-                if self.progress.lock().expect("no panic").elapsed() > limit {
+                if self.progress.lock().expect("no panic").elapsed() > LIMIT {
                     println!("an operation does not end:\n{}", self.logged());
                     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
                     let stack = |task: fs::DirEntry| fs::read_to_string(task.path().join("stack"));
