@@ -337,15 +337,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn calls_can_be_read() {
-        let block = Block::words(&[24, 0x24]).file(Handle::Event(2));
-        assert_eq!(
-            format!("{:?}", Call::device(Request::SET_IRQS, block)),
-            "Ioctl(Device(0), SET_IRQS, Block({0x18, 0x24, Event(2)}))"
-        );
-    }
-
-    #[test]
     fn numbers_that_came_back() {
         let mut outcome = Outcome::new(Returned::Value(0));
         outcome.changed = vec![(4, Bytes(vec![1, 0, 0, 0, 2]))];

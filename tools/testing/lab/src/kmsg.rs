@@ -54,14 +54,3 @@ fn message(record: &str) -> String {
     let text = record.split_once(';').map_or(record, |(_, text)| text);
     text.lines().next().unwrap_or("").to_owned()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_record() {
-        let record = "6,339,5140900,-;vfio_pci_rs 0000:01:00.0: a; b\n SUBSYSTEM=pci\n";
-        assert_eq!(message(record), "vfio_pci_rs 0000:01:00.0: a; b");
-    }
-}

@@ -35,20 +35,3 @@ pub fn errno(error: &Error) -> Option<Errno> {
         raw.map(Errno::from_raw).or_else(|| cause.downcast_ref().copied())
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use anyhow::anyhow;
-    use anyhow::Context;
-
-    use super::*;
-
-    #[test]
-    fn errno_of_an_error() {
-        let io = Err::<(), _>(io::Error::from_raw_os_error(16)).context("opening");
-        assert_eq!(io.as_ref().err().and_then(errno), Some(Errno::EBUSY));
-        let nix = Err::<(), _>(Errno::ENOMEM).context("mounting").context("starting");
-        assert_eq!(nix.as_ref().err().and_then(errno), Some(Errno::ENOMEM));
-        assert_eq!(errno(&anyhow!("no system call")), None);
-    }
-}

@@ -224,31 +224,3 @@ pub fn capability(config: &[u8], id: u8) -> Option<u8> {
     // A capability has four bytes or more. A list longer than the space is circular.
     list.take(64).find(|at| byte(usize::from(*at)) == id)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn capability_list() {
-        let mut config = vec![0; 256];
-        config[CAPABILITY_LIST] = 0x40;
-        config[0x40..0x42].copy_from_slice(&[0x10, 0x80]);
-        config[0x80..0x82].copy_from_slice(&[CAPABILITY_PM, 0x40]);
-        assert_eq!(capability(&config, CAPABILITY_PM), None);
-        config[STATUS] = STATUS_CAPABILITIES;
-        assert_eq!(capability(&config, CAPABILITY_PM), Some(0x80));
-        assert_eq!(capability(&config, 0x11), None);
-    }
-
-    #[test]
-    fn addresses() {
-        let bdf = Bdf::parse("0000:0A:1f.7").expect("a valid address");
-        assert_eq!(bdf.to_string(), "0000:0a:1f.7");
-        assert_eq!((bdf.bus(), bdf.slot()), ("0000:0a", "0000:0a:1f"));
-        assert_eq!(bdf.numbers(), [0, 0x0a, 0x1f, 7]);
-        for wrong in ["0a:1f.7", "0000:0a:1f:7", "0000.0a:1f.7", "0000:0a:1f.77", "0000:0g:1f.7"] {
-            assert!(Bdf::parse(wrong).is_err(), "{wrong}");
-        }
-    }
-}

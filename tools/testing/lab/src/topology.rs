@@ -96,28 +96,3 @@ impl Topology {
         Ok(devices)
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_family() {
-        let text = r#"{"flr.1":"0000:02:00.1","flr.0":"0000:02:00.0",
-            "flrs.a":"0000:03:00.0","flr.port":"0000:00:08.0"}"#;
-        let t = Topology::parse(text).expect("a valid file");
-        let flr = t.family("flr", 2).expect("two devices");
-        assert_eq!(flr.len(), 2);
-        assert_eq!(flr[0].bdf().to_string(), "0000:02:00.0");
-        assert_eq!(flr[1].role(), "flr.1");
-        assert!(t.device("flr.2").is_err());
-        assert!(t.family("flr", 3).is_err());
-    }
-
-    #[test]
-    fn invalid_files() {
-        for text in ["{}", "bus.a", r#"{"bus.a":"02"}"#, r#"{"bus.a":3}"#] {
-            assert!(Topology::parse(text).is_err(), "{text}");
-        }
-    }
-}

@@ -230,19 +230,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tracepoints() {
-        let events = parse(
-            "  x-1  [000] ...1.  41.000130: vfio_pci_rs_claim: function=0000:01:00.0 waited_ns=12\n",
-        );
-        let events = events.expect("a valid trace");
-        assert_eq!(events[0].name, "vfio_pci_rs_claim");
-        assert_eq!(events[0].field("function"), "0000:01:00.0");
-        assert_eq!((events[0].field("waited_ns"), events[0].field("lost")), ("12", ""));
-        let text = "41.000130 x-1: vfio_pci_rs_claim function=0000:01:00.0 waited_ns=12";
-        assert_eq!(events[0].to_string(), text);
-    }
-
-    #[test]
     fn incomplete_and_invalid_traces() {
         assert_eq!(parse("# nothing\n\n").expect("no event"), []);
         for text in [

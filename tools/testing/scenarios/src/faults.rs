@@ -203,17 +203,3 @@ impl fmt::Display for Outcomes {
         write!(f, ", success {} times", self.tolerated)
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_of_a_function() {
-        let symbols = "0000a000 T first\n0000c000 T third\n0000b000 t second\t[module]\n";
-        let range = |function| range(symbols, function).ok();
-        assert_eq!(range("first"), Some((0xa000, 0xb000)));
-        assert_eq!(range("second"), Some((0xb000, 0xc000)));
-        assert_eq!((range("third"), range("fourth")), (None, None));
-    }
-}

@@ -77,26 +77,3 @@ pub fn close(opened: Vec<(Opened, Times)>) -> Result<Vec<Times>> {
     let closed = together(opened.into_iter().map(close).collect())?;
     Ok(closed.into_iter().map(|((), times)| times).collect())
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn threads_of_which_some_fail() {
-        let work = |n: usize| -> Work<'static, usize> {
-            Box::new(move || match n {
-                2 => Err(anyhow!("two")),
-                3 => panic!("three"),
-                n => Ok(n),
-            })
-        };
-        let done = together(vec![work(0), work(1)]).expect("neither fails");
-        assert_eq!((done[0].0, done[1].0), (0, 1));
-        assert!(done
-            .iter()
-            .all(|(_, times)| times.end >= times.start && !times.processor.is_zero()));
-        assert!(together(vec![work(0), work(2)]).is_err());
-        assert!(together(vec![work(3), work(0)]).is_err());
-    }
-}

@@ -172,32 +172,3 @@ fn parse(text: &str) -> Option<Sample> {
     let (wall, longest) = (time("Wall time")?, time("Max init time")?);
     Some(Sample::from([("wall_ns", wall), ("longest_ns", longest)]))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const OUTPUT: &str = "\
-TAP version 13
-1..1
-#  RUN           vfio_pci_device_init_perf_test.iommufd.init ...
-Wall time: 0.249182975s
-Min init time (per device): 0.198655009s
-Max init time (per device): 0.246131057s
-Avg init time (per device): 0.227590594s
-#            OK  vfio_pci_device_init_perf_test.iommufd.init
-";
-
-    #[test]
-    fn times_of_the_selftest() {
-        let times = [("wall_ns", 249_182_975), ("longest_ns", 246_131_057)];
-        assert_eq!(parse(OUTPUT), Some(times.into()));
-    }
-
-    #[test]
-    fn no_times() {
-        assert_eq!(parse("1..0 # SKIP\n"), None);
-        assert_eq!(parse(&OUTPUT.replace("975s", "975")), None);
-        assert_eq!(parse(&format!("{OUTPUT}{OUTPUT}")), None);
-    }
-}

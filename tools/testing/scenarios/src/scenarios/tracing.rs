@@ -179,33 +179,3 @@ fn most_in_transit(events: &[Event], purpose: &str) -> usize {
     }
     most
 }
-
-#[cfg(test)]
-mod tests {
-    use lab::trace::parse;
-
-    use super::*;
-
-    const TRACE: &str = "\
- a-1  [000] .....  10.000001: vfio_pci_rs_claim: function=0000:01:00.0 purpose=open waited_ns=1520
- b-2  [001] .....  10.000002: vfio_pci_rs_claim: function=0000:01:00.1 purpose=open waited_ns=90
- a-1  [000] .....  11.500003: vfio_pci_rs_settle: function=0000:01:00.0 open=1 bound=0 dirty=0
- b-2  [001] .....  11.500004: vfio_pci_rs_reset_end: function=0000:01:00.1 error=0 duration_ns=1
-";
-
-    #[test]
-    fn a_trace() {
-        let events = parse(TRACE).expect("a trace");
-        let shown: Vec<_> = events.iter().map(short).collect();
-        let expected = [
-            "0000:01:00.0 claim open",
-            "0000:01:00.1 claim open",
-            "0000:01:00.0 settle open=1 dirty=0",
-            "0000:01:00.1 reset_end error=0",
-        ];
-        assert_eq!(shown, expected);
-        assert_eq!(most_in_transit(&events, "open"), 2);
-        assert_eq!(most_in_transit(&events[2..], "open"), 0);
-        assert_eq!(most_in_transit(&events, "close"), 0);
-    }
-}
