@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Users and root who write to registers that only a reset clears, and who read them.
+//! Users who write to registers that only a reset clears, and who read them.
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::Ordering;
 use std::thread;
 
 use anyhow::{ensure, Context, Result};
@@ -19,7 +18,6 @@ use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use vfio_bindings::bindings::vfio::{VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX};
 use vfio_ioctls::VfioDevice;
-use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
 
 use crate::controller::{Controller, NVME, QUEUES};
 
@@ -64,7 +62,9 @@ impl Registers {
     pub fn write(&self) -> Result<()> {
         let (bar, at) = (self.kind.bar, self.kind.register);
         self.device.region_write(bar, &LEFT.to_le_bytes(), at);
-        written(self.content()?)
+        let content = self.content()?;
+        ensure!(content == Content::LEFT, "the register has {content}");
+        Ok(())
     }
 }
 
@@ -99,27 +99,6 @@ pub fn leave(function: &Bdf) -> Result<()> {
 /// Returns the content that the next user of the function finds.
 pub fn find(function: &Bdf) -> Result<Content> {
     Registers::open(&User::new()?, function)?.content()
-}
-
-/// Writes to the register of a function that is awake and has no user, as root can.
-pub fn write_as_root(function: &Bdf) -> Result<()> {
-    function.change_config(COMMAND, |command| command | COMMAND_MEMORY)?;
-    let kind = Kind::of(function)?;
-    let path = function.path().join(format!("resource{}", kind.bar));
-    let file = OpenOptions::new().read(true).write(true).open(&path);
-    let file = file.with_context(|| path.display().to_string())?;
-    let size = usize::try_from(file.metadata()?.len())?;
-    let bar = MmapRegion::<()>::from_file(FileOffset::new(file, 0), size)
-        .with_context(|| path.display().to_string())?;
-    let registers = bar.as_volatile_slice();
-    let at = usize::try_from(kind.register)?;
-    registers.store(LEFT, at, Ordering::SeqCst)?;
-    written(kind.content(|at| Ok(registers.load(usize::try_from(at)?, Ordering::SeqCst)?))?)
-}
-
-fn written(content: Content) -> Result<()> {
-    ensure!(content == Content::LEFT, "the register has {content}");
-    Ok(())
 }
 
 /// A process that has a function open, and has used it as [`hold`] does.

@@ -11,10 +11,8 @@ use lab::report::Test;
 use lab::topology::Device;
 use lab::vfio::User;
 
-use super::attributes::comes_to;
 use super::failed_reset::comes_clean;
-use crate::bench::measure::wait_asleep;
-use crate::registers::{find, leave, write_as_root, Content, Holder, Registers};
+use crate::registers::{find, leave, Content, Holder, Registers};
 
 const ZERO: Content = Content::ZERO;
 const LEFT: Content = Content::LEFT;
@@ -36,30 +34,23 @@ const fn way(
     Way { what, c, ours, run }
 }
 
-/// A, B and C share a bus that only its reset cleans. FLR cleans the other one.
+/// A, B and C share a bus that only its reset cleans.
 pub(super) struct Functions {
     pub(super) a: Device,
     pub(super) b: Device,
     pub(super) c: Device,
     port: Device,
-    flr: Device,
 }
 
-/// A is used, unless another function is named.
+/// A is used.
 const WAYS: &[Way] = &[
-    way("close, open", ZERO, ZERO, |lab, all| closed(lab, &all.bus())),
-    way("kill, open", ZERO, ZERO, |lab, all| killed(lab, &all.bus())),
+    way("close, open", ZERO, ZERO, closed),
+    way("kill, open", ZERO, ZERO, killed),
     way("close and open beside an open function", LEFT, LEFT, beside),
     way("close beside a stranger, bind it, open", LEFT, ZERO, stranger_bound),
     way("close beside a stranger, unbind, bind both, open", LEFT, ZERO, rebound),
     way("close beside a stranger, reload the driver, bind all, open", LEFT, LEFT, reloaded),
     way("close while the reset fails, retry, open", LEFT, ZERO, retried),
-    way("with FLR: close, open", ZERO, ZERO, |lab, all| closed(lab, &[&all.flr])),
-    way("with FLR: kill, open", ZERO, ZERO, |lab, all| killed(lab, &[&all.flr])),
-    way("with FLR: close while locked, open", ZERO, ZERO, flr_locked),
-    way("with FLR: close, unbind, bind, open", ZERO, ZERO, flr_rebound),
-    way("with FLR: write while unbound, bind, open", ZERO, ZERO, flr_unbound),
-    way("with FLR: write while unused, open", ZERO, ZERO, flr_unused),
 ];
 
 pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
@@ -80,9 +71,8 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
 impl Functions {
     pub(super) fn of(lab: &Lab) -> Result<Self> {
         driver::modprobe("pci_stub", &[])?;
-        let roles = ["bus.a", "bus.b", "bus.c", "bus.port", "flr.0"];
-        let [a, b, c, port, flr] = lab.topology.devices(roles)?;
-        Ok(Functions { a, b, c, port, flr })
+        let [a, b, c, port] = lab.topology.devices(["bus.a", "bus.b", "bus.c", "bus.port"])?;
+        Ok(Functions { a, b, c, port })
     }
 
     pub(super) fn bus(&self) -> [&Device; 3] {
@@ -104,19 +94,17 @@ pub fn leave_beside_stranger(lab: &Lab, [a, b, c]: [&Device; 3]) -> Result<()> {
     leave(a)
 }
 
-/// Binds functions, of which the first one is used.
-fn closed(lab: &Lab, functions: &[&Device]) -> Result<Content> {
-    let _bound = lab.bind(functions.iter().copied())?;
-    leave(functions[0])?;
-    find(functions[0])
+fn closed(lab: &Lab, functions: &Functions) -> Result<Content> {
+    let _bound = lab.bind(functions.bus())?;
+    leave(&functions.a)?;
+    find(&functions.a)
 }
 
-/// The same with a user that is killed.
-fn killed(lab: &Lab, functions: &[&Device]) -> Result<Content> {
-    let _bound = lab.bind(functions.iter().copied())?;
-    Holder::start(functions[0])?.kill()?;
+fn killed(lab: &Lab, functions: &Functions) -> Result<Content> {
+    let _bound = lab.bind(functions.bus())?;
+    Holder::start(&functions.a)?.kill()?;
     lab.wait_unreferenced()?;
-    find(functions[0])
+    find(&functions.a)
 }
 
 fn beside(lab: &Lab, functions: &Functions) -> Result<Content> {
@@ -160,42 +148,4 @@ fn retried(lab: &Lab, functions: &Functions) -> Result<Content> {
         comes_clean(lab, &functions.a)?;
     }
     find(&functions.a)
-}
-
-fn flr_locked(lab: &Lab, functions: &Functions) -> Result<Content> {
-    let _bound = lab.bind([&functions.flr])?;
-    let registers = Registers::open(&User::new()?, &functions.flr)?;
-    registers.write()?;
-    let lock = Marked::locked(&functions.flr)?;
-    drop(registers);
-    wait_asleep(&functions.flr)?;
-    drop(lock);
-    find(&functions.flr)
-}
-
-fn flr_rebound(lab: &Lab, functions: &Functions) -> Result<Content> {
-    let _bound = lab.bind([&functions.flr])?;
-    leave(&functions.flr)?;
-    functions.flr.bind(lab.driver.name())?;
-    find(&functions.flr)
-}
-
-fn flr_unbound(lab: &Lab, functions: &Functions) -> Result<Content> {
-    write_as_root(&functions.flr)?;
-    let _bound = lab.bind([&functions.flr])?;
-    find(&functions.flr)
-}
-
-fn flr_unused(lab: &Lab, functions: &Functions) -> Result<Content> {
-    let _bound = lab.bind([&functions.flr])?;
-    if lab.driver.shows_domains() {
-        // A reset in the background follows the bind.
-        comes_to(&functions.flr, "clean")?;
-    }
-    wait_asleep(&functions.flr)?;
-    functions.flr.write("power/control", "on")?;
-    write_as_root(&functions.flr)?;
-    functions.flr.write("power/control", "auto")?;
-    wait_asleep(&functions.flr)?;
-    find(&functions.flr)
 }
