@@ -110,19 +110,14 @@ pub const HOLD: &str = "hold";
 
 impl Holder {
     pub fn start(function: &Bdf) -> Result<Self> {
-        let mut holder = Self::spawn(function)?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg(format!("--{HOLD}={function}"));
+        let mut holder = Holder(command.stdout(Stdio::piped()).spawn()?);
         let stdout = holder.0.stdout.take().context("its output is piped")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         ensure!(line.trim_end() == HOLD, "a process did not open {function}");
         Ok(holder)
-    }
-
-    /// Starts the process, which has not opened the function yet.
-    pub fn spawn(function: &Bdf) -> Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.arg(format!("--{HOLD}={function}"));
-        Ok(Holder(command.stdout(Stdio::piped()).spawn()?))
     }
 
     /// Stops the process until it is killed.

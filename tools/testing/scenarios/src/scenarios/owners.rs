@@ -10,12 +10,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Result};
 use lab::driver;
-use lab::machine::{Lab, PF};
+use lab::machine::Lab;
 use lab::report::Test;
-use lab::sriov::VirtualFunctions;
 use lab::sysfs::{self, Bdf};
 use lab::topology::Device;
-use lab::vfio::User;
 use lab::wait;
 
 use super::errno;
@@ -27,7 +25,6 @@ const ZERO: Content = Content::ZERO;
 const LEFT: Content = Content::LEFT;
 
 const ROUNDS: usize = 10;
-const VFS: usize = 7;
 /// A driver that does DMA for the kernel.
 const OTHER_DRIVER: &str = "virtio-pci";
 
@@ -36,9 +33,7 @@ type Case = fn(&Lab) -> Result<(Content, Duration)>;
 
 /// What happens to a function, and the content that is found then with vfio-pci.
 const CASES: &[(&str, Content, Case)] = &[
-    ("unbound, its user stopped", ZERO, stopped),
-    ("unbound by a killed task", ZERO, unbinder_killed),
-    ("killed while it opens", ZERO, killed_at_open),
+    ("unbound by a killed task, its user stopped", ZERO, unbinder_killed),
     ("removed while open", ZERO, removed),
     ("siblings come and go", ZERO, removed_under_load),
     ("a stranger in its group", LEFT, stranger_in_group),
@@ -54,7 +49,6 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
         }
         lab.restore()?;
     }
-    vfs_disabled(lab, t)?;
     reported(lab, t)
 }
 
@@ -96,24 +90,10 @@ fn found(lab: &Lab, function: &Bdf, wait: Duration) -> Result<(Content, Duration
     Ok((find(function)?, wait))
 }
 
-fn stopped(lab: &Lab) -> Result<(Content, Duration)> {
-    let [function, sibling] = pair(lab)?;
-    let holder = Holder::start(&function)?;
-    holder.stop()?;
-    let mut siblings = Duration::ZERO;
-    let wait = waits_for(
-        || function.unbind(),
-        || {
-            siblings = timed(|| leave(&sibling))?;
-            holder.kill()
-        },
-    )?;
-    found(lab, &function, wait.max(siblings))
-}
-
 fn unbinder_killed(lab: &Lab) -> Result<(Content, Duration)> {
     let [function, sibling] = pair(lab)?;
     let holder = Holder::start(&function)?;
+    holder.stop()?;
     let path = sysfs::driver_path(lab.driver.name()).join("unbind");
     let script = format!("echo {} > {}", function.bdf(), path.display());
     let mut unbinder = Command::new("sh").args(["-c", &script]).spawn()?;
@@ -127,18 +107,6 @@ fn unbinder_killed(lab: &Lab) -> Result<(Content, Duration)> {
         bail!("it is still bound to {driver}");
     }
     found(lab, &function, wait.max(siblings))
-}
-
-fn killed_at_open(lab: &Lab) -> Result<(Content, Duration)> {
-    let [function, _] = pair(lab)?;
-    let mut longest = Duration::ZERO;
-    for round in 0..2 * rounds(lab) {
-        let holder = Holder::spawn(&function)?;
-        thread::sleep(Duration::from_millis(20 * round as u64));
-        longest = longest.max(timed(|| holder.kill())?);
-    }
-    lab.wait_unreferenced()?;
-    Ok((find(&function)?, longest))
 }
 
 fn rescan(function: &Bdf) -> Result<()> {
@@ -214,31 +182,6 @@ fn stranger_in_group(lab: &Lab) -> Result<(Content, Duration)> {
     lab.wait_unreferenced()?;
     let wait = timed(|| sibling.bind(lab.driver.name()))?;
     Ok((find(&function)?, wait))
-}
-
-/// VFs that are all open when they are disabled go when their users have closed them, each reset.
-fn vfs_disabled(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
-    let what = "VFs disabled while open";
-    lab.driver.load_as_is(&[])?;
-    let pf = lab.topology.device(PF)?;
-    let enabled = VirtualFunctions::enable(&pf, VFS)?;
-    let vfs = enabled.devices();
-    vfs.iter().try_for_each(|vf| vf.bind(lab.driver.name()))?;
-    let user = User::new()?;
-    let opened = vfs.iter().map(|vf| user.open(vf)).collect::<Result<Vec<_>>>()?;
-    let disable = || pf.write("sriov_numvfs", "0");
-    let (wait, calls) = lab.tracer.count(|| {
-        waits_for(disable, || {
-            opened.into_iter().rev().for_each(drop);
-            Ok(())
-        })
-    })?;
-    t.note(format!("{what}: the last one goes after {} ms", wait.as_millis()));
-    // vfio-pci does not reset the one whose lock the unbind holds.
-    let resets = VFS - usize::from(!lab.driver.shows_domains());
-    t.eq(format!("resets: {what}"), resets, calls.counts().flr);
-    drop((user, enabled));
-    lab.restore()
 }
 
 /// Errors that PCI Express reports while functions are opened and closed.
