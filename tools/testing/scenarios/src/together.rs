@@ -2,6 +2,7 @@
 
 //! Work that several threads start together, and its times.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
@@ -54,6 +55,30 @@ fn together<T: Send>(work: Vec<Work<'_, T>>) -> Result<Vec<(T, Times)>> {
         // Wait for all threads before returning the error of one.
         let ended: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
         ended.into_iter().map(result).collect()
+    })
+}
+
+/// Repeats each of `uses` in a thread until `work` is done, and returns how long the longest took.
+pub fn meanwhile(
+    uses: &[&(dyn Fn() -> Result<()> + Sync)],
+    work: impl FnOnce() -> Result<()>,
+) -> Result<Duration> {
+    let is_done = AtomicBool::new(false);
+    let repeat = |once: &dyn Fn() -> Result<()>| -> Result<Duration> {
+        let mut longest = Duration::ZERO;
+        while !is_done.load(Ordering::Relaxed) {
+            longest = longest.max(timed(once)?.1.length());
+        }
+        Ok(longest)
+    };
+    thread::scope(|scope| {
+        let repeat = &repeat;
+        let users: Vec<_> = uses.iter().map(|once| scope.spawn(move || repeat(once))).collect();
+        let worked = work();
+        is_done.store(true, Ordering::Relaxed);
+        let ended: Vec<_> = users.into_iter().map(|user| user.join()).collect();
+        worked?;
+        ended.into_iter().try_fold(Duration::ZERO, |longest, ended| Ok(longest.max(result(ended)?)))
     })
 }
 

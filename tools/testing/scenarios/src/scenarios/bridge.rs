@@ -2,10 +2,8 @@
 
 //! The lock of the bridge above a function, which a reset needs only if it goes through the bridge.
 
-use std::fs;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use lab::helper::{self, Marked};
@@ -20,7 +18,7 @@ use lab::vfio::User;
 use lab::wait;
 
 use crate::bench::measure::{open_and_close, Order, Sample};
-use crate::together::result;
+use crate::together::{meanwhile, result};
 
 const NONE: Counts = Counts::NONE;
 const VFS: usize = 7;
@@ -205,18 +203,14 @@ fn unbound(lab: &Lab, t: &mut Test<'_>, pf: &Device, methods: &str, reset: Count
     let mut mark = Mark::here()?;
     let what = format!("when {} is unbound while open, by '{methods}'", pf.role());
     let is_reset = reset != NONE;
-    let done = AtomicBool::new(false);
     let unbind = || {
         thread::scope(|scope| {
             let unbinding = scope.spawn(|| pf.unbind());
             thread::sleep(wait::STAY);
-            let reading = scope.spawn(|| longest_read(pf, &done));
-            drop(opened);
-            let unbound = unbinding.join();
-            done.store(true, Ordering::Relaxed);
-            let longest = result(reading.join())?;
-            result(unbound)?;
-            Ok(longest)
+            meanwhile(&[&|| pf.config().map(drop)], || {
+                drop(opened);
+                result(unbinding.join())
+            })
         })
     };
     let count = || lab.counted(t, &what, reset, unbind);
@@ -244,16 +238,4 @@ fn unbound(lab: &Lab, t: &mut Test<'_>, pf: &Device, methods: &str, reset: Count
     }
     drop(user);
     binding.release()
-}
-
-/// Reads the config space of `function` until `done`, and returns how long the longest read took.
-fn longest_read(function: &Bdf, done: &AtomicBool) -> Result<Duration> {
-    let path = function.path().join("config");
-    let mut longest = Duration::ZERO;
-    while !done.load(Ordering::Relaxed) {
-        let start = Instant::now();
-        fs::read(&path)?;
-        longest = longest.max(start.elapsed());
-    }
-    Ok(longest)
 }

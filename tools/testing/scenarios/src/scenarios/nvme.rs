@@ -7,6 +7,8 @@
 //! the last close.
 
 use std::ops::Range;
+use std::thread;
+use std::time::Instant;
 
 use anyhow::{ensure, Result};
 use lab::driver::NVME;
@@ -17,11 +19,12 @@ use lab::report::Test;
 use lab::resets::Counts;
 use lab::topology::Device;
 use lab::vfio::User;
+use lab::wait;
 
-use super::owners::waits_for;
 use super::{errno, one_line};
 use crate::controller::{Controller, Status, ABRUPT, NO_QUEUES, QUEUES};
 use crate::registers::Holder;
+use crate::together::result;
 
 /// The attribute by which root chooses the resets of a function alone.
 const METHODS: &str = "reset_method";
@@ -182,11 +185,15 @@ fn end_of(
     controller.enable(QUEUES)?;
     let mut mark = Mark::here()?;
     let shutting_down = Marked::shutting_down(nvme)?;
-    let close = || {
-        drop(controller);
-        Ok(())
-    };
-    let wait = waits_for(close, meanwhile)?;
+    let wait = thread::scope(|scope| {
+        let close = scope.spawn(|| drop(controller));
+        thread::sleep(wait::STAY);
+        ensure!(!close.is_finished(), "the close does not wait, {what}");
+        meanwhile()?;
+        let start = Instant::now();
+        result(close.join().map(Ok))?;
+        Ok(start.elapsed())
+    })?;
     drop(shutting_down);
     t.check(
         format!("the close goes on for {seconds:?} s, {what}"),

@@ -4,9 +4,8 @@
 //! finds each function clean, nothing waits longer than for the user, and siblings do not wait.
 
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{bail, ensure, Result};
 use lab::driver;
@@ -19,7 +18,7 @@ use lab::wait;
 use super::errno;
 use super::errors::{inject_nonfatal, INJECTOR};
 use crate::registers::{find, leave, Content, Holder};
-use crate::together::result;
+use crate::together::{self, meanwhile, result};
 
 const ZERO: Content = Content::ZERO;
 const LEFT: Content = Content::LEFT;
@@ -64,24 +63,7 @@ fn rounds(lab: &Lab) -> usize {
 }
 
 fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<Duration> {
-    let start = Instant::now();
-    work().map(|_| start.elapsed())
-}
-
-/// Does `work`, which has to wait for `end`, and returns for how long it goes on after that.
-pub(super) fn waits_for(
-    work: impl FnOnce() -> Result<()> + Send,
-    end: impl FnOnce() -> Result<()>,
-) -> Result<Duration> {
-    thread::scope(|scope| {
-        let working = scope.spawn(work);
-        thread::sleep(wait::STAY);
-        let waits = !working.is_finished();
-        end()?;
-        let wait = timed(|| result(working.join()))?;
-        ensure!(waits, "nothing waits for the user");
-        Ok(wait)
-    })
+    together::timed(work).map(|(_, times)| times.length())
 }
 
 /// Binds a function again, and returns what its next user finds.
@@ -118,44 +100,21 @@ fn rescan(function: &Bdf) -> Result<()> {
 fn removed(lab: &Lab) -> Result<(Content, Duration)> {
     let [sibling, function] = pair(lab)?;
     let holder = Holder::start(&function)?;
-    let mut siblings = Duration::ZERO;
-    let wait = waits_for(
-        || function.write("remove", "1"),
-        || {
-            siblings = timed(|| leave(&sibling))?;
-            holder.kill()
-        },
-    )?;
+    let (siblings, wait) = thread::scope(|scope| {
+        let removing = scope.spawn(|| function.write("remove", "1"));
+        thread::sleep(wait::STAY);
+        ensure!(!removing.is_finished(), "nothing waits for the user");
+        let siblings = timed(|| leave(&sibling))?;
+        holder.kill()?;
+        Ok((siblings, timed(|| result(removing.join()))?))
+    })?;
     rescan(&function)?;
     found(lab, &function, wait.max(siblings))
 }
 
-/// Uses `functions` until `work` is done, and returns how long the longest use took.
-fn meanwhile(functions: &[&Bdf], work: impl FnOnce() -> Result<()>) -> Result<Duration> {
-    let is_done = AtomicBool::new(false);
-    let uses = |function: &Bdf| -> Result<Duration> {
-        let mut longest = Duration::ZERO;
-        while !is_done.load(Ordering::Relaxed) {
-            longest = longest.max(timed(|| leave(function))?);
-        }
-        Ok(longest)
-    };
-    thread::scope(|scope| {
-        let uses = &uses;
-        let users = functions.iter().map(|function| scope.spawn(move || uses(function)));
-        let users: Vec<_> = users.collect();
-        let worked = work();
-        is_done.store(true, Ordering::Relaxed);
-        let ended = users.into_iter().map(|user| user.join());
-        let ended: Vec<_> = ended.collect();
-        worked?;
-        ended.into_iter().try_fold(Duration::ZERO, |longest, ended| Ok(longest.max(result(ended)?)))
-    })
-}
-
 fn removed_under_load(lab: &Lab) -> Result<(Content, Duration)> {
     let [sibling, function] = pair(lab)?;
-    let longest = meanwhile(&[&sibling], || {
+    let longest = meanwhile(&[&|| leave(&sibling)], || {
         for _ in 0..rounds(lab) {
             leave(&function)?;
             function.write("remove", "1")?;
@@ -195,7 +154,7 @@ fn reported(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     lab.driver.load_as_is(&[])?;
     let [function, sibling] = pair(lab)?;
     let inject = || (0..rounds(lab)).try_for_each(|_| inject_nonfatal(&function));
-    let longest = meanwhile(&[&function, &sibling], inject);
+    let longest = meanwhile(&[&|| leave(&function), &|| leave(&sibling)], inject);
     if let Some(longest) = t.done(format!("{what}: ends"), longest) {
         t.note(format!("{what}: the longest use took {} ms", longest.as_millis()));
     }

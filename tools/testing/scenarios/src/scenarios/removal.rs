@@ -4,7 +4,6 @@
 //! plugged in again.
 
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,14 +13,14 @@ use lab::kmsg::Mark;
 use lab::machine::Lab;
 use lab::report::Test;
 use lab::resets::Counts;
-use lab::sysfs::{self, Bdf};
+use lab::sysfs;
 use lab::topology::Device;
 use lab::vfio::User;
 use lab::wait;
 use serde_json::json;
 
 use crate::qemu::Qmp;
-use crate::together::result;
+use crate::together::meanwhile;
 
 /// A slot that is empty is found to be so within this time, and its functions go.
 const SOON: Duration = Duration::from_secs(15);
@@ -252,25 +251,16 @@ fn unplugged(slots: &Slots<'_>) -> Result<()> {
 
 /// The last function is opened and closed until `take` has made it go.
 fn busy(slots: &Slots<'_>, take: fn(&Slots<'_>) -> Result<()>) -> Result<()> {
-    let gone = AtomicBool::new(false);
     let function = slots.functions().last().context("there is none")?;
-    thread::scope(|scope| {
-        let user = scope.spawn(|| use_until(function, &gone));
+    let open = || {
+        let user = User::new()?;
+        // It may be gone.
+        drop(user.open(function));
+        Ok(())
+    };
+    meanwhile(&[&open], || {
         thread::sleep(wait::STAY);
-        let taken = take(slots).and_then(|()| slots.wait(false));
-        gone.store(true, Ordering::Relaxed);
-        let used = user.join();
-        taken?;
-        result(used)
+        take(slots).and_then(|()| slots.wait(false))
     })
-}
-
-/// Opens and closes a function until it is gone.
-fn use_until(function: &Bdf, gone: &AtomicBool) -> Result<()> {
-    while !gone.load(Ordering::Relaxed) {
-        if let Ok(opened) = User::new()?.open(function) {
-            drop(opened);
-        }
-    }
-    Ok(())
+    .map(drop)
 }
