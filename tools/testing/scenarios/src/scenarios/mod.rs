@@ -25,7 +25,6 @@ mod gone;
 mod hot_reset;
 mod kinds;
 mod kvm;
-mod locked;
 mod names;
 mod nvme;
 mod oracle;
@@ -61,7 +60,6 @@ pub const ALL: &[Scenario] = &[
     compared("errors", errors::run),
     alone("framebuffer", framebuffer::run),
     compared("kvm", kvm::run),
-    compared("locked_at_open", locked::run),
     compared("bridge_lock", bridge::locked),
     ours("unbound_while_open", bridge::unbound_while_open, "vfio-pci does not reset it"),
     alone("closed_together", bridge::closed_together),
