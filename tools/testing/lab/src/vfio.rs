@@ -6,21 +6,16 @@
 //! [`User`] opens all functions of a group.
 
 use std::fmt::Display;
-use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use anyhow::{anyhow, Context, Error, Result};
 use iommufd_ioctls::IommuFd;
 use kvm_ioctls::DeviceFd;
-use nix::fcntl::{fcntl, FcntlArg, FdFlag};
-use raw::Mapping;
+use raw::{File, Mapping};
 use vfio_bindings::bindings::vfio::VFIO_PCI_ERR_IRQ_INDEX;
 use vfio_ioctls::{VfioContainer, VfioDevice, VfioDeviceFd, VfioIommufd, VfioOps};
 use vmm_sys_util::eventfd::EventFd;
-use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use crate::sysfs::Bdf;
 use crate::topology::Device;
@@ -90,7 +85,7 @@ impl Opened {
     /// that do so race, and one fails with EBUSY. With this reference to the open file, the device
     /// can be dropped at once, while the kernel keeps the group in the container.
     fn of(device: &VfioDevice) -> Result<Self> {
-        let file = another_reference(device).context("duplicating a device's file")?;
+        let file = File::of_device(device).context("duplicating a device's file")?;
         Ok(Opened { _file: file })
     }
 }
@@ -104,14 +99,4 @@ fn failed(doing: impl Display, error: impl Display) -> Error {
         Some(errno) => Error::from(io::Error::from_raw_os_error(errno)).context(doing.to_string()),
         None => anyhow!("{doing}: {text}"),
     }
-}
-
-fn another_reference(device: &VfioDevice) -> io::Result<File> {
-    let (here, there) = UnixStream::pair()?;
-    here.send_with_fd(&[0_u8][..], device.as_raw_fd())?;
-    let (_, file) = there.recv_with_fd(&mut [0])?;
-    let file = file.ok_or_else(|| io::Error::other("no file descriptor came back"))?;
-    // A child process must not keep the function open.
-    fcntl(&file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    Ok(file)
 }

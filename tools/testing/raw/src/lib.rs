@@ -245,7 +245,8 @@ impl File {
     pub fn of_device(device: &impl AsRawFd) -> Result<File> {
         let fd = device.as_raw_fd();
         let link = fcntl::readlink(Path::new(&format!("/proc/self/fd/{fd}")))?;
-        if link != "anon_inode:[vfio-device]" {
+        let is_cdev = Path::new(&link).parent() == Some(Path::new("/dev/vfio/devices"));
+        if link != "anon_inode:[vfio-device]" && !is_cdev {
             return Err(Errno::ENOTSUP);
         }
         // SAFETY: The device is borrowed, so its file stays open.
