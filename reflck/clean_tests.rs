@@ -7,7 +7,6 @@
 
 use super::{
     fake::{
-        anyone,
         at,
         close,
         open,
@@ -134,23 +133,6 @@ mod suite {
     }
 
     #[test]
-    fn failed_reset_leaves_none_clean() -> Result {
-        let (machine, a, b) = Machine::with_two()?;
-
-        open(&b)?;
-        close(&b, false)?;
-        machine.fail_resets(1, EIO);
-        b.hardware().touch();
-        a.hardware().fail_alone(1, EIO);
-        open(&a)?;
-        close_later(&a)?;
-        assert_eq!(machine.show()?, "resets 0, 0 idle dirty, 1 idle unknown");
-        assert!(!open_clean(&b)?);
-
-        close(&b, false)
-    }
-
-    #[test]
     fn new_member_is_reset_by_work() -> Result {
         let (machine, a, b) = Machine::with_two()?;
 
@@ -256,32 +238,6 @@ mod suite {
         drop(a);
         let a = machine.join(BUS, 0)?;
         assert!(!a.is_dirty());
-
-        Ok(())
-    }
-
-    #[test]
-    fn hot_reset_cleans_idle_members_only() -> Result {
-        let (machine, a, b) = Machine::with_two()?;
-
-        open(&a)?;
-        a.reset_owned(anyone)?;
-        assert_eq!(machine.show()?, "resets 1, 0 open unknown, 1 idle clean");
-        assert!(open_clean(&b)?);
-        close(&a, false)?;
-
-        close(&b, false)
-    }
-
-    #[test]
-    fn member_that_leaves_is_cleaned_first() -> Result {
-        let (machine, a, b) = Machine::with_two()?;
-
-        open(&a)?;
-        a.close()?.finish_later();
-        drop(a);
-        assert_eq!(machine.show()?, "resets 0, 1 idle unknown");
-        drop(b);
 
         Ok(())
     }

@@ -116,31 +116,12 @@ mod suite {
     }
 
     #[test]
-    fn scope_is_shown_with_its_kind() -> Result {
-        for (scope, expected) in [
-            (bus(0, 0), "bus 0000:00"),
-            (bus(0x10000, 0xff), "bus 10000:ff"),
-            (slot(0, 0, 0), "slot 0000:00:00"),
-            (slot(0, 0x1a, 0x1f), "slot 0000:1a:1f"),
-            (slot(0xfeed, 0xff, 0x123), "slot feed:ff:123"),
-            (ResetScope::Private(at(10)), "private 0000:01:01.2"),
-        ] {
-            assert_eq!(text_of(fmt!("{scope}"))?, expected);
-        }
-        assert_eq!(bus(0, 0).kind(), "bus");
-        assert_eq!(slot(0, 0, 0).kind(), "slot");
-        assert_eq!(PRIVATE.kind(), "private");
-
-        Ok(())
-    }
-
-    #[test]
     fn domains_are_listed_with_their_members() -> Result {
         let machine = Machine::new()?;
         assert_eq!(machine.list()?, "");
 
-        let a = machine.join(slot(0, 2, 0), 0)?;
-        let b = machine.join(slot(0, 2, 0), 1)?;
+        let a = machine.join(slot(0x10000, 0x1a, 0x1f), 0)?;
+        let b = machine.join(slot(0x10000, 0x1a, 0x1f), 1)?;
         let _c = machine.join(BUS, 2)?;
         let _d = machine.join(PRIVATE, 8)?;
         open(&a)?;
@@ -150,7 +131,7 @@ mod suite {
         close(&a, true)?;
         assert_eq!(
             machine.list()?,
-            "slot 0000:02:00 resets 1\n  \
+            "slot 10000:1a:1f resets 1\n  \
                0000:01:00.0 idle dirty\n  \
                0000:01:00.1 open unknown\n\
              bus 0000:01 resets 0\n  \
@@ -227,25 +208,6 @@ mod suite {
             assert_eq!(machine.show()?, "");
             assert_eq!(machine.functions(), 0);
         }
-
-        Ok(())
-    }
-
-    #[test]
-    fn domain_lives_as_long_as_it_has_members() -> Result {
-        let (machine, a, b) = Machine::with_two()?;
-        open(&a)?;
-        close(&a, true)?;
-        drop(a);
-        assert_eq!(machine.show()?, "resets 1, 1 idle clean");
-        open(&b)?;
-        let c = machine.join(BUS, 2)?;
-        assert_eq!(machine.show()?, "resets 1, 1 open unknown, 2 idle unknown");
-        close(&b, false)?;
-
-        drop((b, c));
-        let _d = machine.join(BUS, 3)?;
-        assert_eq!(machine.show()?, "resets 0, 3 idle unknown");
 
         Ok(())
     }

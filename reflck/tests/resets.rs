@@ -34,23 +34,6 @@ mod suite {
     }
 
     #[test]
-    fn clean_last_close_resets_a_dirty_sibling() -> Result {
-        let (machine, a, b) = Machine::with_two()?;
-        open(&a)?;
-        open(&b)?;
-
-        close(&a, true)?;
-        close(&b, false)?;
-        assert_eq!(
-            machine.log()?,
-            "0 is deferred by 1\n1 resets 0 1, 1 dirty\n"
-        );
-        assert_eq!(machine.show()?, "resets 1, 0 idle clean, 1 idle clean");
-
-        Ok(())
-    }
-
-    #[test]
     fn sibling_in_transit_defers_the_reset() -> Result {
         let (machine, a, b) = Machine::with_two()?;
         open(&a)?;
@@ -175,34 +158,6 @@ mod suite {
     }
 
     #[test]
-    fn reset_affects_the_members_of_its_time() -> Result {
-        let (machine, a, b) = Machine::with_two()?;
-        open(&a)?;
-        let _c = machine.join(BUS, 2)?;
-        drop(b);
-
-        close(&a, true)?;
-        assert_eq!(machine.log()?, "0 resets 0 2, 1 dirty\n");
-
-        Ok(())
-    }
-
-    #[test]
-    fn dirty_function_leaves_nothing_behind() -> Result {
-        let (machine, a, b) = Machine::with_dirty()?;
-        assert!(a.is_dirty());
-        assert!(!b.is_dirty());
-
-        drop(a);
-        open(&b)?;
-        close(&b, false)?;
-        assert_eq!(machine.log()?, "");
-        assert_eq!(machine.show()?, "resets 0, 1 idle clean");
-
-        Ok(())
-    }
-
-    #[test]
     fn private_domain_is_never_reset() -> Result {
         let machine = Machine::new()?;
         let a = machine.join(PRIVATE, 0)?;
@@ -221,38 +176,6 @@ mod suite {
         assert!(a.is_dirty());
         assert_eq!(machine.show()?, private("idle dirty")?.as_str());
         assert_eq!(machine.log()?, "");
-
-        Ok(())
-    }
-
-    /// The tests on the host have their own clock for this.
-    #[cfg(CONFIG_VFIO_PCI_RS_KUNIT_TEST)]
-    #[test]
-    fn transient_failure_is_retried() -> Result {
-        use kernel::time::{
-            delay::fsleep,
-            Delta, //
-        };
-
-        let (machine, a, b) = Machine::with_two()?;
-        machine.fail_resets(2, EAGAIN);
-        open(&a)?;
-        close(&a, true)?;
-        // A generous limit: this may be a slow machine.
-        for _ in 0..500 {
-            if !a.is_dirty() {
-                break;
-            }
-            fsleep(Delta::from_millis(20));
-        }
-        assert_eq!(machine.show()?, "resets 1, 0 idle clean, 1 idle clean");
-
-        // The last member takes a retry with it.
-        machine.fail_resets(2, EAGAIN);
-        open(&b)?;
-        close(&b, true)?;
-        drop((a, b));
-        assert_eq!(machine.show()?, "");
 
         Ok(())
     }

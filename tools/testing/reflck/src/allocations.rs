@@ -11,7 +11,6 @@ use crate::reflck::{
         BUS, //
     },
     Membership,
-    Registry,
     ResetScope, //
 };
 use kernel::{
@@ -82,15 +81,6 @@ fn join_of_a_new_domain_fails() {
 #[test]
 fn join_of_an_existing_domain_fails() {
     assert_eq!(count_allocations(BUS), 4);
-}
-
-#[test]
-fn making_a_registry_fails() {
-    let (result, has_failed) = with_failure(0, Registry::<Fake>::new);
-
-    assert!(has_failed);
-    assert_eq!(result.err(), Some(ENOMEM));
-    assert_eq!(live(), 0);
 }
 
 #[test]

@@ -133,18 +133,6 @@ fn unbind_keeps_the_retry() {
 }
 
 #[test]
-fn unbind_makes_up_for_a_retry_that_ran_meanwhile() {
-    let (machine, a, _b) = with_retry_while_bound();
-
-    let unbinding = a.unbind().unwrap();
-    assert_eq!(run_next(), Some(100));
-    assert_logged(&machine, "0 is deferred by 0\n");
-    drop(unbinding);
-    assert_logged(&machine, ATTEMPT);
-    assert_eq!(run_next(), None);
-}
-
-#[test]
 fn refused_claims_keep_the_retry() {
     let (machine, _a, b) = with_retry(1);
 
