@@ -30,8 +30,9 @@ use nix::errno::Errno;
 /// Returns the errno behind an error, if a system call failed.
 pub fn errno(error: &Error) -> Option<Errno> {
     error.chain().find_map(|cause| {
-        let io = cause.downcast_ref::<io::Error>();
-        let raw = io.and_then(io::Error::raw_os_error);
+        let io = cause.downcast_ref().and_then(io::Error::raw_os_error);
+        let raw =
+            io.or_else(|| cause.downcast_ref().copied().map(vmm_sys_util::errno::Error::errno));
         raw.map(Errno::from_raw).or_else(|| cause.downcast_ref().copied())
     })
 }

@@ -5,11 +5,9 @@
 //! A group can be open only once, and the functions of one slot often share a group. So one
 //! [`User`] opens all functions of a group.
 
-use std::fmt::Display;
-use std::io;
 use std::sync::Arc;
 
-use anyhow::{anyhow, Context, Error, Result};
+use anyhow::{Context, Result};
 use iommufd_ioctls::IommuFd;
 use kvm_ioctls::DeviceFd;
 use raw::{File, Mapping};
@@ -32,21 +30,20 @@ pub struct Opened {
 
 impl User {
     pub fn new() -> Result<Self> {
-        let container = VfioContainer::new(None).map_err(|e| failed("opening a container", e))?;
+        let container = VfioContainer::new(None).context("opening a container")?;
         Ok(User(Arc::new(container)))
     }
 
     /// Opens a container whose groups a virtual machine of KVM learns by its VFIO device.
     pub fn with_machine(vfio: DeviceFd) -> Result<Self> {
         let container = VfioContainer::new(Some(Arc::new(VfioDeviceFd::new_from_kvm(vfio))))
-            .map_err(|e| failed("opening a container for a virtual machine", e))?;
+            .context("opening a container for a virtual machine")?;
         Ok(User(Arc::new(container)))
     }
 
     pub fn with_iommufd() -> Result<Self> {
-        let iommufd = IommuFd::new().map_err(|e| failed("opening /dev/iommu", e))?;
-        let user = VfioIommufd::new(Arc::new(iommufd), None, None)
-            .map_err(|e| failed("allocating an IOAS", e))?;
+        let iommufd = IommuFd::new().context("opening /dev/iommu")?;
+        let user = VfioIommufd::new(Arc::new(iommufd), None, None).context("allocating an IOAS")?;
         Ok(User(Arc::new(user)))
     }
 
@@ -64,19 +61,19 @@ impl User {
         let device = self.device(function)?;
         device
             .enable_irq(VFIO_PCI_ERR_IRQ_INDEX, vec![event])
-            .map_err(|e| failed(format!("setting the error event of {function}"), e))?;
+            .with_context(|| format!("setting the error event of {function}"))?;
         Opened::of(&device)
     }
 
     /// Lets the devices access `memory` at `iova`.
     pub fn map(&self, memory: &Mapping, iova: u64) -> Result<()> {
-        memory.map(&*self.0, iova).map_err(|e| failed("mapping memory", e))
+        memory.map(&*self.0, iova).context("mapping memory")
     }
 
     /// Opens `function` for calls to it. Only devices of an iommufd may be dropped in parallel.
     pub fn device(&self, function: &Bdf) -> Result<VfioDevice> {
         VfioDevice::new(&function.path(), self.0.clone())
-            .map_err(|e| failed(format!("opening {function}"), e))
+            .with_context(|| format!("opening {function}"))
     }
 }
 
@@ -87,16 +84,5 @@ impl Opened {
     fn of(device: &VfioDevice) -> Result<Self> {
         let file = File::of_device(device).context("duplicating a device's file")?;
         Ok(Opened { _file: file })
-    }
-}
-
-/// Returns an error with the errno that the library has only in its text: "... (os error 12)".
-fn failed(doing: impl Display, error: impl Display) -> Error {
-    let text = error.to_string();
-    let errno =
-        text.split_once("(os error ").and_then(|(_, rest)| rest.split(')').next()?.parse().ok());
-    match errno {
-        Some(errno) => Error::from(io::Error::from_raw_os_error(errno)).context(doing.to_string()),
-        None => anyhow!("{doing}: {text}"),
     }
 }
