@@ -43,7 +43,7 @@ type Kind<G> = (u32, fn(&mut G));
 
 impl Generator<'_, '_> {
     /// The calls, and how often each is made: more often the ones that run the driver's code.
-    const KINDS: [Kind<Self>; 13] = [
+    const KINDS: [Kind<Self>; 12] = [
         (60, Self::open),
         (35, Self::close),
         (3, |this| this.call(Call::CloseAll)),
@@ -54,7 +54,6 @@ impl Generator<'_, '_> {
         (10, Self::set),
         (30, Self::state),
         (40, Self::scratch),
-        (35, Self::garbage),
         (20, Self::repair),
         (3, |this| this.call(Call::pointer(Handle::DEVICE, Request::RESET, Pointer::Null))),
     ];
@@ -199,56 +198,9 @@ impl Generator<'_, '_> {
         smoke::read_scratch(self.session, device);
     }
 
-    /// A request with nothing right in it. None of them resets.
-    fn garbage(&mut self) {
-        let harmful = [Request::RESET, Request::SET_IRQS, Request::IOEVENTFD, Request::FEATURE];
-        let requests: Vec<_> = Request::of_device().filter(|of| !harmful.contains(of)).collect();
-        let request = self.choose(&requests);
-        let device = self.device();
-        if self.one_in(3) {
-            let pointer = self.choose(&[Pointer::Null, Pointer::Guard, Pointer::Kernel]);
-            return self.call(Call::pointer(device, request, pointer));
-        }
-        let mut block = match request {
-            // A random count cannot be 0, which would be right.
-            Request::HOT_RESET => Block::words(&[self.choose(&SIZES), 1, 1, 0]),
-            _ => {
-                let argsz = self.choose(&SIZES);
-                // Among the requests are those for information of this index.
-                Block::words(&[argsz, self.rng.u32(..), self.rng.u32(0..11), self.rng.u32(..)])
-            }
-        };
-        block.flush = self.one_in(4);
-        self.call(Call::block(device, request, block));
-    }
-
     /// Enables the memory that an earlier call may have disabled.
     fn repair(&mut self) {
         let on = self.device();
         self.call(Call::Write(on, At::config(4), Bytes(vec![3, 0])));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::places;
-    use lab::driver::Driver;
-
-    fn sequence(seed: u64) -> Vec<String> {
-        let driver = Driver::new("no driver");
-        let mut session =
-            Session::new(&driver, &places::ALL[0], &[], Mode::Group).expect("a session");
-        run(&mut session, seed, 3000);
-        session.finish().into_iter().map(|(call, _)| format!("{call:?}")).collect()
-    }
-
-    #[test]
-    fn only_scratch_is_written() {
-        for call in sequence(3) {
-            let is_config = call.contains("region: 7");
-            let is_scratch = call.contains("At { region: 0, offset: 20992 }");
-            assert!(!call.starts_with("Write") || is_config || is_scratch, "{call}");
-        }
     }
 }
