@@ -45,25 +45,6 @@ def topology(*devices, **settings):
 
 
 class Topologies(unittest.TestCase):
-    def test_behind_a_port(self):
-        machine = topology("p 08.0 port", "a p/00.0 edu")
-        self.assertEqual(machine.paths, {"p": "08.0", "a": "08.0/00.0"})
-        self.assertEqual(
-            machine.arguments[2:],
-            ["-device", "pcie-root-port,hotplug=off,id=dev.p,bus=pcie.0,addr=08.0,chassis=8,slot=8",
-             "-device", "edu,id=dev.a,bus=dev.p,addr=00.0"],
-        )  # fmt: skip
-
-    def test_functions_of_one_device(self):
-        arguments = topology("p 08.0 port", "f.{a-b} p/00.{0-1} virtio-rng-pci").arguments
-        self.assertIn("virtio-rng-pci,id=dev.f.a,bus=dev.p,addr=00.0,multifunction=on", arguments)
-        self.assertIn("virtio-rng-pci,id=dev.f.b,bus=dev.p,addr=00.1", arguments)
-
-    def test_two_ranges(self):
-        paths = topology("p.{0-1} 10.{0-1} port", "g.{0-1}.{0-2} p.{0-1}/00.{0-2} edu").paths
-        self.assertEqual(len(paths), 2 + 6)
-        self.assertEqual(paths["g.1.2"], "10.1/00.2")
-
     def test_mistakes(self):
         # Ranges of two lengths, and a device behind one that comes later.
         for error, device in (ValueError, "a.{0-1} 08.{0-2} edu"), (KeyError, "a p/00.0 edu"):
