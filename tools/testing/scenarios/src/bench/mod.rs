@@ -6,22 +6,8 @@
 //! something that does not count, is measured, and is removed. A function is idle and asleep when
 //! an open of it begins, and so known to be clean if it can be.
 //!
-//! The results are `bench.json`:
-//!
-//! ```json
-//! {
-//!   "meta": {
-//!     "kernel": "7.3.4", "processors": 2, "rounds": 7,
-//!     "drivers": ["vfio-pci"]
-//!   },
-//!   "cases": {
-//!     "bus_8_open": {"vfio-pci": [{"wall_ns": 984000000}]}
-//!   }
-//! }
-//! ```
-//!
-//! `cases` has an object for each case, with the samples of each driver, one a round. A sample is
-//! an object of numbers:
+//! `bench.json` has the results, as `Report` describes them: its `cases` have the samples
+//! of each driver, one a round. A sample is an object of numbers:
 //!
 //! - `wall_ns`: from the start of the first function to the end of the last one;
 //! - `longest_ns`: the longest time of one function;
