@@ -6,6 +6,7 @@ use std::fmt;
 
 use nix::errno::Errno;
 use raw::Pointer;
+pub use raw::Request;
 use vfio_bindings::bindings::vfio;
 
 /// A file by its role. File descriptors differ from run to run.
@@ -55,46 +56,9 @@ impl Handle {
     }
 }
 
-/// The number of a request of `ioctl(2)`.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Request(pub u32);
-
-/// Names requests by their numbers.
-macro_rules! requests {
-    ($($name:ident = $number:literal),*) => {
-        impl Request {
-            $(pub const $name: Self = Request($number);)*
-            const NAMES: &[(Self, &str)] = &[$((Self::$name, stringify!($name))),*];
-        }
-    };
-}
-
-requests! {
-    SET_IOMMU = 0x3b66,
-    GROUP_GET_STATUS = 0x3b67,
-    GROUP_SET_CONTAINER = 0x3b68,
-    GROUP_UNSET_CONTAINER = 0x3b69,
-    GROUP_GET_DEVICE_FD = 0x3b6a,
-    GET_INFO = 0x3b6b,
-    GET_REGION_INFO = 0x3b6c,
-    GET_IRQ_INFO = 0x3b6d,
-    SET_IRQS = 0x3b6e,
-    RESET = 0x3b6f,
-    HOT_RESET_INFO = 0x3b70,
-    HOT_RESET = 0x3b71,
-    IOEVENTFD = 0x3b74,
-    FEATURE = 0x3b75,
-    BIND_IOMMUFD = 0x3b76,
-    ATTACH_IOMMUFD_PT = 0x3b77,
-    DETACH_IOMMUFD_PT = 0x3b78,
-    IOAS_ALLOC = 0x3b81
-}
-
-impl Request {
-    /// All requests that a device might know, and a few more.
-    pub fn of_device() -> impl Iterator<Item = Self> {
-        (Self::GET_INFO.0..0x3b7c).map(Request)
-    }
+/// All requests that a device might know, and a few more.
+pub fn requests_of_device() -> impl Iterator<Item = Request> {
+    (Request::GET_INFO.0..0x3b7c).map(Request)
 }
 
 /// The argument of a request.
@@ -287,15 +251,6 @@ impl From<nix::Result<usize>> for Outcome {
         // CAST: The kernel's `ssize_t`.
         let returned = result.map_or_else(Returned::Error, |value| Returned::Value(value as i64));
         Outcome::new(returned)
-    }
-}
-
-impl fmt::Debug for Request {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match Self::NAMES.iter().find(|(known, _)| known == self) {
-            Some((_, name)) => f.write_str(name),
-            None => write!(f, "{:#x}", self.0),
-        }
     }
 }
 

@@ -5,7 +5,7 @@
 use anyhow::Result;
 use raw::Pointer;
 
-use crate::call::{At, Block, Bytes, Call, Handle, Of, Request, To};
+use crate::call::{requests_of_device, At, Block, Bytes, Call, Handle, Of, Request, To};
 use crate::drivers;
 use crate::session::{self, Mode, Session};
 use crate::smoke;
@@ -92,7 +92,7 @@ fn open_by_character_device(session: &mut Session<'_>) {
     session.call(Call::Open(Handle::Iommufd(0)));
     session.call(Call::Open(Handle::Iommufd(1)));
     session.call(Call::Open(Handle::DEVICE));
-    for request in Request::of_device().filter(|request| *request != Request::BIND_IOMMUFD) {
+    for request in requests_of_device().filter(|request| *request != Request::BIND_IOMMUFD) {
         session.ask(Handle::DEVICE, request, &[64, 0, 0, 0]);
     }
     session.call(Call::Read(Handle::DEVICE, At::config(0), 4));
@@ -164,7 +164,7 @@ fn attachments(session: &mut Session<'_>) {
 fn arguments(session: &mut Session<'_>) {
     let is_kept =
         |request: &Request| ![Request::RESET, Request::DETACH_IOMMUFD_PT].contains(request);
-    for request in Request::of_device().filter(is_kept) {
+    for request in requests_of_device().filter(is_kept) {
         let count = u32::from(request == Request::HOT_RESET && session.mode == Mode::Cdev);
         for words in [[0, 0], [7, 0], [64, u32::MAX]] {
             let block = Block::words(&words).word(count).raw(&[0; 32]);

@@ -196,7 +196,7 @@ impl<'a> Session<'a> {
             }
         };
         let file = self.files.get(&on)?;
-        let mut outcome = match raw::ioctl(file, request.0, &mut self.arena, pointer) {
+        let mut outcome = match raw::ioctl(file, request, &mut self.arena, pointer) {
             Ok(Answer::Value(value)) => Outcome::new(Returned::Value(i64::from(value))),
             Ok(Answer::Closed) => Outcome::new(Returned::File),
             Ok(Answer::File(file)) => {

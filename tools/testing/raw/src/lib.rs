@@ -9,7 +9,10 @@
 //!   is followed by a guard larger than any size in an argument, or where the program has no memory.
 //! - [`ioctl`] refuses a block in which the kernel would follow a pointer.
 
+mod request;
+
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::ptr::NonNull;
@@ -20,6 +23,8 @@ use nix::sys::mman::{self, MapFlags, ProtFlags};
 use nix::sys::stat::Mode;
 use nix::{fcntl, libc};
 use vfio_ioctls::{VfioDevice, VfioOps};
+
+pub use request::Request;
 
 pub type Result<T> = std::result::Result<T, Errno>;
 
@@ -116,20 +121,12 @@ pub fn uevents() -> Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Numbers of requests (`linux/vfio.h`, `linux/iommufd.h`).
-mod request {
-    /// Those of the IOMMU in a container.
-    pub(crate) const IOMMU: std::ops::RangeInclusive<u32> = 0x3b70..=0x3b75;
-    pub(crate) const GROUP_GET_DEVICE_FD: u32 = 0x3b6a;
-    pub(crate) const DEVICE_GET_GFX_DMABUF: u32 = 0x3b73;
-    pub(crate) const DEVICE_FEATURE: u32 = 0x3b75;
-    /// `VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_BUF`.
-    pub(crate) const GET_DMA_BUF: u32 = 0x1_000b;
-    /// The feature with a pointer in it.
-    pub(crate) const DMA_LOGGING_REPORT: u32 = 8;
-    /// The one request of iommufd that is allowed.
-    pub(crate) const IOAS_ALLOC: u32 = 0x3b81;
-}
+/// The requests of the IOMMU in a container.
+const OF_IOMMU: RangeInclusive<u32> = 0x3b70..=0x3b75;
+/// `VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_BUF`.
+const GET_DMA_BUF: u32 = 0x1_000b;
+/// The feature with a pointer in it.
+const DMA_LOGGING_REPORT: u32 = 8;
 
 impl Arena {
     pub fn new() -> Result<Self> {
@@ -270,10 +267,15 @@ impl AsFd for File {
 /// Panics if the block has a pointer through which the kernel or a device could write: in requests
 /// of an IOMMU, of iommufd (except `IOMMU_IOAS_ALLOC`), and in
 /// `VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT`.
-pub fn ioctl(file: &File, request: u32, arena: &mut Arena, argument: Pointer) -> Result<Answer> {
+pub fn ioctl(
+    file: &File,
+    request: Request,
+    arena: &mut Arena,
+    argument: Pointer,
+) -> Result<Answer> {
     assert!(
         !has_pointer(file.kind, request, arena, argument),
-        "a {:?} must not be called with {request:#x} and a block",
+        "a {:?} must not be called with {request:?} and a block",
         file.kind
     );
     let gives_file = gives_file(file.kind, request, arena, argument);
@@ -281,7 +283,7 @@ pub fn ioctl(file: &File, request: u32, arena: &mut Arena, argument: Pointer) ->
     // SAFETY: The kernel accesses nothing but the arena, see the crate's documentation, and the
     // borrow is exclusive.
     let returned = unsafe {
-        libc::ioctl(file.fd.as_raw_fd(), libc::Ioctl::from(request), arena.address(argument))
+        libc::ioctl(file.fd.as_raw_fd(), libc::Ioctl::from(request.0), arena.address(argument))
     };
     let value = Errno::result(returned)?;
     // Standard input is open: a new file is not 0.
@@ -298,30 +300,40 @@ pub fn ioctl(file: &File, request: u32, arena: &mut Arena, argument: Pointer) ->
     })
 }
 
+/// Calls `ioctl(2)` with an argument in memory. Also returns the value that it writes behind eight
+/// bytes.
+pub fn ask(file: &File, request: Request, argument: &[u8]) -> Result<(Answer, u32)> {
+    let mut arena = Arena::new()?;
+    arena.bytes_mut()[..argument.len()].copy_from_slice(argument);
+    let answer = ioctl(file, request, &mut arena, Pointer::At(0))?;
+    let bytes = arena.bytes()[8..12].try_into().expect("four bytes");
+    Ok((answer, u32::from_ne_bytes(bytes)))
+}
+
 /// Returns whether the kernel or a device would write through a pointer in the block.
-fn has_pointer(kind: Kind, request: u32, arena: &Arena, argument: Pointer) -> bool {
+fn has_pointer(kind: Kind, request: Request, arena: &Arena, argument: Pointer) -> bool {
     let Pointer::At(at) = argument else {
         return false;
     };
     match kind {
-        Kind::Container => request::IOMMU.contains(&request),
-        Kind::Iommufd => request != request::IOAS_ALLOC,
-        Kind::Device if request == request::DEVICE_FEATURE => {
+        Kind::Container => OF_IOMMU.contains(&request.0),
+        Kind::Iommufd => request != Request::IOAS_ALLOC,
+        Kind::Device if request == Request::FEATURE => {
             let flags = number(arena, usize::from(at) + 4);
-            flags.is_some_and(|flags| flags & 0xffff == request::DMA_LOGGING_REPORT)
+            flags.is_some_and(|flags| flags & 0xffff == DMA_LOGGING_REPORT)
         }
         _ => false,
     }
 }
 
 /// Returns whether the request returns a new file.
-fn gives_file(kind: Kind, request: u32, arena: &Arena, argument: Pointer) -> bool {
+fn gives_file(kind: Kind, request: Request, arena: &Arena, argument: Pointer) -> bool {
     match (kind, argument) {
-        (Kind::Group, _) => request == request::GROUP_GET_DEVICE_FD,
-        (Kind::Device, Pointer::At(at)) if request == request::DEVICE_FEATURE => {
-            number(arena, usize::from(at) + 4) == Some(request::GET_DMA_BUF)
+        (Kind::Group, _) => request == Request::GROUP_GET_DEVICE_FD,
+        (Kind::Device, Pointer::At(at)) if request == Request::FEATURE => {
+            number(arena, usize::from(at) + 4) == Some(GET_DMA_BUF)
         }
-        (Kind::Device, _) => request == request::DEVICE_GET_GFX_DMABUF,
+        (Kind::Device, _) => request == Request::GET_GFX_DMABUF,
         _ => false,
     }
 }
@@ -340,7 +352,7 @@ mod tests {
         let mut arena = Arena::new().expect("memory");
         let null = File::open(Path::new("/dev/null")).expect("/dev/null");
         arena.bytes_mut()[ARENA - 1] = 1;
-        let answer = ioctl(&null, 0x3b6b, &mut arena, Pointer::At(u16::MAX));
+        let answer = ioctl(&null, Request::GET_INFO, &mut arena, Pointer::At(u16::MAX));
         assert_eq!(answer.map(|_| ()), Err(Errno::ENOTTY));
     }
 
@@ -356,6 +368,6 @@ mod tests {
         let null = File::open(Path::new("/dev/null")).expect("/dev/null");
         let file = File { fd: null.fd, kind: Kind::Device };
         arena.bytes_mut()[4] = 8;
-        let _ = ioctl(&file, request::DEVICE_FEATURE, &mut arena, Pointer::At(0));
+        let _ = ioctl(&file, Request::FEATURE, &mut arena, Pointer::At(0));
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use anyhow::{ensure, Context, Result};
 use lab::sysfs::{capability, Bdf, CAPABILITY_PM};
 use lab::vfio::User;
-use raw::{Arena, File, Pointer};
+use raw::{File, Request};
 use vfio_bindings::bindings::vfio::{
     VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY, VFIO_DEVICE_FEATURE_SET, VFIO_PCI_BAR0_REGION_INDEX,
     VFIO_PCI_CONFIG_REGION_INDEX,
@@ -25,9 +25,6 @@ pub const NO_QUEUES: u32 = 0;
 
 /// Values of CC.SHN.
 pub const ABRUPT: u32 = 2;
-
-/// `VFIO_DEVICE_FEATURE`.
-const DEVICE_FEATURE: u32 = 0x3b75;
 
 const PM_CONTROL: u64 = 4;
 const D3HOT: u16 = 3;
@@ -111,9 +108,7 @@ impl Controller {
     pub fn sleep(&self) -> Result<()> {
         let flags = VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY;
         let words = [8, flags].map(u32::to_ne_bytes);
-        let mut arena = Arena::new()?;
-        arena.bytes_mut()[..8].copy_from_slice(words.as_flattened());
-        raw::ioctl(&File::of_device(&self.0)?, DEVICE_FEATURE, &mut arena, Pointer::At(0))?;
+        raw::ask(&File::of_device(&self.0)?, Request::FEATURE, words.as_flattened())?;
         Ok(())
     }
 

@@ -15,19 +15,10 @@ use lab::registers::{self, Content, Kind};
 use lab::sysfs::Bdf;
 use nix::errno::Errno;
 use nix::sys::uio;
-use raw::{Answer, Arena, File, Pointer};
+use raw::{ask, Answer, Arena, File, Pointer, Request};
 
-// linux/vfio.h, linux/iommufd.h
+// linux/vfio.h
 const TYPE1V2: u16 = 3;
-const SET_IOMMU: u32 = 0x3b66;
-const SET_CONTAINER: u32 = 0x3b68;
-const GET_DEVICE_FD: u32 = 0x3b6a;
-const DEVICE_RESET: u32 = 0x3b6f;
-const HOT_RESET: u32 = 0x3b71;
-const BIND_IOMMUFD: u32 = 0x3b76;
-const ATTACH: u32 = 0x3b77;
-const DETACH: u32 = 0x3b78;
-const IOAS_ALLOC: u32 = 0x3b81;
 
 // The command register, in the region of the config space.
 const COMMAND: i64 = place(7, 4);
@@ -79,16 +70,6 @@ struct Files {
     main: File,
     group: Option<File>,
     ioas: u32,
-}
-
-/// Calls `ioctl(2)` with an argument in memory. Also returns the value that it
-/// writes behind eight bytes.
-fn ask(file: &File, request: u32, argument: &[u8]) -> raw::Result<(Answer, u32)> {
-    let mut arena = Arena::new()?;
-    arena.bytes_mut()[..argument.len()].copy_from_slice(argument);
-    let answer = raw::ioctl(file, request, &mut arena, Pointer::At(0))?;
-    let bytes = arena.bytes()[8..12].try_into().expect("four bytes");
-    Ok((answer, u32::from_le_bytes(bytes)))
 }
 
 fn words(words: &[u32]) -> Vec<u8> {
@@ -146,7 +127,8 @@ impl Group {
         let files = self.files.read().expect("no panic");
         let Files { main, group, ioas, .. } = files.as_ref().ok_or(Errno::ENOENT)?;
         if let Some(group) = group {
-            return match ask(group, GET_DEVICE_FD, function.to_string().as_bytes())? {
+            return match ask(group, Request::GROUP_GET_DEVICE_FD, function.to_string().as_bytes())?
+            {
                 (Answer::File(file), _) => Ok(file),
                 answer => bail!("a group returned {answer:?}"),
             };
@@ -154,21 +136,21 @@ impl Group {
         let mut entries = fs::read_dir(function.path().join("vfio-dev"))?;
         let name = entries.next().ok_or(Errno::ENOENT)??.file_name();
         let file = File::open(&Path::new("/dev/vfio/devices").join(name))?;
-        ask(&file, BIND_IOMMUFD, &words(&[16, 0, fd(main), 0]))?;
-        ask(&file, ATTACH, &words(&[12, 0, *ioas]))?;
+        ask(&file, Request::BIND_IOMMUFD, &words(&[16, 0, fd(main), 0]))?;
+        ask(&file, Request::ATTACH_IOMMUFD_PT, &words(&[12, 0, *ioas]))?;
         Ok(file)
     }
 
     fn open_files(&self, number: String) -> Result<Files> {
         if self.is_cdev {
             let main = File::open(Path::new("/dev/iommu"))?;
-            let (_, ioas) = ask(&main, IOAS_ALLOC, &words(&[12, 0, 0]))?;
+            let (_, ioas) = ask(&main, Request::IOAS_ALLOC, &words(&[12, 0, 0]))?;
             return Ok(Files { number, main, group: None, ioas });
         }
         let main = File::open(Path::new("/dev/vfio/vfio"))?;
         let group = File::open(&Path::new("/dev/vfio").join(&number))?;
-        ask(&group, SET_CONTAINER, &words(&[fd(&main)]))?;
-        raw::ioctl(&main, SET_IOMMU, &mut Arena::new()?, Pointer::Number(TYPE1V2))?;
+        ask(&group, Request::GROUP_SET_CONTAINER, &words(&[fd(&main)]))?;
+        raw::ioctl(&main, Request::SET_IOMMU, &mut Arena::new()?, Pointer::Number(TYPE1V2))?;
         Ok(Files { number, main, group: Some(group), ioas: 0 })
     }
 }
@@ -256,7 +238,7 @@ impl Function {
     pub fn reset(&self, open: &mut Open) -> Result<()> {
         open.expected = None;
         let before = self.disturbed.quiet();
-        let reset = || raw::ioctl(open.file(), DEVICE_RESET, &mut Arena::new()?, Pointer::Null);
+        let reset = || raw::ioctl(open.file(), Request::RESET, &mut Arena::new()?, Pointer::Null);
         Window::during(&[&self.disturbed], reset)?;
         let content = self.content(open)?;
         let is_alone = before.is_some_and(|before| self.disturbed.quiet() == Some(before + 1));
@@ -270,7 +252,7 @@ impl Function {
         let fds: Vec<u32> = files.iter().filter_map(|files| files.group.as_ref()).map(fd).collect();
         // There is one or none.
         let head = [12 + 4 * fds.len() as u32, 0, fds.len() as u32];
-        ask(open.file(), HOT_RESET, &words(&[&head[..], &fds].concat()))?;
+        ask(open.file(), Request::HOT_RESET, &words(&[&head[..], &fds].concat()))?;
         Ok(())
     }
 
@@ -279,8 +261,8 @@ impl Function {
         let files = group.files.read().expect("no panic");
         let Some(Files { group: None, ioas, .. }) = &*files else { return Ok(()) };
         match open.is_attached {
-            true => ask(open.file(), DETACH, &words(&[8, 0]))?,
-            false => ask(open.file(), ATTACH, &words(&[12, 0, *ioas]))?,
+            true => ask(open.file(), Request::DETACH_IOMMUFD_PT, &words(&[8, 0]))?,
+            false => ask(open.file(), Request::ATTACH_IOMMUFD_PT, &words(&[12, 0, *ioas]))?,
         };
         open.is_attached = !open.is_attached;
         Ok(())
