@@ -10,7 +10,7 @@ use crate::sysfs::Bdf;
 
 /// The driver's directory, and its file.
 pub const DIRECTORY: &str = "/sys/kernel/debug/vfio_pci_rs";
-pub const FILE: &str = "/sys/kernel/debug/vfio_pci_rs/reset_domains";
+const FILE: &str = "/sys/kernel/debug/vfio_pci_rs/reset_domains";
 
 const STATES: [&str; 5] = ["idle", "opening", "open", "closing", "cleaning"];
 const CONDITIONS: [&str; 3] = ["unknown", "dirty", "clean"];
@@ -38,12 +38,8 @@ pub struct Member {
     pub clean: bool,
 }
 
-pub fn text() -> Result<String> {
-    fs::read_to_string(FILE).context(FILE)
-}
-
 pub fn domains() -> Result<Vec<Domain>> {
-    parse(&text()?)
+    parse(&fs::read_to_string(FILE).context(FILE)?)
 }
 
 impl Domain {

@@ -22,15 +22,13 @@ pub struct Times {
 
 type Work<'a, T> = Box<dyn FnOnce() -> Result<T> + Send + 'a>;
 
-pub type Timed<T> = Result<(T, Times)>;
-
 impl Times {
     pub fn length(&self) -> Duration {
         self.end.saturating_sub(self.start)
     }
 }
 
-pub fn timed<T>(work: impl FnOnce() -> Result<T>) -> Timed<T> {
+pub fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, Times)> {
     let now = |clock| -> Result<Duration> { Ok(clock_gettime(clock)?.into()) };
     let processor = now(ClockId::CLOCK_THREAD_CPUTIME_ID)?;
     let start = now(ClockId::CLOCK_MONOTONIC)?;

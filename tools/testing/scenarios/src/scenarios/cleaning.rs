@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{anyhow, ensure, Result};
+use anyhow::{ensure, Result};
 use lab::helper::Marked;
 use lab::kmsg::Mark;
 use lab::machine::{Lab, PF};
@@ -20,6 +20,7 @@ use lab::wait;
 use nix::unistd::{gettid, Pid};
 
 use crate::registers::{start_dma, Content, Holder, Registers};
+use crate::together::result;
 
 const FUNCTIONS: usize = 8;
 
@@ -101,22 +102,16 @@ fn get_vfs_first(lab: &Lab, pf: &Device) -> Result<Counts> {
                 sender.send(gettid())?;
                 pf.write("sriov_numvfs", "1")
             });
-            wait_blocked(thread.recv()?)?;
+            let thread = thread.recv()?;
+            // The work still tries to take the lock then.
+            let waits = wait::until(wait::SETTLE, || is_blocked(thread), |blocked| *blocked);
+            ensure!(waits, "nothing waits for the device lock");
             drop(lock);
-            enabled.join().map_err(|_| anyhow!("a thread panicked"))?
+            result(enabled.join())
         })?;
         lab.wait_idle(pf)
     })?;
     Ok(calls.counts())
-}
-
-/// Waits until a thread waits for a lock of the kernel. The work still tries to take it then.
-fn wait_blocked(thread: Pid) -> Result<()> {
-    ensure!(
-        wait::until(wait::SETTLE, || is_blocked(thread), |blocked| *blocked),
-        "nothing waits for the device lock"
-    );
-    Ok(())
 }
 
 /// Returns whether a thread of this process waits in the kernel, and ignores signals.
@@ -134,7 +129,7 @@ fn unbind_all(functions: &[Device]) -> Result<()> {
     thread::scope(|scope| {
         let threads: Vec<_> = functions.iter().map(|f| scope.spawn(|| f.unbind())).collect();
         let ended: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
-        ended.into_iter().try_for_each(|ended| ended.map_err(|_| anyhow!("a thread panicked"))?)
+        ended.into_iter().try_for_each(result)
     })
 }
 
