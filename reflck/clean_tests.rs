@@ -171,19 +171,6 @@ mod suite {
     }
 
     #[test]
-    fn new_member_may_let_the_domain_be_reset() -> Result {
-        let (machine, _a, _b) = Machine::with_dirty()?;
-
-        let c = machine.join(BUS, 2)?;
-        c.hardware().fail_alone(1, EIO);
-        c.reset_later();
-        c.finish_cleaning();
-        assert_eq!(machine.log()?, "2 resets 0 1 2, 1 dirty\n");
-
-        Ok(())
-    }
-
-    #[test]
     fn open_of_a_dirty_member_resets_the_unused_domain_first() -> Result {
         let (machine, a, b) = Machine::with_dirty()?;
 

@@ -54,20 +54,6 @@ mod suite {
     }
 
     #[test]
-    fn bound_members_do_not_defer_the_reset() -> Result {
-        let (machine, a, b) = with_owned()?;
-
-        // Before the unbind, as in vfio-pci.
-        close(&a, true)?;
-        assert_eq!(machine.log()?, "0 resets 0 1, 1 dirty\n");
-        drop(a.unbind()?);
-        drop(b.unbind()?);
-        assert_eq!(machine.log()?, "");
-
-        Ok(())
-    }
-
-    #[test]
     fn unbind_does_not_repeat_a_failed_reset() -> Result {
         let (machine, a, b) = with_owned()?;
         machine.fail_resets(1, EIO);
