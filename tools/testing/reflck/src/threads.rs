@@ -57,36 +57,6 @@ fn expect(reports: &Receiver<Report>, expected: Report) {
     assert_eq!(reports.recv_timeout(LIMIT), Ok(expected));
 }
 
-#[test]
-fn claims_do_not_overtake_a_hot_reset_that_waits() {
-    let (machine, a, b) = Machine::with_two().unwrap();
-    let c = machine.join(BUS, 2).unwrap();
-    for member in [&a, &c] {
-        member.bind(ME).unwrap().bound(10);
-    }
-    open(&a).unwrap();
-    let opening = b.open().unwrap();
-    let (sender, reports) = channel();
-
-    thread::scope(|scope| {
-        let send = || sender.clone();
-        let (hot_reset, opener, attacher) = (send(), send(), send());
-        let (a, c) = (&a, &c);
-        scope.spawn(move || report("hot reset", &hot_reset, || a.reset_owned(anyone).unwrap()));
-        expect(&reports, ("hot reset", Some(Point::Wait)));
-        scope.spawn(move || report("open", &opener, || open(c).unwrap()));
-        expect(&reports, ("open", Some(Point::Wait)));
-        scope.spawn(move || report("attach", &attacher, || drop(a.attach().unwrap())));
-        expect(&reports, ("attach", Some(Point::Wait)));
-        opening.succeed(true);
-    });
-    assert_eq!(machine.log().unwrap(), "0 resets its own 0 1 2\n");
-    for member in [a, b, c] {
-        close(&member, false).unwrap();
-        drop(member.unbind());
-    }
-}
-
 /// Waits for the next report of a thread. Others look again whenever a member settles.
 #[track_caller]
 fn expect_of(reports: &Receiver<Report>, name: &'static str, expected: Option<Point>) {
@@ -143,7 +113,7 @@ fn two_groups() -> [Member; 8] {
     members
 }
 
-fn give_back(members: [Member; 8]) {
+fn give_back<const N: usize>(members: [Member; N]) {
     for member in members {
         if let Ok(closing) = member.close() {
             closing.settle(false);
@@ -158,6 +128,24 @@ const BIND: fn(&Member) = |member| member.bind(ME).unwrap().bound(10);
 const UNBIND: fn(&Member) = |member| drop(member.unbind().unwrap());
 const ATTACH: fn(&Member) = |member| drop(member.attach().unwrap());
 const DETACH: fn(&Member) = |member| drop(member.detach().unwrap());
+
+#[test]
+fn claims_do_not_overtake_a_hot_reset_that_waits() {
+    let (machine, a, b) = Machine::with_two().unwrap();
+    let c = machine.join(BUS, 2).unwrap();
+    BIND(&a);
+    BIND(&c);
+    OPEN(&a);
+
+    check_order(
+        b.open().unwrap(),
+        ("hot reset", &a, |a| a.reset_owned(anyone).unwrap()),
+        &[("open", &c, OPEN), ("attach", &a, ATTACH)],
+        &[],
+    );
+    assert_eq!(machine.log().unwrap(), "0 resets its own 0 1 2\n");
+    give_back([a, b, c]);
+}
 
 #[test]
 fn members_that_iommufd_binds_in_turns_do_not_starve_an_open() {
@@ -241,10 +229,7 @@ fn iommufd_does_not_hold_up_serialized_members_of_another_group() {
         &[],
         &[("open of another group", &other, OPEN)],
     );
-    for member in [&a, &other] {
-        close(member, false).unwrap();
-    }
-    drop(b.unbind());
+    give_back([a, b, other]);
 }
 
 #[test]
@@ -273,9 +258,7 @@ fn serialized_members_open_in_the_order_of_arrival() {
         expect(&reports, ("second", Some(Point::Wait)));
         drop(go);
     });
-    for member in [a, b, c] {
-        close(&member, false).unwrap();
-    }
+    give_back([a, b, c]);
 }
 
 #[test]
