@@ -7,7 +7,7 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::thread;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{ensure, Context, Error, Result};
 use lab::driver;
 use lab::helper::Marked;
 use lab::kmsg::Mark;
@@ -222,31 +222,25 @@ fn wanted(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     for function in [first, second] {
         comes_to(function, "clean")?;
     }
+    let bus_resets = |function: &Device, state: &str| {
+        let ((), calls) = lab.tracer.count(|| {
+            drop(User::new()?.open(function)?);
+            comes_to(function, state).map(drop)
+        })?;
+        Ok::<_, Error>(calls.bus_or_slot())
+    };
     write(first, "bus_reset", "on")?;
     for (when, expected) in [("before the first use and after it", 2), ("after the second", 1)] {
-        let ((), calls) = lab.tracer.count(|| {
-            drop(User::new()?.open(first)?);
-            comes_to(first, "clean").map(drop)
-        })?;
         let what = format!("bus resets if root wants them, {when}");
-        t.eq(what, expected, calls.bus_or_slot());
+        t.eq(what, expected, bus_resets(first, "clean")?);
     }
-    let ((), calls) = lab.tracer.count(|| {
-        drop(User::new()?.open(second)?);
-        comes_to(second, "clean").map(drop)
-    })?;
-    t.eq("bus resets of another function", 0, calls.bus_or_slot());
+    t.eq("bus resets of another function", 0, bus_resets(second, "clean")?);
 
     second.write("reset_method", "\n")?;
     let obstacle = format!("{} must not be reset, as its reset_method is empty", **second);
     t.is("resets that root disabled", &obstacle, read(first, "obstacles")?);
-    let ((), calls) = lab.tracer.count(|| {
-        drop(User::new()?.open(second)?);
-        comes_to(second, "dirty")?;
-        drop(User::new()?.open(first)?);
-        comes_to(first, "dirty").map(drop)
-    })?;
-    t.eq("bus resets that root disabled", 0, calls.bus_or_slot());
+    let disabled = bus_resets(second, "dirty")? + bus_resets(first, "dirty")?;
+    t.eq("bus resets that root disabled", 0, disabled);
     t.is("owed if root disabled that", "function", read(second, "owed")?);
     second.write("reset_method", "default")?;
     binding.release()
