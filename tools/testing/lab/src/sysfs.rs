@@ -98,13 +98,6 @@ impl Bdf {
         wait::until(wait::SETTLE, || self.read(attribute), is)
     }
 
-    /// Returns the power state in which a vfio-pci driver leaves an unused function. A function
-    /// without the power management capability is always in D0.
-    pub fn idle_power_state(&self) -> Result<&'static str> {
-        let managed = capability(&self.config()?, CAPABILITY_PM).is_some();
-        Ok(if managed { "D3hot" } else { "D0" })
-    }
-
     /// Reads configuration space. A function in D3hot answers and stays asleep.
     pub fn config(&self) -> Result<Vec<u8>> {
         let path = self.path().join("config");

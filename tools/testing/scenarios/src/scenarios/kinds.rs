@@ -3,11 +3,9 @@
 //! The reset domain of a function by its place, and the reset when the last function of the domain
 //! is closed.
 
-use std::fs;
 use std::thread;
 
 use anyhow::Result;
-use lab::driver;
 use lab::kmsg::Mark;
 use lab::machine::{Lab, PF};
 use lab::report::Test;
@@ -22,31 +20,31 @@ const VFS: usize = 7;
 const PRIVATE: &str = "private";
 
 pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
-    for parameters in [&[][..], &["disable_idle_d3=1"]] {
-        t.note(format!("with the parameters {parameters:?}"));
-        lab.driver.load(parameters)?;
-        all(lab, t)?;
-    }
-    Ok(())
+    lab.driver.load(&[])?;
+    all(lab, t, |state| state)?;
+    t.note("with disable_idle_d3");
+    lab.driver.load(&["disable_idle_d3=1"])?;
+    all(lab, t, |_| "D0")
 }
 
-fn all(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
-    for (what, family, kind, at_last_close) in [
-        ("slot", "slot", "slot", Counts::slot(1)),
-        ("bus", "bus", "bus", Counts::bus(1)),
-        ("conventional bus", "conv", "bus", Counts::bus(1)),
+/// `idle` returns the power state of unused functions, which is the given one by default.
+fn all(lab: &Lab, t: &mut Test<'_>, idle: fn(&'static str) -> &'static str) -> Result<()> {
+    for (what, family, kind, state, at_last_close) in [
+        ("slot", "slot", "slot", "D3hot", Counts::slot(1)),
+        ("bus", "bus", "bus", "D3hot", Counts::bus(1)),
+        ("conventional bus", "conv", "bus", "D0", Counts::bus(1)),
     ] {
         let devices = lab.topology.family(family, 2)?;
-        uses(lab, t, what, &devices, kind, [NONE, at_last_close])?;
+        uses(lab, t, what, &devices, kind, idle(state), [NONE, at_last_close])?;
     }
     let pf = lab.topology.device(PF)?;
     let enabled = VirtualFunctions::enable(&pf, VFS)?;
-    for (what, devices, own_resets) in [
-        ("root bus, FLR", vec![lab.topology.device("root.a")?], 1),
-        ("root bus, no reset", vec![lab.topology.device("root.b")?], 0),
-        ("VF", enabled.devices(), VFS),
+    for (what, devices, state, own_resets) in [
+        ("root bus, FLR", vec![lab.topology.device("root.a")?], "D3hot", 1),
+        ("root bus, no reset", vec![lab.topology.device("root.b")?], "D0", 0),
+        ("VF", enabled.devices(), "D0", VFS),
     ] {
-        uses(lab, t, what, &devices, PRIVATE, [Counts::flr(own_resets); 2])?;
+        uses(lab, t, what, &devices, PRIVATE, idle(state), [Counts::flr(own_resets); 2])?;
     }
     Ok(())
 }
@@ -59,9 +57,9 @@ fn uses(
     what: &str,
     devices: &[Device],
     kind: &str,
+    idle: &str,
     expected: [Counts; 2],
 ) -> Result<()> {
-    let idle = idle_power_states(lab, devices)?;
     let binding = lab.bind(devices)?;
     let members = if kind == PRIVATE { 1 } else { devices.len() };
     let name_of = |device: &Device| match kind {
@@ -83,10 +81,13 @@ fn uses(
     let opened =
         lab.counted(t, &format!("at the opens ({what})"), at_open, || user.open_all(devices))?;
     lab.close(t, &format!("at the closes ({what})"), at_close, opened)?;
-    wait_if_awake(&idle);
+    if idle == "D0" {
+        // The time to fall asleep, which they must not.
+        thread::sleep(wait::STAY);
+    }
     let resets = at_close.bus + at_close.slot;
     let dirty = usize::from(at_close == NONE);
-    for (device, idle) in devices.iter().zip(idle) {
+    for device in devices {
         lab.power(t, device, &format!("closed ({what})"), idle)?;
         lab.domain_idle(t, device, &format!("closed ({what})"), dirty, resets as u64)?;
     }
@@ -97,20 +98,4 @@ fn uses(
     }
     drop(user);
     binding.release()
-}
-
-/// To be called before the functions are bound, as this wakes them.
-fn idle_power_states(lab: &Lab, devices: &[Device]) -> Result<Vec<&'static str>> {
-    let path = driver::parameter_path(&lab.driver.module(), "disable_idle_d3");
-    match fs::read_to_string(path)?.trim_end() {
-        "Y" => Ok(vec!["D0"; devices.len()]),
-        _ => devices.iter().map(|d| d.idle_power_state()).collect(),
-    }
-}
-
-/// Gives functions the time to fall asleep, if they must not.
-fn wait_if_awake(idle: &[&str]) {
-    if idle.contains(&"D0") {
-        thread::sleep(wait::STAY);
-    }
 }
