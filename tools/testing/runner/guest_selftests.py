@@ -17,7 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-DEVICES = Path("/sys/bus/pci/devices")
+DEVICES, DRIVERS = Path("/sys/bus/pci/devices"), Path("/sys/bus/pci/drivers")
 SKIPPED = 4
 # Less than any guest has: a guest that is stopped leaves no results of the programs that follow. A
 # test that hangs is ended by the program itself.
@@ -43,10 +43,6 @@ FAMILIES = {
 }
 
 
-def write(path, text):
-    Path(path).write_text(text)
-
-
 def environment(driver, topology):
     """Returns the variables of the driver's own programs."""
     variables = {"VFIO_PCI_RS_DRIVER": driver}
@@ -70,7 +66,7 @@ def run(path, tests, bdfs, results, **variables):
             print(line, end="", file=tap, flush=True)
             print(line, end="", flush=True)
     status = process.wait()
-    write(results / f"{path.name}.status", f"{status}\n")
+    (results / f"{path.name}.status").write_text(f"{status}\n")
     return status
 
 
@@ -78,12 +74,12 @@ def run_kernels(path, tests, driver, topology, results):
     """Runs one of the kernel's programs, with devices that are bound to the driver meanwhile."""
     bdfs = [topology[device] for device in KERNELS[path.name]]
     for bdf in bdfs:
-        write(DEVICES / bdf / "driver_override", driver)
-        write(f"/sys/bus/pci/drivers/{driver}/bind", bdf)
+        (DEVICES / bdf / "driver_override").write_text(driver)
+        (DRIVERS / driver / "bind").write_text(bdf)
     status = run(path, tests, bdfs, results)
     for bdf in bdfs:
-        write(f"/sys/bus/pci/drivers/{driver}/unbind", bdf)
-        write(DEVICES / bdf / "driver_override", "\n")
+        (DRIVERS / driver / "unbind").write_text(bdf)
+        (DEVICES / bdf / "driver_override").write_text("\n")
     return status
 
 
