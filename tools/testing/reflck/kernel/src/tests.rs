@@ -20,11 +20,3 @@ fn writing_needs_the_owner() {
     let [owner, other] = [1, 2].map(|data| new_mutex!(data, "owner"));
     LockedBy::new(&owner, 3).access_mut(&mut other.lock());
 }
-
-#[test]
-#[should_panic(expected = "lock b is taken while a is held")]
-fn no_lock_nests_in_another() {
-    let (a, b) = (new_mutex!((), "a"), new_mutex!((), "b"));
-    let _outer = a.lock();
-    let _inner = b.lock();
-}
