@@ -56,15 +56,9 @@ impl Topology {
     /// Reads `topology.json` in the directory of the results.
     pub fn read(results: &Path) -> Result<Self> {
         let path = results.join("topology.json");
-        let text = fs::read_to_string(&path);
-        text.map_err(Into::into)
-            .and_then(|text| Self::parse(&text))
-            .with_context(|| format!("reading {}", path.display()))
-    }
-
-    fn parse(text: &str) -> Result<Self> {
-        let topology: Topology = serde_json::from_str(text)?;
-        ensure!(!topology.0.is_empty(), "it has no role");
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let topology: Topology = serde_json::from_str(&text).context("topology.json")?;
+        ensure!(!topology.0.is_empty(), "topology.json has no role");
         Ok(topology)
     }
 
