@@ -8,15 +8,14 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Result};
-use lab::driver;
 use lab::machine::Lab;
 use lab::report::Test;
 use lab::sysfs::{self, Bdf};
 use lab::topology::Device;
 use lab::wait;
 
-use super::errno;
 use super::errors::{inject_nonfatal, INJECTOR};
+use super::{errno, with_module};
 use crate::registers::{find, leave, Content, Holder};
 use crate::together::{self, meanwhile, result};
 
@@ -146,19 +145,15 @@ fn stranger_in_group(lab: &Lab) -> Result<(Content, Duration)> {
 /// Errors that PCI Express reports while functions are opened and closed.
 fn reported(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     let what = "errors (AER) reported all the time";
-    if let Err(e) = driver::modinfo(INJECTOR, "filename") {
-        t.skip(what, format!("{e:#}"));
-        return Ok(());
-    }
-    driver::modprobe(INJECTOR, &[])?;
-    lab.driver.load_as_is(&[])?;
-    let [function, sibling] = pair(lab)?;
-    let inject = || (0..rounds(lab)).try_for_each(|_| inject_nonfatal(&function));
-    let longest = meanwhile(&[&|| leave(&function), &|| leave(&sibling)], inject);
-    if let Some(longest) = t.done(format!("{what}: ends"), longest) {
-        t.note(format!("{what}: the longest use took {} ms", longest.as_millis()));
-    }
-    t.eq(format!("left to the next user: {what}"), ZERO, find(&function)?);
-    lab.restore()?;
-    driver::rmmod(INJECTOR)
+    with_module(t, what, INJECTOR, |t| {
+        lab.driver.load_as_is(&[])?;
+        let [function, sibling] = pair(lab)?;
+        let inject = || (0..rounds(lab)).try_for_each(|_| inject_nonfatal(&function));
+        let longest = meanwhile(&[&|| leave(&function), &|| leave(&sibling)], inject);
+        if let Some(longest) = t.done(format!("{what}: ends"), longest) {
+            t.note(format!("{what}: the longest use took {} ms", longest.as_millis()));
+        }
+        t.eq(format!("left to the next user: {what}"), ZERO, find(&function)?);
+        lab.restore()
+    })
 }
