@@ -47,16 +47,12 @@ pub fn live() -> usize {
 
 /// Decides whether an allocation succeeds.
 pub(crate) fn allocate() -> Result<(), AllocError> {
-    match UNTIL_FAILURE.get() {
-        Some(0) => {
-            UNTIL_FAILURE.set(None);
-            Err(AllocError)
-        }
-        Some(succeeding) => {
-            UNTIL_FAILURE.set(Some(succeeding - 1));
-            Ok(())
-        }
-        None => Ok(()),
+    let succeeding = UNTIL_FAILURE.get();
+    UNTIL_FAILURE.set(succeeding.and_then(|count| count.checked_sub(1)));
+
+    match succeeding {
+        Some(0) => Err(AllocError),
+        _ => Ok(()),
     }
 }
 

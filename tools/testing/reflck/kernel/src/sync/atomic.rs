@@ -1,64 +1,47 @@
 // SPDX-License-Identifier: GPL-2.0
 
-use super::backend::{
-    AtomicBool,
-    AtomicU32, //
-};
+use super::backend::AtomicU32;
+use core::marker::PhantomData;
 use std::sync::atomic::Ordering::SeqCst;
 
 pub struct Relaxed;
 pub struct Full;
 
 /// A type that an [`Atomic`] can hold.
-pub trait AtomicType: Copy {
-    type Repr;
-
-    fn new(value: Self) -> Self::Repr;
-    fn load(from: &Self::Repr) -> Self;
-    fn swap(with: &Self::Repr, value: Self) -> Self;
+pub trait AtomicType: Copy + Into<u32> {
+    fn from_u32(value: u32) -> Self;
 }
 
-macro_rules! atomic_type {
-    ($type:ty, $repr:ty) => {
-        impl AtomicType for $type {
-            type Repr = $repr;
-
-            fn new(value: Self) -> Self::Repr {
-                <$repr>::new(value)
-            }
-
-            fn load(from: &Self::Repr) -> Self {
-                from.load(SeqCst)
-            }
-
-            fn swap(with: &Self::Repr, value: Self) -> Self {
-                with.swap(value, SeqCst)
-            }
-        }
-    };
+impl AtomicType for bool {
+    fn from_u32(value: u32) -> Self {
+        value != 0
+    }
 }
 
-atomic_type!(bool, AtomicBool);
-atomic_type!(u32, AtomicU32);
+impl AtomicType for u32 {
+    fn from_u32(value: u32) -> Self {
+        value
+    }
+}
 
 /// An atomic variable. Every order of access is the strongest.
-pub struct Atomic<T: AtomicType>(T::Repr);
+pub struct Atomic<T>(AtomicU32, PhantomData<T>);
 
 impl<T: AtomicType> Atomic<T> {
     pub fn new(value: T) -> Self {
-        Self(T::new(value))
+        Self(AtomicU32::new(value.into()), PhantomData)
     }
 
     pub fn load(&self, _: Relaxed) -> T {
-        T::load(&self.0)
+        T::from_u32(self.0.load(SeqCst))
     }
 
     pub fn store(&self, value: T, _: Relaxed) {
-        T::swap(&self.0, value);
+        self.0.swap(value.into(), SeqCst);
     }
 
     pub fn xchg(&self, value: T, _: Full) -> T {
-        T::swap(&self.0, value)
+        T::from_u32(self.0.swap(value.into(), SeqCst))
     }
 }
 

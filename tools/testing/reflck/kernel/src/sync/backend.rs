@@ -12,10 +12,7 @@ use std as base;
 
 pub use self::base::{
     sync::{
-        atomic::{
-            AtomicBool,
-            AtomicU32, //
-        },
+        atomic::AtomicU32,
         Arc,
         Condvar,
         Mutex,
