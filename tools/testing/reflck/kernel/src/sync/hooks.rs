@@ -7,8 +7,6 @@ use core::cell::RefCell;
 /// A point that a thread has reached.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Point {
-    /// About to take the mutex of this name.
-    Lock(&'static str),
     /// About to wait on a condition variable, with the mutex held.
     Wait,
     /// Notified, and about to take the mutex again.
