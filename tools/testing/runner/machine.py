@@ -10,7 +10,7 @@ from pathlib import Path
 
 from . import REPO, vm
 from .artifact import artifact, recipe
-from .packages import building
+from .layers import building
 
 RELEASE = "trixie"
 PACKAGES = (

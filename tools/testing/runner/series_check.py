@@ -10,7 +10,9 @@ MAINTAINERS, and through `make lint`. A warning fails if the tree has it only wi
 import os
 import re
 
-from . import CACHE, Failure, builds, intree, kernel, lint, modules, packages, programs, series
+from . import (
+    CACHE, Failure, builds, intree, kernel, layers, lint, modules, programs, series,
+)  # fmt: skip
 from .artifact import Steps, remove, say
 from .results import Result, attempt
 
@@ -49,8 +51,8 @@ class Tree:
 
     def tool(self, *command, **variables):
         """Runs a program on the tree, and returns its output."""
-        layer, environment = packages.layer("checkers", PROGRAMS), os.environ | variables
-        return self.run("", *packages.above(layer, *command), cwd=self.path, env=environment)
+        layer, environment = layers.layer("checkers", PROGRAMS), os.environ | variables
+        return self.run("", *layers.above(layer, *command), cwd=self.path, env=environment)
 
     def configure(self):
         """Configures the build, and returns the output.
