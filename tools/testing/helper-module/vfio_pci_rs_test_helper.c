@@ -223,15 +223,16 @@ static int silent_write(struct pci_bus *bus, unsigned int devfn, int where,
 	return PCIBIOS_SUCCESSFUL;
 }
 
-static struct pci_ops silent_ops = {
-	.read = silent_read,
-	.write = silent_write,
-};
+static struct pci_ops silent_ops;
 
 static int mark_silent(struct pci_dev *pdev, bool on)
 {
 	if (on) {
 		bus_ops = pdev->bus->ops;
+		/* Those of arm64's host bridge call others, map_bus(). */
+		silent_ops = *bus_ops;
+		silent_ops.read = silent_read;
+		silent_ops.write = silent_write;
 		pci_bus_set_ops(pdev->bus, &silent_ops);
 	} else {
 		pci_bus_set_ops(pdev->bus, bus_ops);
