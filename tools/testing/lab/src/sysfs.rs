@@ -196,9 +196,10 @@ pub fn all_functions() -> Result<Vec<Bdf>> {
     Ok(found)
 }
 
-/// Makes the kernel look for functions that it does not know.
-pub fn rescan() -> Result<()> {
-    write_attribute(&Path::new(PCI_BUS).join("rescan"), "1")
+/// Makes the kernel look for functions of a bus that it does not know. Where it numbers the buses
+/// itself, as on arm64, a scan of all buses makes those below bridges unreachable for a moment.
+pub fn rescan(bus: &str) -> Result<()> {
+    write_attribute(&Path::new("/sys/class/pci_bus").join(bus).join("rescan"), "1")
 }
 
 /// Writes an attribute in one system call, so that an errno is that of its store function.
