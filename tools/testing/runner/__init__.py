@@ -11,7 +11,12 @@ REPO = Path(__file__).resolve().parents[3]
 # Set by tools/enter: the name of the Debian root that this runs in. Without it, this is the host.
 ROOT_KEY = os.environ.get("ROOT_KEY", "")
 IN_ROOT = bool(ROOT_KEY)
-CACHE = Path("/cache") if IN_ROOT else Path(os.environ["CACHE"])
+# The architecture of kernels, programs and guests: "arm64", or "" for this machine's, whose cache
+# has a directory for arm64. The kernel's makefiles read both variables.
+ARCH = os.environ.get("ARCH", "")
+if ARCH:
+    os.environ["LLVM"] = "1"
+CACHE = Path("/cache", ARCH) if IN_ROOT else Path(os.environ["CACHE"])
 TESTING = REPO / "tools/testing"
 
 # The driver, as patterns of Path.glob(); a directory is all of it.

@@ -17,9 +17,9 @@ import traceback
 from collections import Counter
 from concurrent.futures import Future
 
-from . import CACHE, Failure, shown, suites, table
+from . import ARCH, CACHE, Failure, shown, suites, table
 from .artifact import artifact, find, key, locked, recipe, remove, say
-from .kinds import Guest, build
+from .kinds import Guest, Host, Kunit, Machine, build
 from .results import Result, count, totals
 
 # A guest waits for its devices' resets half of the time, so one more of them keeps the processors
@@ -158,6 +158,8 @@ def test(name, kernel, driver):
     Those whose results the suite reads run before it, unless they have passed already.
     """
     suite = suites.by_name(name, kernel, driver)
+    if ARCH and isinstance(suite, (Host, Kunit, Machine)):
+        raise Failure(f"{name} does not run on {ARCH}")
     return run_one(suite, [suites.by_name(other, kernel, driver) for other in suite.after])
 
 

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from . import CACHE, ROOT_KEY, TESTING, Failure
+from . import ARCH, CACHE, ROOT_KEY, TESTING, Failure, arm64
 from .artifact import artifact, locked, recipe, remove, say
 
 LINUX, BUILD, WORK = Path("/tmp/linux"), Path("/tmp/build"), Path("/tmp/work")
@@ -103,7 +103,11 @@ def kernel(name):
     VERSION has the kernel's own modules, vmlinuz and config.
     """
     if name == "debian":
-        return artifact("kernel-debian", [recipe(prepare_debian)], prepare_debian)
+        root = arm64.root() if ARCH else ROOT
+        inputs = [recipe(prepare_debian), *([str(root)] if ARCH else [])]
+        return artifact("kernel-debian", inputs, lambda new, run: prepare_debian(new, run, root))
+    if ARCH:
+        raise Failure(f"the kernel {name} is not built for {ARCH}")
     if name == "debian-old":
         inputs = [source("old").name, recipe(prepare_older, prepare_debian)]
         return artifact("kernel-debian-old", inputs, prepare_older)

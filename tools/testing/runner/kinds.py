@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from . import (
-    REPO, TESTING, Failure, events, ktap, machine, modules, packages, programs, report, table,
-    topology, vm,
+    ARCH, REPO, TESTING, Failure, arm64, events, ktap, machine, modules, packages, programs, report,
+    table, topology, vm,
 )  # fmt: skip
 from .artifact import recipe
 from .guest_selftests import SKIPPED
@@ -79,7 +79,7 @@ class Guest(Suite):
     # judge(directory, outcome) -> Results, for a guest that is to find a defect.
     judge: Callable | None = None
     # The functions behind line().
-    booted_by = (vm.virtme, vm.sandbox)
+    booted_by = (arm64.line, machine.qemu) if ARCH else (vm.virtme, vm.sandbox)
 
     def longer(self):
         command = self.long or self.command
@@ -110,7 +110,8 @@ class Guest(Suite):
 
     def line(self, devices, made, directory):
         modset = made["modules", self.kernel, self.modules]
-        return vm.line(devices, modset, directory, self.memory, self.arguments)
+        line = arm64.line if ARCH else vm.line
+        return line(devices, modset, directory, self.memory, self.arguments)
 
     def run(self, directory, made, output=None):
         # Of a set, modprobe takes the directory with lib/.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Programs that few commands need, in layers over the root."""
 
-from . import CACHE
+from . import REPO
 from .artifact import artifact, recipe
 
 # To build and check packages, and to make roots to try them in.
@@ -32,7 +32,8 @@ def layer(kind, programs):
 def above(layer, *command):
     """Returns a command that runs with the files of a layer."""
     layers = ["--overlay-src", "/", "--overlay-src", layer / "upper", "--ro-overlay", "/"]
-    return ["bwrap", *layers, "--bind", CACHE, CACHE, *SANDBOX, *command]
+    shown = ["--bind", "/cache", "/cache", "--ro-bind", REPO, REPO]
+    return ["bwrap", *layers, *shown, *SANDBOX, *command]
 
 
 def builder():

@@ -8,7 +8,7 @@ guest writes is gone with it, and survives a reboot of it. Its kernel is the one
 import shlex
 from pathlib import Path
 
-from . import REPO, vm
+from . import ARCH, REPO, vm
 from .artifact import artifact, recipe
 from .layers import building
 
@@ -30,7 +30,16 @@ UNWANTED = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "m
 MASKED = """apt-daily.timer apt-daily-upgrade.timer serial-getty@ttyS0.service dpdk.service
     libvirt-guests.service systemd-update-done.service ldconfig.service
     systemd-journal-catalog-update.service""".split()
+SYSTEMD = ["systemd.wants=machine.service", *(f"systemd.mask={unit}" for unit in MASKED)]
 IN_SANDBOX = "/tmp/machine"
+# vfio needs an IOMMU that remaps interrupts.
+if ARCH == "arm64":
+    CONSOLE, EMULATOR = "ttyAMA0", ["qemu-system-aarch64"]
+    EMULATOR += ["-machine", "virt,iommu=smmuv3,gic-version=3,its=on,memory-backend=memory"]
+else:
+    CONSOLE, EMULATOR = "ttyS0", ["qemu-system-x86_64"]
+    EMULATOR += ["-machine", "q35,kernel-irqchip=split,memory-backend=memory"]
+    EMULATOR += ["-device", "intel-iommu,intremap=on,caching-mode=on"]
 
 
 def plain():
@@ -73,25 +82,25 @@ def sandbox(root, results, binds):
     ]  # fmt: skip
 
 
-def qemu(topology, kernel):
-    """Returns the command that boots the machine with the image `kernel`, in the sandbox."""
+def qemu(topology, kernel, init=SYSTEMD, memory=None):
+    """Returns the command that boots the machine with the image `kernel`, in the sandbox.
+
+    init: arguments of the kernel about its first process, and others.
+    """
+    memory = memory or topology.memory
     arguments = [
-        "root=root", "rootfstype=virtiofs", "rw", "console=ttyS0", "systemd.wants=machine.service",
-        *(f"systemd.mask={unit}" for unit in MASKED),
+        "root=root", "rootfstype=virtiofs", "rw", f"console={CONSOLE}", *init,
         *(argument for argument in vm.KERNEL_ARGUMENTS if not argument.startswith("virtme")),
         *topology.kernel_arguments,
     ]  # fmt: skip
     line = [
-        "qemu-system-x86_64", "-machine", "q35,kernel-irqchip=split,memory-backend=memory",
-        "-accel", topology.accelerator, "-cpu", topology.cpu, "-smp", "2",
-        "-m", topology.memory,
-        "-object", f"memory-backend-memfd,id=memory,size={topology.memory},share=on",
+        *EMULATOR, "-accel", topology.accelerator, "-cpu", topology.cpu, "-smp", "2",
+        "-m", memory, "-object", f"memory-backend-memfd,id=memory,size={memory},share=on",
         "-no-reboot", "-nodefaults", "-display", "none", "-serial", "chardev:console",
         "-chardev", "file,id=console,path=/results/console.log,append=on",
         "-chardev", "socket,id=root,path=/tmp/root.sock",
         "-device", "vhost-user-fs-pci,chardev=root,tag=root,queue-size=1024",
-        "-device", "intel-iommu,intremap=on,caching-mode=on", *topology.arguments,
-        "-kernel", str(kernel), "-append", " ".join(arguments),
+        *topology.arguments, "-kernel", str(kernel), "-append", " ".join(arguments),
     ]  # fmt: skip
     # virtiofsd ends with QEMU: each boot finds one without state.
     return ["sh", "-c", f"""

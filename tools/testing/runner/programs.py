@@ -4,7 +4,7 @@
 import os
 import shutil
 
-from . import TESTING, cargo
+from . import TESTING, arm64, cargo
 from .artifact import artifact, recipe, remove
 from .kernel import source
 
@@ -12,6 +12,7 @@ from .kernel import source
 def programs():
     """Returns the directory of the guests' programs, the workspace's binaries."""
     inputs = [TESTING / "Cargo.toml", TESTING / "Cargo.lock", *cargo.members()]
+    inputs += arm64.linked_with()
 
     def build(new, run):
         arguments = ["build", "--release", "--locked", "--bins", cargo.MESSAGES]
@@ -24,7 +25,7 @@ def programs():
 
 def selftests():
     """Returns the directory of the kernel's vfio selftests, and the driver's in own/."""
-    ours = TESTING / "selftests/vfio_pci_rs"
+    ours, linked_with = TESTING / "selftests/vfio_pci_rs", arm64.linked_with()
 
     def build(new, run):
         linux, tree, own = source(), new / "tree", new / "own"
@@ -48,4 +49,4 @@ def selftests():
         for left in (new / "build", tree, *objects):
             remove(left)
 
-    return artifact("selftests", [ours, recipe(build)], build)
+    return artifact("selftests", [ours, *linked_with, recipe(build)], build)

@@ -5,7 +5,7 @@ import re
 import subprocess
 from dataclasses import replace
 
-from . import CACHE, TESTING, Failure, defects, installs, lint, models, programs, unit, vm
+from . import ARCH, CACHE, TESTING, Failure, defects, installs, lint, models, programs, unit, vm
 from .guest_selftests import KERNELS
 from .kernel import DEBIAN
 from .kinds import SELFTESTS, AsGood, Bench, Guest, Host, Kunit, Machine, Plain, Same, SameTools
@@ -275,9 +275,12 @@ def by_name(name, on, driver):
         return selftests(name, 0, chosen, topology="selftests", **settings)
     if program in own:
         return selftests(name, 0, chosen, **settings)
-    command = [programs.programs() / "scenarios", "--list"]
-    listed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-    if name in listed:
+    command, listed = [programs.programs() / "scenarios", "--list"], []
+    if not ARCH:
+        run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        listed = run.stdout.split()
+    # Programs of another architecture cannot be asked.
+    if name in listed or ARCH:
         # `removal` has a topology of its own.
         settings["topology"] = name if name in tables()[0] else "scenarios"
         return scenarios(name, 0, options=f"--only {name}", **settings)

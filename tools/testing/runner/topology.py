@@ -7,7 +7,7 @@ QEMU refuses two devices with one id or at one place, and one behind a bridge th
 import re
 import tomllib
 
-from . import TESTING, Failure
+from . import ARCH, TESTING, Failure
 
 RANGE = re.compile(r"\{(\w+)-(\w+)\}")
 
@@ -34,13 +34,13 @@ class Topology:
 
     def __init__(self, table, kinds):
         self.memory = table.get("memory", "2G")
-        self.cpu = table.get("cpu", "Nehalem")
+        self.cpu = "cortex-a72" if ARCH else table.get("cpu", "Nehalem")
         self.accelerator = table.get("accelerator", "tcg,thread=multi,tb-size=512")
         self.kernel_arguments = table.get("kernel-arguments", [])
         # On q35, ACPI owns hotplug by default. Then no slot can be reset, and the link of a port
         # never becomes active again after a bus reset.
-        self.arguments = ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"]
-        self.arguments += table.get("arguments", [])
+        acpi = ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"]
+        self.arguments = ([] if ARCH else acpi) + table.get("arguments", [])
         # Device id -> device.function of every hop from the root bus, as in "08.0/00.1".
         self.paths = {}
         devices = []

@@ -136,6 +136,10 @@ fn unbind_all(functions: &[Device]) -> Result<()> {
 /// A function that is about to write to memory when its user is killed does not do so later. The
 /// IOMMU reports it, as the function may write to none.
 pub(super) fn dma(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
+    if cfg!(target_arch = "aarch64") {
+        t.skip("DMA after the user was killed", "an SMMUv3 blocks it, and reports nothing");
+        return Ok(());
+    }
     lab.driver.load_as_is(&[])?;
     let function = lab.topology.device("conv.a")?;
     // Nothing resets it: the others on its bus are not bound.

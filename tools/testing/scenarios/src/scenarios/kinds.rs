@@ -34,6 +34,10 @@ fn all(lab: &Lab, t: &mut Test<'_>, idle: fn(&'static str) -> &'static str) -> R
         ("bus", "bus", "bus", "D3hot", Counts::bus(1)),
         ("conventional bus", "conv", "bus", "D0", Counts::bus(1)),
     ] {
+        if family == "conv" && cfg!(target_arch = "aarch64") {
+            t.skip(what, "its functions have one stream ID, so a second one cannot be bound");
+            continue;
+        }
         let devices = lab.topology.family(family, 2)?;
         uses(lab, t, what, &devices, kind, idle(state), [NONE, at_last_close])?;
     }
