@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /* As helpers.c, on PCI functions and their drivers. */
 
+#include <linux/cleanup.h>
 #include <linux/device.h>
+#include <linux/err.h>
 #include <linux/iommu.h>
 #include <linux/module.h>
 #include <linux/pci.h>
@@ -106,40 +108,52 @@ int vfio_rs_driver_name(struct pci_dev *pdev, char *buf, size_t len)
 }
 
 /*
- * Whether only its slot can reset @pdev, by a method that goes through @bridge.
+ * Locks the bridge that a reset of @pdev goes through, if any, and returns it.
+ * The caller, or a remove that waits for it, can hold a device lock, which
+ * nests inside the bridge's.  So that is only tried: -EAGAIN if it is held
+ * elsewhere.
  *
- * A hotplug interrupt holds the slot's reset_lock, which a slot reset waits for,
- * while it waits for pci_rescan_remove_lock, which a remove through sysfs holds
- * while it waits for a device lock.  So no slot is reset with a device lock held.
+ * -ENOTTY if the first method of @pdev resets its slot.  A hotplug interrupt
+ * holds the slot's reset_lock, which a slot reset waits for, while it waits for
+ * pci_rescan_remove_lock, which a remove through sysfs holds while it waits for
+ * a device lock.  So no slot is reset with a device lock held.
  */
-static bool vfio_rs_resets_by_slot(struct pci_dev *pdev, struct pci_dev *bridge)
-{
-	return bridge && pdev->slot && !pci_probe_reset_slot(pdev->slot) &&
-	       pdev->reset_methods[0] >= VFIO_PCI_RESET_METHOD_BUS;
-}
-
-/*
- * Resets a function in probe or remove, whose device lock is held.  The lock of
- * the bridge above nests outside it, so it is only tried.
- */
-int vfio_rs_reset_function(struct pci_dev *pdev)
+static struct pci_dev *vfio_rs_trylock_bridge(struct pci_dev *pdev)
 {
 	struct pci_dev *bridge = vfio_pci_core_reset_bridge(pdev);
+
+	if (!bridge)
+		return NULL;
+
+	if (pdev->slot && !pci_probe_reset_slot(pdev->slot) &&
+	    pdev->reset_methods[0] >= VFIO_PCI_RESET_METHOD_BUS)
+		return ERR_PTR(-ENOTTY);
+
+	return pci_dev_trylock(bridge) ? bridge : ERR_PTR(-EAGAIN);
+}
+
+static void vfio_rs_unlock_bridge(struct pci_dev *bridge)
+{
+	if (!IS_ERR_OR_NULL(bridge))
+		pci_dev_unlock(bridge);
+}
+
+DEFINE_FREE(vfio_rs_unlock_bridge, struct pci_dev *, vfio_rs_unlock_bridge(_T))
+
+/* Resets a function in probe or remove, whose device lock is held. */
+int vfio_rs_reset_function(struct pci_dev *pdev)
+{
+	struct pci_dev *bridge __free(vfio_rs_unlock_bridge) =
+		vfio_rs_trylock_bridge(pdev);
 	int ret;
 
-	if (vfio_rs_resets_by_slot(pdev, bridge))
-		return -ENOTTY;
-
-	if (bridge && !pci_dev_trylock(bridge))
-		return -EAGAIN;
+	if (IS_ERR(bridge))
+		return PTR_ERR(bridge);
 
 	/* User space must not access the config space meanwhile. */
 	pci_cfg_access_lock(pdev);
 	ret = pci_reset_function_locked(pdev);
 	pci_cfg_access_unlock(pdev);
-
-	if (bridge)
-		pci_dev_unlock(bridge);
 
 	return ret;
 }
@@ -151,28 +165,23 @@ int vfio_rs_reset_function(struct pci_dev *pdev)
  */
 int vfio_rs_try_reset_function(struct pci_dev *pdev)
 {
-	struct pci_dev *bridge = vfio_pci_core_reset_bridge(pdev);
+	struct pci_dev *bridge __free(vfio_rs_unlock_bridge) =
+		vfio_rs_trylock_bridge(pdev);
 	int ret;
 
-	if (vfio_rs_resets_by_slot(pdev, bridge))
-		return -ENOTTY;
+	if (IS_ERR(bridge))
+		return PTR_ERR(bridge);
 
-	if (bridge && !pci_dev_trylock(bridge))
+	if (!pci_dev_trylock(pdev))
 		return -EAGAIN;
 
-	ret = -EAGAIN;
-	if (pci_dev_trylock(pdev)) {
-		if (pci_num_vf(pdev))
-			ret = -EBUSY;
-		else if (!pci_device_is_present(pdev))
-			ret = -ENODEV;
-		else
-			ret = pci_reset_function_locked(pdev);
-		pci_dev_unlock(pdev);
-	}
-
-	if (bridge)
-		pci_dev_unlock(bridge);
+	if (pci_num_vf(pdev))
+		ret = -EBUSY;
+	else if (!pci_device_is_present(pdev))
+		ret = -ENODEV;
+	else
+		ret = pci_reset_function_locked(pdev);
+	pci_dev_unlock(pdev);
 
 	return ret;
 }
