@@ -120,7 +120,9 @@ def rustdoc(tree):
     command = re.search(r":= (.*? \S+\.rs)(?: |$)", text, re.MULTILINE)[1]
     command = re.sub(r" --(?:emit=|out-dir )\S+", "", command)
     options = f"--document-private-items -Dwarnings --out-dir={tree.out}/rustdoc"
-    tree.tool("env", "-C", tree.out, "RUSTC_BOOTSTRAP=1", "sh", "-c",
+    # kbuild exports the second to the compiler.
+    variables = "RUSTC_BOOTSTRAP=1", f"VFIO_PCI_RS_OBJ={tree.out / intree.TARGET}"
+    tree.tool("env", "-C", tree.out, *variables, "sh", "-c",
               command.replace(" rustc ", f" rustdoc {options} ", 1))  # fmt: skip
 
 
