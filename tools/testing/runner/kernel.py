@@ -231,8 +231,7 @@ CHECKED = (
 
 def build_kernel(run, name, build, new, linux=None):
     variables = compiler(name)
-    # clang inlines functions that the tests count with the function tracer.
-    flags = [*variables, "CFLAGS_pci.o=-fno-inline-functions", CHECKED] if variables else []
+    flags = [*variables, CHECKED] if variables else []
     refuse_warnings(make(run, f"build the kernel {name}", build,
                          *flags, "bzImage", "modules", linux=linux), build)  # fmt: skip
     make(run, "", build, *flags, f"INSTALL_MOD_PATH={new}", "modules_install", linux=linux)
@@ -245,12 +244,12 @@ def build_kernel(run, name, build, new, linux=None):
 def build_arm64(name, new, run):
     """Does as kernel() with clang for arm64, whose image has another name."""
     say(f"Building the kernel {name} for arm64 (once; some minutes)")
-    build, flags = new / "build", ["CFLAGS_pci.o=-fno-inline-functions"]
+    build = new / "build"
     build.mkdir()
     configure(run, build, wanted(name)[0])
-    made = make(run, f"build the kernel {name}", build, *flags, "Image", "modules")
+    made = make(run, f"build the kernel {name}", build, "Image", "modules")
     refuse_warnings(made, build)
-    make(run, "", build, *flags, f"INSTALL_MOD_PATH={new}", "modules_install")
+    make(run, "", build, f"INSTALL_MOD_PATH={new}", "modules_install")
     [installed] = (new / "lib/modules").iterdir()
     (installed / "build").unlink(missing_ok=True)
     shutil.copy(build / "arch/arm64/boot/Image", installed / "vmlinuz")
