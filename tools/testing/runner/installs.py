@@ -8,7 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
-from . import CACHE, Failure, packages
+from . import CACHE, Failure, layers, packages
 from .artifact import Steps, artifact, locked, recipe, remove
 from .results import attempt
 
@@ -23,7 +23,7 @@ KERNELS_OWN = {"kernel/drivers/vfio/pci"}
 
 
 def bwrap(*root):
-    return ["bwrap", *root, "--unshare-pid", "--die-with-parent", *packages.SANDBOX]
+    return ["bwrap", *root, "--unshare-pid", "--die-with-parent", *layers.SANDBOX]
 
 
 def fresh():
@@ -36,7 +36,7 @@ def fresh():
         root = new / "root"
         options = ["--mode=root", "--variant=minbase", f"--include={INCLUDED}"]
         options += ["--dpkgopt=force-unsafe-io", "--aptopt=APT::Install-Recommends false"]
-        run("bootstrap a fresh Debian", *packages.building("mmdebstrap", *options, RELEASE, root))
+        run("bootstrap a fresh Debian", *layers.building("mmdebstrap", *options, RELEASE, root))
         # The mirror is the one that our own root has.
         shutil.copy("/etc/apt/sources.list.d/backports.list", root / "etc/apt/sources.list.d")
         inside = bwrap("--bind", root, "/")
