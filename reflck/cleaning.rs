@@ -20,7 +20,7 @@ use kernel::time::Delta;
 impl<H: Hardware> Membership<H> {
     /// Returns whether an open can skip the reset of the function, which it has just woken.
     ///
-    /// The caller holds the [`Opening`](super::Opening). Takes the reflck.
+    /// The caller holds the [`Opening`](super::claim::Opening). Takes the reflck.
     pub(crate) fn is_clean(&self) -> bool {
         let members = self.seat.members.lock();
 
