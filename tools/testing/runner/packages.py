@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from . import REPO, driver_files, modules, patches, shown
+from . import ARCH, REPO, driver_files, modules, patches, shown
 from .artifact import artifact, recipe
 from .layers import builder, building
 
@@ -62,6 +62,8 @@ def packages(version=VERSION):
             stage(tree, version, built)
             environment = os.environ | {"KERNEL": built.name, "VERSION": version}
             make = ["dpkg-buildpackage", "--build=binary", "--no-sign", "--no-check-builddeps"]
+            if ARCH:
+                make, environment["STRIP"] = [*make, "--host-arch", ARCH], "llvm-strip"
             run("build the packages", *building(*make), cwd=tree, env=environment)
             check = ["lintian", "--fail-on", "error,warning", "--allow-root", "--info"]
             run("check them", *building(*check, *Path(directory).glob("*.changes")))
