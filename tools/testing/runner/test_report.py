@@ -86,6 +86,8 @@ class Demo(unittest.TestCase):
     def test_rows(self):
         self.assertEqual(self.unexpected(), 0)
         self.assertEqual(self.unexpected(times=(2000, 1900)), len(demo.TIMES))
+        # A time that cannot be measured does not make any ratio.
+        self.assertEqual(self.unexpected(times=(30, 0)), 1)
         for change in (
             {"line": "2"}, {"address": "none"}, {"lost": "7"}, {"found": "0x1"}, {"log": "0"},
             {"waits": "0 or 8"}, {"failures": "yes"},
