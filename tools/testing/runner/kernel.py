@@ -24,6 +24,8 @@ FRAGMENTS = {
     "debug": ["perf", "debug"],
     "kcsan": ["perf", "kcsan"],
     "builtin": ["perf", "kunit", "builtin"],
+    # Pages of 64 KiB, for arm64.
+    "64k": ["perf", "64k"],
 }
 # Debian's kernel, and the one before it.
 DEBIAN = {"debian": "new", "debian-old": "old"}
@@ -106,8 +108,8 @@ def kernel(name):
         root = arm64.root() if ARCH else ROOT
         inputs = [recipe(prepare_debian), *([str(root)] if ARCH else [])]
         return artifact("kernel-debian", inputs, lambda new, run: prepare_debian(new, run, root))
-    if ARCH and name == "debian-old":
-        raise Failure(f"the kernel {name} is not built for {ARCH}")
+    if name == ("debian-old" if ARCH else "64k"):
+        raise Failure(f"the kernel {name} is not built for {ARCH or 'amd64: set ARCH=arm64'}")
     if name == "debian-old":
         inputs = [source("old").name, recipe(prepare_older, prepare_debian)]
         return artifact("kernel-debian-old", inputs, prepare_older)

@@ -32,3 +32,11 @@ class Working(Scratch):
         with self.assertRaises(Failure):
             kernel.refuse_warnings("a.c:1: warning: unused", self.work)
         self.assertFalse(self.work.exists())
+
+
+class Architectures(Scratch):
+    def test_some_kernels_are_for_one_only(self):
+        for arch, name in ("", "64k"), ("arm64", "debian-old"):
+            self.patch(kernel, ARCH=arch)
+            with self.assertRaisesRegex(Failure, "^the kernel .* is not built for"):
+                kernel.kernel(name)
