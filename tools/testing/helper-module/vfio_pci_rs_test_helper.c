@@ -139,6 +139,10 @@ static int mark_locked(struct pci_dev *pdev, bool on)
 /*
  * The PM core holds a reference while the system sleeps, and puts it afterwards:
  * a device that could not be suspended meanwhile is suspended then.
+ *
+ * It also blocks probing. Here a driver can be probed meanwhile, and must not be
+ * asked to resume the device before it has set the driver data. So the end waits
+ * for the device lock.
  */
 static int mark_asleep(struct pci_dev *pdev, bool on)
 {
@@ -148,6 +152,7 @@ static int mark_asleep(struct pci_dev *pdev, bool on)
 		return 0;
 	}
 
+	guard(device)(&pdev->dev);
 	pm_runtime_enable(&pdev->dev);
 	/* A reset through sysfs has woken it, which runtime PM does not know. */
 	if (pm_runtime_suspended(&pdev->dev) && pdev->current_state == PCI_D0)
