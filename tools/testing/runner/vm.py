@@ -51,6 +51,8 @@ KERNEL_ARGUMENTS = [
     "intel_iommu=on",
     # A hung task must show within any run's time limit.
     "sysctl.kernel.hung_task_timeout_secs=60",
+    # Others may wait for a thread that has died. virtme-ng lets a panic end the guest.
+    "oops=panic",
     # TCG's TSC is the host's one clock; the watchdog's cross-check of the CPUs only times out. So
     # does the test of the timer if the host is busy.
     "tsc=reliable", "no_timer_check",
