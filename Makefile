@@ -115,7 +115,7 @@ help:
 	@echo "make lint              checks the source: format, lints, the patch series  (30 s)"
 	@echo "make test T=NAME       runs one scenario, selftest or suite in a guest     (60 s)"
 	@echo "     [K=debian|debian-old|perf|debug] [DRIVER=vfio_pci_rs|in-place|vfio-pci]"
-	@echo "     [ARCH=arm64]      on an emulated machine of arm64; so does the demo"
+	@echo "     [ARCH=arm64]      on an emulated machine of arm64; so do demo and deb"
 	@echo "make soak              performs random operations, and checks the driver"
 	@echo "     [K=perf|debug] [SEED=7] [OPS=10000] [O='--seeds 10 --shrink']"
 	@echo "make models [M=NAME]   runs the models of the reflck through all interleavings"
