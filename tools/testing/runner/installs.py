@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0
 """Tests of the packages, `package` and `package-dkms`: installed, upgraded, removed and purged.
 
-The machine is a fresh Debian with kernels, none of which runs. A layer over it takes the changes.
+The machine is a fresh Debian with kernels. A layer over it takes the changes. Guests boot it.
 """
 
 import re
 import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import CACHE, Failure, layers, packages
-from .artifact import Steps, artifact, locked, recipe, remove
-from .results import attempt
+from . import CACHE, Failure, kinds, layers, packages, shown
+from .artifact import Steps, artifact, locked, recipe, remove, say
+from .machine import qemu, sandbox
+from .results import attempt, count
 
 RELEASE, BACKPORTS = "trixie", "trixie-backports"
-INCLUDED = "ca-certificates,initramfs-tools,kmod,zstd"
+INCLUDED = "ca-certificates,initramfs-tools,kmod,systemd-sysv,udev,zstd"
 # What apt would have to download in the tests.
 LATER = "dkms bc bindgen bison dwarves flex libelf-dev libssl-dev perl rust-src rustc python3"
 NEXT = "1.1"
@@ -71,6 +73,21 @@ def short(kernel):
     return ".".join(kernel.split(".")[:2])
 
 
+@dataclass(frozen=True)
+class Boot(kinds.Machine):
+    """A boot of a Machine, which changes nothing of it, and the test of its vfio-pci."""
+
+    command: str = "python3 -m machine in-place loaded"
+
+    def line(self, devices, made, directory):
+        root = sandbox(made["root",], directory, {}, made["upper",])
+        return [*root, *qemu(devices, made["kernel",])]
+
+
+BOOT_OURS = Boot("boot-in-place")
+BOOT_C = replace(BOOT_OURS, name="boot-c", command="python3 -m machine c loaded")
+
+
 class Machine:
     """A fresh Debian, and the changes to it."""
 
@@ -90,6 +107,9 @@ class Machine:
         if status:
             script = f"set +e; ({script}); [ $? = {status} ]"
         return self.steps(what, *bwrap(*layers, *binds), "sh", "-ec", script)
+
+    def source(self, kernel):
+        return " ".join(source_of(self.steps, bwrap("--bind", self.root, "/"), kernel))
 
     def install(self, kind, version=packages.VERSION, more=""):
         common, debs = (f"/mnt/{version}/vfio-pci-rs-{name}*.deb" for name in ("common", kind))
@@ -112,6 +132,20 @@ class Machine:
         aliases = self(f"modprobe -S {kernel} -R vfio_pci:v00008086d000010C9sv0sd0bc02sc00i00")
         if "vfio_pci" not in aliases.split():
             raise Failure(f"the alias vfio_pci: leads to {aliases}")
+
+    def boots(self, kernel, boot):
+        """Fails unless the test of a Boot with this kernel passes."""
+        upper = self.layer / "upper"
+        images = (root / f"boot/vmlinuz-{kernel}" for root in (upper, self.root))
+        made = {("root",): self.root, ("upper",): upper}
+        made["kernel",] = next(filter(Path.exists, images))
+        say(f"  boot {kernel} ...")
+        directory = self.steps.log.with_name(f"{boot.name}-{kernel}")
+        remove(directory)
+        directory.mkdir()
+        counts, lines = count(boot.run(directory, made))
+        where = f"{kernel} has failed, its logs are in {shown(directory)}"
+        holds(not counts[False], where, "\n".join(lines))
 
     def files(self):
         """Returns the names of all files but CHANGING, with the content of modules and settings."""
@@ -166,13 +200,11 @@ def modules_package(machine):
 def dkms_package(machine):
     """DKMS builds the modules, signs them, and does so again for a newer kernel."""
     ours, before, kernel = {"updates/dkms"}, machine.before, machine.kernel
-    inside = bwrap("--bind", machine.root, "/")
-    old, new = (" ".join(source_of(machine.steps, inside, name)) for name in (before, kernel))
     install = "apt-get install --yes"
     machine(f"{install} linux-image-{before}", f"install {before}")
     files = machine.files()
     # In one transaction, as README says, but for this kernel.
-    said = machine.install("dkms", more=f"linux-headers-{before} {old}")
+    said = machine.install("dkms", more=f"linux-headers-{before} {machine.source(before)}")
     for step in "unpacks", "prepares", "builds":
         holds(f"vfio-pci-rs: {step}" in said, f"it does not say that it {step}", said)
     machine.expect(before, ours)
@@ -181,13 +213,17 @@ def dkms_package(machine):
         machine(f"modinfo -k {before} {name} | grep ^sig_key:")
     size = int(machine("du -sk /var/lib/dkms/vfio-pci-rs").split()[0])
     holds(size < 8192, f"it keeps {size} KiB")
-    machine(f"{install} linux-headers-{kernel} {new}", f"upgrade to {kernel}")
+    machine.boots(before, BOOT_OURS)
+    headers = f"linux-headers-{kernel} {machine.source(kernel)}"
+    machine(f"{install} {headers}", f"upgrade to {kernel}")
     machine.expect(kernel, ours)
     machine.expect(before, ours)
+    machine.boots(kernel, BOOT_OURS)
     skips(machine)
     machine("apt-get purge --yes 'vfio-pci-rs-*'", "purge it")
     for name in before, kernel:
         machine.expect(name, KERNELS_OWN)
+    machine.boots(kernel, BOOT_C)
     # Headers have come since.
     added = {line for line in machine.files() - files if "vfio" in line}
     left = {line for line in added if "/linux-headers-" not in line and "/include/" not in line}
@@ -231,8 +267,9 @@ TESTS = {function.__name__: function for function in (modules_package, dkms_pack
 
 def inputs():
     made = packages.packages(), packages.packages(NEXT), fresh()
-    code = recipe(*TESTS.values(), Machine, bwrap, same, in_initramfs, skips)
-    return [*map(str, made), code, repr(UNFIT)]
+    parts = Machine, Boot, bwrap, same, in_initramfs, skips
+    code = recipe(*TESTS.values(), *parts)
+    return [*map(str, made), code, repr(UNFIT), *BOOT_OURS.inputs({})]
 
 
 def results(test):

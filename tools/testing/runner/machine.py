@@ -65,18 +65,19 @@ def machine(packages=PACKAGES):
     return artifact("machine", [repr((packages, UNWANTED)), recipe(machine)], build) / "root"
 
 
-def sandbox(root, results, binds):
-    """Returns the command that runs what follows beside the guest's root.
+def sandbox(root, results, binds, *layers):
+    """Returns the command that runs what follows beside the guest's root, with `layers` over it.
 
     That has `results`, and the directories {place: path} of `binds`.
     """
     here = REPO / "tools/testing/machine/machine.service"
     binds = binds | {"src": REPO, "etc/systemd/system/machine.service": here}
     shown = (["--ro-bind", str(path), f"{IN_SANDBOX}/{place}"] for place, path in binds.items())
+    sources = (["--overlay-src", str(layer)] for layer in (root, *layers))
     return [
         "bwrap", "--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev", "--proc", "/proc",
         "--perms", "1777", "--tmpfs", "/tmp",
-        "--overlay-src", str(root), "--tmp-overlay", IN_SANDBOX, *sum(shown, []),
+        *sum(sources, []), "--tmp-overlay", IN_SANDBOX, *sum(shown, []),
         "--bind", str(results), f"{IN_SANDBOX}/results", "--bind", str(results), "/results",
         "--unshare-pid", "--die-with-parent", "--",
     ]  # fmt: skip
