@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Tests of the packages, `package` and `package-dkms`: installed, upgraded, removed and purged.
+"""Tests of the packages, `package` and others: installed, upgraded, removed and purged.
 
 The machine is a fresh Debian with kernels. A layer over it takes the changes. Guests boot it.
 """
 
 import re
 import shutil
+import ssl
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +22,8 @@ LATER = "dkms bc bindgen bison dwarves flex libelf-dev libssl-dev perl rust-src 
 NEXT = "1.1"
 # Files that change without us. What dpkg and apt remember of a purged package is theirs.
 CHANGING = "/var/cache /var/log /var/lib/apt /var/lib/dpkg /tmp /proc /dev /run /etc/ld.so.cache"
+# The owner of the key that is enrolled: any.
+FIRMWARE, OWNER = "/usr/share/OVMF/OVMF_", "605dab50-e046-4300-abb6-3dd810dd8b23"
 KERNELS_OWN = {"kernel/drivers/vfio/pci"}
 
 
@@ -86,6 +89,29 @@ class Boot(kinds.Machine):
 
 BOOT_OURS = Boot("boot-in-place")
 BOOT_C = replace(BOOT_OURS, name="boot-c", command="python3 -m machine c loaded")
+
+
+@dataclass(frozen=True)
+class SecureBoot(Boot):
+    """The same by firmware that boots nothing but signed kernels."""
+
+    # The variables of the firmware, beside the kernel.
+    keys: Path | None = None
+
+    def line(self, devices, made, directory):
+        shutil.copy(self.keys, directory)
+        flash, code = "if=pflash,format=raw", signing() / f"upper{FIRMWARE}CODE_4M.secboot.fd"
+        devices.arguments += [
+            "-machine", "smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on",
+            "-drive", f"{flash},unit=0,readonly=on,file={code}",
+            "-drive", f"{flash},unit=1,file=/results/{self.keys.name}",
+        ]  # fmt: skip
+        made = made | {("kernel",): self.keys.with_name("vmlinuz")}
+        return super().line(devices, made, directory)
+
+
+def signing():
+    return layers.layer("signing", ("ovmf", "python3-virt-firmware", "sbsigntool"))
 
 
 class Machine:
@@ -262,12 +288,31 @@ def skips(machine):
     machine.expect(machine.before, KERNELS_OWN)
 
 
-TESTS = {function.__name__: function for function in (modules_package, dkms_package)}
+def secure_boot(machine):
+    """The kernel loads the modules that DKMS signed, and not those without a signature."""
+    kernel, files, layer = machine.kernel, machine.layer, signing()
+    machine.install("dkms", more=f"linux-headers-{kernel} {machine.source(kernel)}")
+    key, mok, keys = files / "key.pem", files / "upper/var/lib/dkms/mok", files / "keys.fd"
+    key.write_text(ssl.DER_cert_to_PEM_cert(mok.with_suffix(".pub").read_bytes()))
+    # In place of shim, the firmware knows DKMS's key, which signs the kernel as well.
+    enrol = ["--input", f"{FIRMWARE}VARS_4M.ms.fd", "--output", keys, "--add-db", OWNER, key]
+    machine.steps("", *layers.above(layer, "virt-fw-vars", *enrol))
+    sign = ["--key", mok.with_suffix(".key"), "--cert", key, "--output", files / "vmlinuz"]
+    image = machine.root / f"boot/vmlinuz-{kernel}"
+    machine.steps("", *layers.above(layer, "sbsign", *sign, image))
+    boot = SecureBoot("boot-signed", keys=keys)
+    machine.boots(kernel, boot)
+    machine.install("modules")
+    rejected = "python3 -m machine in-place rejected"
+    machine.boots(kernel, replace(boot, name="boot-unsigned", command=rejected))
+
+
+TESTS = {function.__name__: function for function in (modules_package, dkms_package, secure_boot)}
 
 
 def inputs():
     made = packages.packages(), packages.packages(NEXT), fresh()
-    parts = Machine, Boot, bwrap, same, in_initramfs, skips
+    parts = Machine, Boot, SecureBoot, signing, bwrap, same, in_initramfs, skips
     code = recipe(*TESTS.values(), *parts)
     return [*map(str, made), code, repr(UNFIT), *BOOT_OURS.inputs({})]
 

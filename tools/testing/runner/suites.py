@@ -217,6 +217,7 @@ ON_DEMAND = (
     selftests("selftests-nvme", 60, ON_NVME, "vfio-pci-nvme", topology="nvme", rounds=8),
     Host("package", 150, module=installs, arguments={"test": "modules_package"}),
     Host("package-dkms", 900, module=installs, arguments={"test": "dkms_package"}),
+    Host("package-secure-boot", 600, module=installs, arguments={"test": "secure_boot"}),
     *(tools(modset, *TOOLS) for modset in TOOLS_ON),
     *(tools(modset, ROUNDS) for modset in ("c", "in-place")),
     *(
