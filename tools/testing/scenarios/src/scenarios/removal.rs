@@ -142,6 +142,12 @@ impl Slots<'_> {
 
     /// Plugs the functions in again. The slot finds them when function 0 comes.
     fn refill(&self) -> Result<()> {
+        for function in self.functions() {
+            let path = json!({ "path": format!("/machine/peripheral/dev.{}", function.role()) });
+            let find = || self.machine.borrow_mut().execute("qom-list", path.clone());
+            let found = wait::until(SOON, find, Result::is_err);
+            ensure!(found.is_err(), "{function} is in a slot that is not switched off");
+        }
         // The kernel waits a second after it has switched the slot off. To what comes in the
         // meantime, it would take QEMU's press of the slot's button for the wish to unplug it.
         thread::sleep(2 * wait::STAY);
