@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Records which blocks of the driver and of vfio-pci-core have run, in any task,
- * since the machine was booted. (KCOV records one task at a time.) For test
- * guests only.
+ * Records which blocks of the driver, of vfio-pci-core and of type1 have run, in
+ * any task, since the machine was booted. (KCOV records one task at a time.) For
+ * test guests only.
  *
  * They must be compiled to call __sanitizer_cov_trace_pc() in each block.
  * /sys/kernel/debug/vfio_pci_rs_coverage has a line for each call that was made:
@@ -29,6 +29,7 @@ static struct area areas[] = {
 	{ .module = "vfio_pci_rs", .name = "init", .type = MOD_INIT_TEXT },
 	{ .module = "vfio_pci_core", .name = "text", .type = MOD_TEXT },
 	{ .module = "vfio_pci_core", .name = "init", .type = MOD_INIT_TEXT },
+	{ .module = "vfio_iommu_type1", .name = "text", .type = MOD_TEXT },
 };
 
 void __sanitizer_cov_trace_pc(void);

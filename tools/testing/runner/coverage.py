@@ -4,7 +4,7 @@
 Runs suites on a driver whose blocks of code each call ../coverage-module, and maps the calls that
 were made to the lines of the source. Each way that a branch can take is a block, and an inlined
 function has its blocks at each place that it is inlined at. A line has run if any of its
-instructions has. Of vfio-pci-core, the lines that the patches add count.
+instructions has. Of vfio-pci-core and type1, the lines that the patches add count.
 
 UNREACHED says why no test runs some lines. The command fails if less than LEAST % have run.
 """
@@ -23,12 +23,13 @@ from .kernel import WORK, source
 from .kinds import Guest
 
 MODULES = {"vfio_pci_rs": "vfio-pci-rs.ko", "vfio_pci_core": "vfio-pci-core.ko"}
+MODULES["vfio_iommu_type1"] = "vfio_iommu_type1.ko"
 SECTION = re.compile(r"^ *\[ *\d+\] (\.\S+) +PROGBITS +\S+ \S+ (\S+) \S+ +AX\w* .* (\d+)$", re.M)
 # Of a disassembly: a section, a function, an instruction, and the target of the call before it.
 CODE = re.compile(r"^Disassembly of section (\S+):$|^[0-9a-f]+ (<)|^ *([0-9a-f]+):\t"
                   r"|^\t+([0-9a-f]+): .*\t__sanitizer_cov_trace_pc-0x4$"
                   r"|^\t+[0-9a-f]+: .*\t_R\w+(9panicking|_fail-)", re.M)  # fmt: skip
-# Of the driver, without what bindgen has made, and of vfio-pci-core.
+# Of the driver, without what bindgen has made, and of drivers/vfio.
 LINE = re.compile(
     rf"{WORK}/(?:core-)?coverage/(?P<file>(?:(?!generated)[\w/])+\.\w+):(?P<line>[1-9]\d*)"
 )
@@ -146,14 +147,14 @@ def lines(module, section, offsets):
 
 
 def is_ours(file, line):
-    """Returns whether a line is the driver's, or one that the patches add to vfio-pci-core."""
+    """Returns whether a line is the driver's, or one that the patches add."""
     is_ours = (REPO / file).exists() or line in added(file)
     return is_ours and not NO_CODE.match(text_of(file)[line - 1])
 
 
 @cache
 def core():
-    """Returns a directory with the patched vfio-pci-core, as in the kernel's source."""
+    """Returns a directory with the patched parts of VFIO, as in the kernel's source."""
     directory = Path(tempfile.mkdtemp())
     modules.patched_core(patches(), source())(directory, Steps("coverage"))
     return directory

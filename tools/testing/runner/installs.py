@@ -235,8 +235,9 @@ def dkms_package(machine):
         holds(f"vfio-pci-rs: {step}" in said, f"it does not say that it {step}", said)
     machine.expect(before, ours)
     machine.expect(kernel, KERNELS_OWN)
-    for name in "vfio-pci", "vfio-pci-core", "vfio-pci-igd":
+    for name in "vfio-pci", "vfio-pci-core", "vfio-pci-igd", "vfio_iommu_type1":
         machine(f"modinfo -k {before} {name} | grep ^sig_key:")
+        machine(f"modinfo -k {before} -n {name} | grep /updates/dkms/")
     size = int(machine("du -sk /var/lib/dkms/vfio-pci-rs").split()[0])
     holds(size < 8192, f"it keeps {size} KiB")
     machine.boots(before, BOOT_OURS)

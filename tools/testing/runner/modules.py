@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Sets of modules for the kernels, and the kernel that has the driver in its image.
 
-Modules are external: a copy of drivers/vfio/pci, patched, and the driver, laid over the kernel's
-own.
+Modules are external: a copy of parts of drivers/vfio, patched, and the driver, laid over the
+kernel's own.
 """
 
 import shutil
@@ -24,10 +24,12 @@ SOURCES += ["--include=*.rs", "--include=*.[chS]", "--include=Makefile", "--incl
 SOURCES += ["--include=*Kbuild", "--include=*_parameters"]
 # So many patches, the first, are fixes for stable kernels.
 FIXES = 2
-# The parts with drivers/vfio/pci, and their patches; the sets of modules, and the part each needs.
+# The parts with drivers/vfio, and their patches; the sets of modules, and the part each needs.
 CORES = {"core": patches, "fixed": lambda: patches()[:FIXES], "core-coverage": patches}
 SETS = {"stock": None, "fixed": "fixed", "core": "core", "rs": "core", "in-place": "core"}
 SETS["coverage"] = "core-coverage"
+# The Kbuild of drivers/vfio.
+CORE = "obj-$(CONFIG_VFIO_IOMMU_TYPE1) += vfio_iommu_type1.o\nobj-$(CONFIG_VFIO_PCI_CORE) += pci/\n"
 # As scripts/Makefile.kcov has it, and blocks that always run with another one are not left out.
 SANCOV = ["-Cpasses=sancov-module", "-Cllvm-args=-sanitizer-coverage-level=3"]
 SANCOV += ["-Cllvm-args=-sanitizer-coverage-prune-blocks=0"]
@@ -86,10 +88,15 @@ def patched_core(files, linux):
     """Returns a function that copies the parts of a source that `files`, patches, change."""
 
     def stage(directory, run):
+        vfio = directory / "drivers/vfio"
         (directory / "include/linux").mkdir(parents=True)
-        shutil.copy(linux / "include/linux/vfio_pci_core.h", directory / "include/linux")
-        shutil.copytree(linux / "drivers/vfio/pci", directory / "drivers/vfio/pci")
+        for header in "vfio.h", "vfio_pci_core.h":
+            shutil.copy(linux / "include/linux" / header, directory / "include/linux")
+        shutil.copytree(linux / "drivers/vfio/pci", vfio / "pci")
+        for file in "vfio.h", "vfio_iommu_type1.c":
+            shutil.copy(linux / "drivers/vfio" / file, vfio)
         apply(directory, files, run)
+        (vfio / "Kbuild").write_text(CORE)
 
     return stage
 
@@ -157,15 +164,15 @@ class Parts:
         return f"KBUILD_EXTRA_SYMBOLS={' '.join(files)}"
 
     def core(self, part="core"):
-        """Builds drivers/vfio/pci with the patches of a set."""
+        """Builds vfio-pci-core and type1 with the patches of a set."""
         files = CORES[part]()
         self.headers = f"NOSTDINC_FLAGS=-nostdinc -I{WORK}/{part}/include"
-        inputs = [*files, recipe(patched_core)]
+        inputs = [*files, CORE, recipe(patched_core)]
         variables = [self.linked(), *RECORDED] if self.symbols else []
-        self.symbols.append(f"{part}/drivers/vfio/pci")
+        self.symbols.append(f"{part}/drivers/vfio")
         return self.add(part, inputs, patched_core(files, self.linux), self.headers, *variables,
-                        module="drivers/vfio/pci",
-                        what=f"build drivers/vfio/pci ({part})")  # fmt: skip
+                        module="drivers/vfio",
+                        what=f"build drivers/vfio ({part})")  # fmt: skip
 
     def driver(self, defects=(), part="rs", variables=()):
         """Builds the driver, with `defects` in it. The parts before it must be the core."""
@@ -210,7 +217,7 @@ def modules(name, modset):
         return found
     inputs = [kernel(name).name, HELPER, recipe(lay_over, external, make, Parts)]
     part = SETS[base]
-    inputs += [*CORES[part](), recipe(patched_core)] if part else []
+    inputs += [*CORES[part](), CORE, recipe(patched_core)] if part else []
     if base in OURS:
         inputs += OURS[base] + ([COVERAGE] if base == "coverage" else [])
         inputs += [*driver_files(), *(TESTING / f"defects/{defect}.patch" for defect in defects)]

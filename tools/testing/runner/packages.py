@@ -27,13 +27,13 @@ MANUAL = REPO / "Documentation/admin-guide.rst"
 
 def stage(tree, version, built):
     """Puts the source of a version together in the directory `tree`."""
-    kernel = built.name
+    kernel, updates = built.name, built / "updates"
     shutil.copytree(SOURCE, tree)
     shutil.copy(MANUAL, tree)
     for name, paths in (
         ("driver", driver_files()),
         ("patches", patches()),
-        ("modules", [*(built / "updates").glob("vfio-pci*.ko")]),
+        ("modules", [*updates.glob("vfio-pci*.ko"), updates / "vfio_iommu_type1.ko"]),
     ):
         (tree / name).mkdir()
         for path in paths:

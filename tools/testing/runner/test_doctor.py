@@ -89,8 +89,10 @@ class Doctor(Scratch):
         self.lacks("is configured without Rust")
 
     def test_loaded_modules(self):
+        self.write("sys/module/vfio_iommu_type1/taint", "\n")
+        self.lacks("vfio_iommu_type1 that is loaded is the kernel's own")
         self.write("sys/module/vfio_pci_core/taint", "\n")
-        self.lacks("vfio-pci-core that is loaded is the kernel's own")
+        self.lacks("vfio_pci_core that is loaded is the kernel's own")
         (self.directory / "sys/module/vfio_pci/parameters/strict").unlink()
         self.lacks("vfio-pci that is loaded is the kernel's own")
 

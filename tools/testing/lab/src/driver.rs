@@ -122,8 +122,8 @@ fn loaded(module: &str) -> Result<Option<String>> {
     Ok(line.map(str::to_owned))
 }
 
-/// Returns whether the vfio-pci-core that is loaded exports a symbol.
-pub fn core_exports(symbol: &str) -> Result<bool> {
+/// Returns whether the kernel or a loaded module has a symbol.
+pub fn is_exported(symbol: &str) -> Result<bool> {
     let symbols = fs::read_to_string("/proc/kallsyms").context("/proc/kallsyms")?;
     Ok(symbols.lines().any(|line| line.split_ascii_whitespace().nth(2) == Some(symbol)))
 }

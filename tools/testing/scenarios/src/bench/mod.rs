@@ -55,9 +55,12 @@ pub const AS_C: &str = "vfio_pci_rs as C";
 /// The same with one mutex around every open and close, as before 2018.
 pub const GLOBAL: &str = "global mutex";
 
-/// vfio-pci-core has the same name with and without our patches, and this symbol only with them.
-const CORE: &str = "vfio_pci_core";
-const PATCHED: &str = "vfio_pci_core_reset_devices";
+/// The modules beside the driver that have the same name with and without our patches, and a symbol
+/// that each has only with them.
+const PATCHED: [(&str, &str); 2] = [
+    ("vfio_pci_core", "vfio_pci_core_reset_devices"),
+    ("vfio_iommu_type1", "vfio_iommu_type1_maps_device"),
+];
 
 /// Loads a driver with its core.
 #[derive(Debug)]
@@ -147,35 +150,47 @@ impl Competitor {
         [c, ours(OURS, &[]), ours(AS_C, &driver::AS_C), global]
     }
 
-    /// Loads the driver and its core, after removing those of another competitor.
+    /// Loads the driver and the patched modules, after removing those of another competitor.
     fn load(&self) -> Result<Loaded<'_>> {
         self.unload()?;
-        let mut modprobe = std::process::Command::new("modprobe");
-        if let Some(root) = &self.modules {
-            modprobe.arg("--dirname").arg(root);
+        let load = |module: &str, parameters: &[&str]| {
+            let mut modprobe = std::process::Command::new("modprobe");
+            if let Some(root) = &self.modules {
+                modprobe.arg("--dirname").arg(root);
+            }
+            driver::run(modprobe.arg(module).args(parameters))
+        };
+        for (module, _) in PATCHED {
+            load(module, &[])?;
         }
-        driver::run(modprobe.arg(self.driver.module()).args(self.parameters))?;
+        load(&self.driver.module(), self.parameters)?;
         Ok(Loaded(self))
     }
 
-    /// Checks that the loaded core has the patches if the driver needs them, and only then.
-    fn check_core(&self) -> Result<()> {
-        let patched = driver::core_exports(PATCHED)?;
-        ensure!(patched == (self.driver.name() == OURS), "{} is on the wrong {CORE}", self.name);
+    /// Checks that the loaded modules are patched if the driver needs that, and only then.
+    fn check_modules(&self) -> Result<()> {
+        for (module, symbol) in PATCHED {
+            let is_patched = driver::is_exported(symbol)?;
+            let needs = self.driver.name() == OURS;
+            ensure!(is_patched == needs, "{} is on the wrong {module}", self.name);
+        }
         Ok(())
     }
 
     fn unload(&self) -> Result<()> {
         self.driver.unload()?;
-        if driver::references(CORE)?.is_none() {
-            return Ok(());
+        for (module, _) in PATCHED {
+            if driver::references(module)?.is_none() {
+                continue;
+            }
+            // Debian's kernel has vfio_pci_igd, which uses the core.
+            let holders = format!("/sys/module/{module}/holders");
+            for holder in fs::read_dir(&holders).context(holders)? {
+                driver::rmmod(&holder?.file_name().to_string_lossy())?;
+            }
+            driver::rmmod(module)?;
         }
-        // Debian's kernel has vfio_pci_igd, which uses the core.
-        let holders = format!("/sys/module/{CORE}/holders");
-        for holder in fs::read_dir(&holders).context(holders)? {
-            driver::rmmod(&holder?.file_name().to_string_lossy())?;
-        }
-        driver::rmmod(CORE)
+        Ok(())
     }
 }
 
@@ -194,7 +209,7 @@ impl Bench {
         drivers.retain(|driver| driver.modules.as_ref().is_none_or(|set| set.exists()));
         for competitor in &drivers {
             let _loaded = competitor.load()?;
-            competitor.check_core()?;
+            competitor.check_modules()?;
         }
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").context("osrelease")?;
         let meta = Meta {

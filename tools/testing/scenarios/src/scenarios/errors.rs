@@ -6,7 +6,7 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use lab::driver::core_exports;
+use lab::driver::is_exported;
 use lab::kmsg::Mark;
 use lab::machine::{Lab, PF};
 use lab::report::Test;
@@ -68,7 +68,7 @@ fn injected(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
 /// AER resets the bus for a fatal error, and restores nothing.
 fn cleared(t: &mut Test<'_>, user: &User, device: &Device) -> Result<()> {
     let what = "an unused function keeps its BARs at a fatal error";
-    if !core_exports("vfio_pci_core_reset_prepare")? {
+    if !is_exported("vfio_pci_core_reset_prepare")? {
         t.skip(what, "this vfio-pci-core does not restore them");
         return Ok(());
     }

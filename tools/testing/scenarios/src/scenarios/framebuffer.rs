@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use lab::driver::core_exports;
+use lab::driver::is_exported;
 use lab::machine::Lab;
 use lab::report::Test;
 use lab::sysfs::Bdf;
@@ -36,7 +36,7 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     lab.driver.load_as_is(&[])?;
     let binding = lab.bind([&display])?;
     // The kernel's own core leaves it.
-    let is_left = !core_exports("vfio_pci_core_reset_prepare")?;
+    let is_left = !is_exported("vfio_pci_core_reset_prepare")?;
     t.eq("the framebuffer is left", is_left, is_framebuffer(&bar)?);
     let device = User::new()?.device(&display)?;
     command(&device, COMMAND_MEMORY);
