@@ -89,7 +89,7 @@ pub(crate) fn close<V: Variant>(device: EnabledDevice<'_, V>) -> DisabledDevice<
     match membership.close() {
         // `finish_later()` may take it over.
         Ok(closing) => {
-            function.begin_close();
+            function.begin_reset();
             closing.detach();
         }
         // vfio core only closes a device that is open.

@@ -24,7 +24,8 @@
 //! - Work of a member resets it after it was closed, and after it was bound. The member is in
 //!   transit until then, and its next user waits.
 //! - A member that was reset after its last user is clean, unless it was touched since. An open
-//!   that finds it so needs no reset.
+//!   that finds it so needs no reset. If others could reach it during that reset, work resets it
+//!   again once they cannot, if that does not take too long.
 //!
 //! The reflck makes no PCI calls. The driver implements [`Hardware`] in `reset.rs`.
 //!
@@ -142,6 +143,13 @@ pub(crate) trait Hardware: Send + Sync + Sized + 'static {
     ///
     /// It has been woken `wakes` times since then. Called with the reflck held.
     fn is_untouched(&self, wakes: u32) -> bool;
+
+    /// Returns whether others could reach the idle function during its last reset, and work may
+    /// reset it again. Called with the reflck held.
+    fn was_exposed(&self) -> bool;
+
+    /// Returns whether others can reach the idle function now. Called with the reflck held.
+    fn is_exposed(&self) -> bool;
 
     /// Returns whether both functions are in the same IOMMU group. Called with the reflck held.
     fn shares_iommu_group(&self, other: &Self) -> bool;

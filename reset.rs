@@ -207,6 +207,14 @@ impl Hardware for Function {
         Function::is_untouched(self, wakes)
     }
 
+    fn was_exposed(&self) -> bool {
+        Function::was_exposed(self)
+    }
+
+    fn is_exposed(&self) -> bool {
+        Function::is_exposed(self)
+    }
+
     fn shares_iommu_group(&self, other: &Self) -> bool {
         Function::shares_iommu_group(self, other)
     }

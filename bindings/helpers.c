@@ -63,13 +63,36 @@ void vfio_rs_reschedule_delayed_work(struct delayed_work *dwork, u32 ms)
 	queue_delayed_work(vfio_rs_workqueue, dwork, msecs_to_jiffies(ms));
 }
 
-bool vfio_rs_is_bound_to_iommufd(struct vfio_pci_core_device *core)
+static bool is_bound_to_iommufd(struct vfio_pci_core_device *core)
 {
 #if IS_ENABLED(CONFIG_IOMMUFD)
 	return core->vdev.iommufd_device;
 #else
 	return false;
 #endif
+}
+
+/*
+ * Whether a container may map regions of @core for the devices in it.  A type1
+ * without our patch does not know.
+ */
+bool vfio_rs_may_be_mapped(struct vfio_pci_core_device *core)
+{
+	bool (*maps_device)(struct device *dev);
+	bool is_mapped;
+
+	if (!IS_ENABLED(CONFIG_VFIO_IOMMU_TYPE1))
+		return false;
+
+	/* It is in a module that nothing else here needs. */
+	maps_device = symbol_get(vfio_iommu_type1_maps_device);
+	if (!maps_device)
+		return true;
+
+	is_mapped = maps_device(&core->pdev->dev);
+	symbol_put(vfio_iommu_type1_maps_device);
+
+	return is_mapped;
 }
 
 /*
@@ -88,7 +111,7 @@ bool vfio_rs_begin_half_close(struct vfio_pci_core_device *core)
 	if (!use_dma_iommu(&pdev->dev) || pci_num_vf(pdev))
 		return false;
 
-	if (pci_ats_supported(pdev) && !vfio_rs_is_bound_to_iommufd(core))
+	if (pci_ats_supported(pdev) && !is_bound_to_iommufd(core))
 		return false;
 
 	pci_write_config_word(pdev, PCI_COMMAND, PCI_COMMAND_INTX_DISABLE);
@@ -160,11 +183,6 @@ void vfio_rs_suspend(struct vfio_pci_core_device *core)
 bool vfio_rs_is_suspended(struct vfio_pci_core_device *core)
 {
 	return pm_runtime_suspended(&core->pdev->dev);
-}
-
-bool vfio_rs_is_in_d3hot(struct vfio_pci_core_device *core)
-{
-	return core->pdev->current_state >= PCI_D3hot;
 }
 
 /* Rate limit for messages that user space can trigger: 100 in 5 s. */

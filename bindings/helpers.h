@@ -25,7 +25,7 @@ bool vfio_rs_pci_answers(struct pci_dev *pdev);
 bool vfio_rs_pci_has_ats(struct pci_dev *pdev);
 bool vfio_rs_had_reset_method(struct pci_dev *pdev);
 int vfio_rs_try_reset_function(struct pci_dev *pdev);
-bool vfio_rs_is_bound_to_iommufd(struct vfio_pci_core_device *core);
+bool vfio_rs_may_be_mapped(struct vfio_pci_core_device *core);
 bool vfio_rs_begin_half_close(struct vfio_pci_core_device *core);
 int vfio_rs_wake(struct vfio_pci_core_device *core);
 bool vfio_rs_has_iommu(struct pci_dev *pdev);
@@ -39,7 +39,6 @@ void vfio_rs_put_async(struct vfio_pci_core_device *core);
 void vfio_rs_suspend(struct vfio_pci_core_device *core);
 void vfio_rs_suspend_later(struct pci_dev *pdev);
 bool vfio_rs_is_suspended(struct vfio_pci_core_device *core);
-bool vfio_rs_is_in_d3hot(struct vfio_pci_core_device *core);
 bool vfio_rs_log_ratelimited(void);
 int vfio_rs_iommu_group_id(struct pci_dev *pdev);
 

@@ -95,15 +95,14 @@ impl<T: Work> DelayedWork<T> {
         unsafe { bindings::cancel_delayed_work(self.dwork.get()) };
     }
 
-    /// Cancels pending work, or waits for it if it is running, and then does it once more here.
+    /// Cancels pending work, or waits for it if it is running. It does not run again after that.
     ///
-    /// The queue is frozen while the system sleeps, so that waiting for it might never end. The
-    /// caller makes sure that nothing schedules the work meanwhile. May sleep. Must not be called
-    /// with a lock held that [`Work::run`] takes.
-    pub(crate) fn run_now(&self) {
+    /// The caller makes sure that nothing schedules the work meanwhile, and can then run it, as the
+    /// queue may be frozen. May sleep. Must not be called with a lock held that [`Work::run`]
+    /// takes.
+    pub(crate) fn cancel_sync(&self) {
         // SAFETY: By the type invariants.
         unsafe { bindings::cancel_delayed_work_sync(self.dwork.get()) };
-        self.work.run();
     }
 
     /// # Safety

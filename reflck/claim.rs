@@ -74,6 +74,9 @@ impl<H: Hardware> Closing<'_, H> {
                 true => Condition::Dirty,
                 false => Condition::Clean,
             };
+            if !dirty {
+                self.0.cleaner.look_later();
+            }
         });
     }
 }

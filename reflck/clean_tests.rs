@@ -18,6 +18,7 @@ use super::{
     Owed,
     Status, //
 };
+use crate::bindings::work::Work;
 use kernel::prelude::*;
 
 const ME: u8 = 1;
@@ -149,6 +150,52 @@ mod suite {
         b.finish_cleaning();
         assert_eq!(machine.show()?, "resets 0, 0 idle clean, 1 idle unknown");
         assert!(open_clean(&a)?);
+
+        close_later(&a)
+    }
+
+    #[test]
+    fn member_within_reach_is_reset_again_when_it_is_out_of_reach() -> Result {
+        let (machine, a, _b) = Machine::with_two()?;
+
+        open(&a)?;
+        a.hardware().expose(true);
+        close_later(&a)?;
+        assert_eq!(machine.show()?, "resets 0, 0 idle unknown, 1 idle unknown");
+        for delay in (1..16).map(|looks| 10 << looks) {
+            assert_eq!(a.cleaner.run(), Some(delay));
+        }
+        assert_eq!(a.cleaner.run(), None);
+        a.hardware().expose(false);
+        assert!(!open_clean(&a)?);
+        assert_eq!(a.cleaner.run(), None);
+        a.hardware().expose(true);
+        close_later(&a)?;
+        assert_eq!(a.cleaner.run(), Some(20));
+        a.hardware().expose(false);
+        assert_eq!(a.cleaner.run(), Some(0));
+        assert_eq!(a.status(), Status::Cleaning);
+        a.finish_cleaning();
+        assert_eq!(machine.show()?, "resets 0, 0 idle clean, 1 idle unknown");
+        assert_eq!(a.cleaner.run(), None);
+        assert!(open_clean(&a)?);
+
+        close_later(&a)
+    }
+
+    #[test]
+    fn second_reset_of_a_member_that_was_within_reach_can_fail() -> Result {
+        let (machine, a, _b) = Machine::with_two()?;
+
+        open(&a)?;
+        a.hardware().expose(true);
+        close_later(&a)?;
+        a.hardware().expose(false);
+        a.hardware().fail_alone(1, EIO);
+        assert_eq!(a.cleaner.run(), Some(0));
+        a.finish_cleaning();
+        assert_eq!(machine.show()?, "resets 0, 0 idle unknown, 1 idle unknown");
+        assert!(!open_clean(&a)?);
 
         close_later(&a)
     }

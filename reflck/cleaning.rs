@@ -4,18 +4,14 @@
 
 use super::{
     member::{
-        Binding,
         Chore,
-        Claim,
         Condition,
         Members, //
     },
-    Event,
     Hardware,
-    Membership,
-    Purpose, //
+    Membership, //
 };
-use kernel::time::Delta;
+use crate::bindings::work::Work;
 
 impl<H: Hardware> Membership<H> {
     /// Returns whether an open can skip the reset of the function, which it has just woken.
@@ -38,10 +34,7 @@ impl<H: Hardware> Membership<H> {
 
     /// The same. Returns whether the function will be reset.
     pub(super) fn reset_later_locked(&self, members: &mut Members<H>) -> bool {
-        let state = self.member.state.access(members);
-        let is_idle = state.claim == Claim::Idle && state.binding == Binding::Unbound;
-        let is_allowed =
-            is_idle && members.waiting == 0 && !(members.serialized && members.is_in_transit());
+        let is_allowed = self.member.may_be_reset(members);
         if is_allowed {
             self.begin_chore_locked(members, Chore::Reset);
         }
@@ -55,27 +48,23 @@ impl<H: Hardware> Membership<H> {
     }
 
     fn begin_chore_locked(&self, members: &mut Members<H>, chore: Chore) {
-        self.member.state.access_mut(members).claim = Claim::Cleaning(chore, 0);
-        self.hardware().notify(
-            &self.seat.scope,
-            Event::Claim(Purpose::Clean, Delta::from_micros(0)),
-        );
-        members.publish();
+        self.seat.begin_chore(members, &self.member, chore);
         self.cleaner.schedule(0);
     }
 
-    /// Does the work on the member here, or waits for its end.
+    /// Does the work on the member here, or waits for its end. None is scheduled after that.
     ///
     /// Called when no user can open the member any more. Without its device lock, which the caller
     /// may hold, the function is not reset. Takes the reflck.
     pub(crate) fn finish_cleaning(&self) {
-        let is_cleaning = || {
+        loop {
+            self.cleaner.cancel_sync();
             let members = self.seat.members.lock();
-            self.member.state.access(&members).is_cleaning()
-        };
-
-        while is_cleaning() {
-            self.cleaner.run_now();
+            if !self.member.state.access(&members).is_cleaning() {
+                return;
+            }
+            drop(members);
+            self.cleaner.run();
         }
     }
 }

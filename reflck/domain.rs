@@ -5,6 +5,7 @@
 use super::{
     member::{
         Binding,
+        Chore,
         Claim,
         Member,
         Members,
@@ -30,7 +31,8 @@ use kernel::{
         CondVar,
         Mutex,
         MutexGuard, //
-    }, //
+    },
+    time::Delta, //
 };
 
 /// The delay before each retry of a reset.
@@ -141,6 +143,16 @@ impl<H: Hardware> Domain<H> {
         if is_due {
             self.attempt_reset(members, &member.hardware);
         }
+    }
+
+    /// Puts `member` into the hands of its work, which the caller schedules.
+    pub(super) fn begin_chore(&self, members: &mut Members<H>, member: &Member<H>, chore: Chore) {
+        member.state.access_mut(members).claim = Claim::Cleaning(chore, 0);
+        member.hardware.notify(
+            &self.scope,
+            Event::Claim(Purpose::Clean, Delta::from_micros(0)),
+        );
+        members.publish();
     }
 
     fn end_transit(

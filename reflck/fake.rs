@@ -117,6 +117,11 @@ impl Fake {
         account.is_proven = false;
     }
 
+    /// Puts the function within the reach of others, or out of it.
+    pub(crate) fn expose(&self, is_exposed: bool) {
+        self.bus.books.lock().accounts[self.number].is_exposed = is_exposed;
+    }
+
     /// Lets the hardware claim that the function was not touched since its reset.
     pub(crate) fn prove(&self) {
         self.bus.books.lock().accounts[self.number].is_proven = true;
@@ -267,6 +272,14 @@ impl Hardware for Fake {
 
     fn is_untouched(&self, _wakes: u32) -> bool {
         self.bus.books.lock().accounts[self.number].is_proven
+    }
+
+    fn was_exposed(&self) -> bool {
+        self.bus.books.lock().accounts[self.number].was_exposed
+    }
+
+    fn is_exposed(&self) -> bool {
+        self.bus.books.lock().accounts[self.number].is_exposed
     }
 
     fn shares_iommu_group(&self, other: &Self) -> bool {

@@ -36,7 +36,7 @@ pub(super) enum Claim {
 /// The work on a member that is cleaning.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Chore {
-    /// Reset a function that has just been bound.
+    /// Reset an idle function: one that has just been bound, or was within the reach of others.
     Reset,
     /// Reset a function that was closed, and disable it.
     FinishClose,
@@ -107,6 +107,11 @@ impl<C: Copy + Eq> State<C> {
         self.claim != Claim::Idle || self.is_rebinding()
     }
 
+    /// Returns whether no user has the function, and no work.
+    pub(super) fn is_idle(&self) -> bool {
+        self.claim == Claim::Idle && self.binding == Binding::Unbound
+    }
+
     pub(super) fn is_dirty(&self) -> bool {
         self.condition == Condition::Dirty
     }
@@ -160,6 +165,13 @@ impl<H: Hardware> Member<H> {
             },
             GFP_KERNEL,
         )?)
+    }
+
+    /// Returns whether work may reset the function now.
+    pub(super) fn may_be_reset(&self, members: &Members<H>) -> bool {
+        self.state.access(members).is_idle()
+            && members.waiting == 0
+            && !(members.serialized && members.is_in_transit())
     }
 
     /// Returns whether a reset of the domain is due for the function, as soon as that is unused.

@@ -42,7 +42,17 @@ impl Function {
 
     /// Records that the driver begins a reset of the function.
     pub(crate) fn begin_reset(&self) {
+        self.flags().was_mapped.store(self.may_be_mapped(), Relaxed);
         self.record().begin();
+    }
+
+    /// Returns whether a type1 container may map BARs of the function for the devices in it.
+    ///
+    /// Once the user of the function has left, no container maps them anew. Without an IOMMU, each
+    /// device reaches all others.
+    fn may_be_mapped(&self) -> bool {
+        // SAFETY: The core device is initialised.
+        !self.has_iommu() || unsafe { bindings::vfio_rs_may_be_mapped(self.core().as_raw()) }
     }
 
     /// Records that the reset has worked, with the function awake since.
@@ -56,15 +66,6 @@ impl Function {
         if !self.core().has_user_pf() {
             self.record().end(reset, self.core().resumes());
         }
-    }
-
-    /// Records that the user leaves, and that the driver begins a reset.
-    pub(crate) fn begin_close(&self) {
-        // SAFETY: The core device is initialised, and its user is about to leave.
-        let is_by_group = unsafe { !bindings::vfio_rs_is_bound_to_iommufd(self.core().as_raw()) };
-
-        self.flags().was_in_group.store(is_by_group, Relaxed);
-        self.begin_reset();
     }
 
     /// Puts a function to sleep unless something uses it, so that the next open finds it asleep.
@@ -84,24 +85,37 @@ impl Function {
         self.check_reach();
     }
 
-    /// Keeps the record of a reset only if the function is asleep and out of reach.
+    /// Keeps the record of a reset only if the function was out of reach, and is asleep.
     ///
-    /// Without D3hot, like most VFs, it still answers. The devices of the last user may then reach
-    /// it through a container that has mapped its BARs, and does not drop them at close. iommufd
-    /// maps no BARs but those of a dma-buf, which are revoked. Root can reach it through its
-    /// `resource` files, as it can a function in D3hot with `setpci`.
+    /// A function answers between its reset and D3hot, and without D3hot, like most VFs, after that
+    /// as well. The devices of the last user may then reach it through a container that has mapped
+    /// its BARs, and does not drop them at close. iommufd maps no BARs but those of a dma-buf,
+    /// which are revoked. Root can reach it through its `resource` files, as it can a function in
+    /// D3hot with `setpci`.
     fn check_reach(&self) {
-        // SAFETY: The core device is initialised, and so is its PCI device.
-        let (is_suspended, is_in_d3hot) = unsafe {
-            (
-                bindings::vfio_rs_is_suspended(self.core().as_raw()),
-                bindings::vfio_rs_is_in_d3hot(self.core().as_raw()),
-            )
-        };
-
-        if !is_suspended || !is_in_d3hot && self.flags().was_in_group.load(Relaxed) {
+        if self.flags().was_mapped.load(Relaxed) || !self.is_suspended() {
             self.record().invalidate();
         }
+    }
+
+    fn is_suspended(&self) -> bool {
+        // SAFETY: The core device is initialised, and so is its PCI device.
+        unsafe { bindings::vfio_rs_is_suspended(self.core().as_raw()) }
+    }
+
+    /// Returns whether a container might reach the idle function during its last reset, and work
+    /// may reset it again.
+    pub(crate) fn was_exposed(&self) -> bool {
+        self.flags().was_mapped.load(Relaxed)
+            && self.has_iommu()
+            && !self.core().has_user_pf()
+            && self.params().background_reset
+            && self.can_reset_later()
+    }
+
+    /// Returns whether a container may reach the idle function now, or others may, as it is awake.
+    pub(crate) fn is_exposed(&self) -> bool {
+        self.may_be_mapped() || !self.is_suspended()
     }
 
     /// Returns whether nothing can have touched the idle function since it was last reset.

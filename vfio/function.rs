@@ -56,15 +56,11 @@ pub(crate) struct Function {
     overrides: Overrides,
 }
 
-/// The last close of a function, and whether it answers. Only the owner of its claim changes them,
-/// or the holder of the reflck.
+/// The last reset and close of a function, and whether it answers. Only the owner of its claim
+/// changes them, or the holder of the reflck.
 pub(super) struct Flags {
-    /// Its user had opened it through a group without iommufd.
-    ///
-    /// Users of an earlier binding do not count. The driver cannot know them, and root has unbound
-    /// the function from them. A container that outlives that reaches the function during its next
-    /// use as well, so a reset at open would not keep it away.
-    pub(super) was_in_group: Atomic<bool>,
+    /// When its last reset began, a container might map its BARs.
+    pub(super) was_mapped: Atomic<bool>,
     /// Work has to finish the close.
     pub(super) is_half_closed: Atomic<bool>,
     /// It did not answer when the driver last looked.
@@ -80,7 +76,7 @@ impl Function {
             is_unbinding: Atomic::new(false),
             record: Record::new(),
             flags: Flags {
-                was_in_group: Atomic::new(false),
+                was_mapped: Atomic::new(false),
                 is_half_closed: Atomic::new(false),
                 is_gone: Atomic::new(false),
             },

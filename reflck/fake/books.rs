@@ -87,6 +87,10 @@ pub(super) struct Account {
     pub(super) wants_domain: bool,
     /// Root asks for that reset now.
     pub(super) is_asked_for: bool,
+    /// Others can reach it while it is idle.
+    pub(super) is_exposed: bool,
+    /// They could during its last reset.
+    pub(super) was_exposed: bool,
     /// The hardware can prove that it was not touched since its reset.
     pub(super) is_proven: bool,
     /// A reset of it alone has worked.
@@ -123,6 +127,8 @@ impl Account {
             is_wanted: false,
             wants_domain: false,
             is_asked_for: false,
+            is_exposed: false,
+            was_exposed: false,
             is_proven: false,
             resets_alone: false,
             failing: (0, EIO),
@@ -164,7 +170,8 @@ impl Account {
     fn note_reset(&mut self) {
         self.is_soiled = self.claim == Claim::Open;
         self.is_touched = false;
-        self.is_proven = !self.is_soiled;
+        self.was_exposed = self.is_exposed;
+        self.is_proven = !self.is_soiled && !self.is_exposed;
     }
 }
 

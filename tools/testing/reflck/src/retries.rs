@@ -187,3 +187,22 @@ fn first_reset_that_fails_proves_nothing() {
     a.hardware().prove();
     assert!(!a.is_clean());
 }
+
+#[test]
+fn member_within_reach_is_looked_at_after_a_close_without_work() {
+    let (machine, a, _b) = Machine::with_two().unwrap();
+
+    open(&a).unwrap();
+    a.hardware().expose(true);
+    a.close().unwrap().finish_later();
+    assert_eq!(run_next(), Some(0));
+    open(&a).unwrap();
+    // That of the first close.
+    assert_eq!(run_next(), Some(10));
+    assert_eq!(run_next(), None);
+    close(&a, false).unwrap();
+    a.hardware().expose(false);
+    assert_eq!(run_next(), Some(10));
+    assert_eq!(run_next(), Some(0));
+    assert_shown(&machine, "resets 0, 0 idle clean, 1 idle unknown");
+}

@@ -55,16 +55,9 @@ impl<T: Work> DelayedWork<T> {
         lock(&self.item.0.phase).delay = None;
     }
 
-    /// Cancels the work, or waits for another thread that runs it, and runs it here.
-    pub(crate) fn run_now(&self) {
-        let item = &self.item.0;
-        let mut phase = lock(&item.phase);
-        while phase.is_running {
-            phase = wait(&item.done, phase);
-        }
-        phase.delay = None;
-        drop(phase);
-        self.work.run();
+    /// Cancels the work, or waits for another thread that runs it.
+    pub(crate) fn cancel_sync(&self) {
+        self.item.0.cancel_sync();
     }
 }
 
@@ -81,11 +74,7 @@ struct Scheduled(Arc<Item>);
 impl Drop for Scheduled {
     /// Cancels the work and waits for it, as in the kernel.
     fn drop(&mut self) {
-        let mut phase = lock(&self.0.phase);
-        while phase.is_running {
-            phase = wait(&self.0.done, phase);
-        }
-        phase.delay = None;
+        self.0.cancel_sync();
     }
 }
 
@@ -124,6 +113,14 @@ impl Item {
             delay,
             again: None,
         })
+    }
+
+    fn cancel_sync(&self) {
+        let mut phase = lock(&self.phase);
+        while phase.is_running {
+            phase = wait(&self.done, phase);
+        }
+        phase.delay = None;
     }
 
     fn schedule(self: &Arc<Self>, ms: u32) {

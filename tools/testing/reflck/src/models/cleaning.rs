@@ -57,6 +57,47 @@ fn with_cleaning() -> (Machine, Member, Member) {
     (machine, a, b)
 }
 
+/// Makes a machine with two functions, the first of which was within the reach of others when it
+/// was closed and reset.
+fn with_exposed() -> (Machine, Member, Member) {
+    let (machine, a, b) = two();
+    open(&a);
+    a.hardware().expose(true);
+    close_later(&a);
+    run_next();
+    a.hardware().expose(false);
+
+    (machine, a, b)
+}
+
+model!(opened_while_it_is_cleaned_again, 2, || {
+    let (machine, a, b) = with_exposed();
+    // It would look for as long as the open is in transit.
+    let work = spawn(|| (0..2).for_each(|_| _ = run_next()));
+    open_if_clean(&a);
+    done(work);
+    close_clean(&a);
+    while run_next().is_some() {}
+    end(machine, [a, b]);
+});
+
+model!(hot_reset_while_sibling_is_cleaned_again, 2, || {
+    with_work(with_exposed(), |_, b| {
+        open(b);
+        b.reset_owned(anyone).unwrap();
+        close_clean(b);
+    });
+});
+
+model!(removed_while_it_is_cleaned_again, 2, || {
+    let (machine, a, b) = with_exposed();
+
+    let work = run_work();
+    drop(a);
+    done(work);
+    end(machine, [b]);
+});
+
 model!(opened_while_cleaning, 2, || {
     with_work(with_cleaning(), |a, _| open_if_clean(a));
 });

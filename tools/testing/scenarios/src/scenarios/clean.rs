@@ -4,26 +4,31 @@
 //! was closed. Whatever may have touched it in between leads to a reset at open.
 
 use std::fs;
+use std::process::Command;
 use std::slice;
 use std::thread;
 
-use anyhow::{bail, ensure, Result};
+use anyhow::{bail, ensure, Context, Result};
 use lab::driver;
 use lab::helper::Marked;
 use lab::machine::{Lab, PF};
+use lab::registers::Kind;
 use lab::report::Test;
 use lab::resets::Counts;
 use lab::sriov::VirtualFunctions;
 use lab::topology::Device;
 use lab::vfio::User;
 use lab::wait;
+use raw::Mapping;
 
-use super::attributes::comes_to;
+use super::attributes::{comes_to, read};
 use super::{errno, errors, with_module};
 use crate::bench::measure::wait_asleep;
-use crate::registers::{bars, reset_below, Content, Registers};
+use crate::registers::{bars, command, reset_below, Content, Registers, COMMAND_MEMORY};
 use crate::together::result;
 
+/// Where a container maps a BAR.
+const IOVA: u64 = 0x10_0000;
 const NONE: Counts = Counts::NONE;
 const VFS: usize = 7;
 
@@ -62,15 +67,20 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
         Ok(user) => of(lab, t, "VFs of an iommufd", &vfs, &user)?,
         Err(e) => t.skip("VFs of an iommufd", format!("{e:#}")),
     }
-    // The container of the last user may still reach them: without D3hot, they answer.
+    of(lab, t, "VFs of groups", &vfs, &User::new()?)?;
     let binding = lab.bind(&vfs)?;
-    settled(lab, &vfs)?;
-    for (when, skip) in [("bound", true), ("used", false)] {
-        let when = format!("VFs of groups, after they were {when}");
-        cycle(lab, t, &when, &vfs, Resets::of(VFS, skip, true))?;
+    let container = User::new()?;
+    mapped(lab, t, "VF", &vfs[..2], container.clone(), container)?;
+    if let Ok(owner) = User::with_iommufd() {
+        mapped(lab, t, "VF of an iommufd", &vfs[..2], owner, User::new()?)?;
     }
+    kernels_type1(lab, t, &vfs)?;
     binding.release()?;
     drop(enabled);
+    let binding = lab.bind(&flr[..2])?;
+    let container = User::new()?;
+    mapped(lab, t, "function with D3hot", &flr[..2], container.clone(), container)?;
+    binding.release()?;
 
     lab.driver.load_as_is(&["background_reset=0"])?;
     let function = &functions[..1];
@@ -86,6 +96,72 @@ pub(super) fn run(lab: &Lab, t: &mut Test<'_>) -> Result<()> {
     let awake = Resets::of(1, false, true);
     cycle(lab, t, "awake while unused", function, awake)?;
     binding.release()
+}
+
+/// A container that maps a BAR of a function can reach it after it was closed and reset, until that
+/// is in D3hot, which VFs have not. It is clean after another reset, once no container does.
+fn mapped(
+    lab: &Lab,
+    t: &mut Test<'_>,
+    kind: &str,
+    functions: &[Device],
+    owner: User,
+    container: User,
+) -> Result<()> {
+    let [function, beside] = functions else { bail!("two functions are needed") };
+    settled(lab, functions)?;
+    let shares_group = function.iommu_group()? == beside.iommu_group()?;
+    // It keeps the container.
+    let beside = container.open(beside)?;
+    let device = owner.device(function)?;
+    command(&device, COMMAND_MEMORY);
+    container.map(&Mapping::region(&device, Kind::of(function)?.bar)?, IOVA)?;
+    drop(device);
+    for (when, is_rebound) in
+        [("a container maps it", false), ("it was used again", false), ("it was rebound", true)]
+    {
+        let mut user = owner.clone();
+        if is_rebound {
+            function.bind(lab.driver.name())?;
+            if !shares_group {
+                user = User::new()?;
+            }
+        }
+        unused(lab, slice::from_ref(function))?;
+        thread::sleep(wait::STAY);
+        t.eq(format!("state of a {kind}: {when}"), "unknown", read(function, "state")?.as_str());
+        let when = format!("a {kind}, {when}");
+        let resets = Counts::flr(1);
+        drop(lab.counted(t, &format!("at open: {when}"), resets, || user.open(function))?);
+    }
+    unused(lab, slice::from_ref(function))?;
+    let ((), calls) = lab.tracer.count(|| {
+        drop((beside, container, owner));
+        settled(lab, functions)
+    })?;
+    let what = format!("resets in the background: a {kind} that was mapped, and another one");
+    t.eq(what, Counts::flr(2), calls.in_background().counts());
+    cycle(lab, t, &format!("a {kind} that was mapped"), functions, Resets::of(2, true, true))
+}
+
+/// The kernel's own type1 cannot tell, so a VF that was opened by its group is reset at open.
+fn kernels_type1(lab: &Lab, t: &mut Test<'_>, vfs: &[Device]) -> Result<()> {
+    const TYPE1: &str = "vfio_iommu_type1";
+    let [name] = &driver::modinfo(TYPE1, "filename")?[..] else { bail!("no {TYPE1}") };
+    let Some((modules, _)) = name.split_once("/updates/") else {
+        t.skip("the kernel's own type1", "there is no other one");
+        return Ok(());
+    };
+    let own = fs::read_dir(format!("{modules}/kernel/drivers/vfio"))?;
+    let mut own = own.filter_map(|file| Some(file.ok()?.path()));
+    let own = own.find(|path| path.to_string_lossy().contains(TYPE1));
+    settled(lab, vfs)?;
+    driver::rmmod(TYPE1)?;
+    driver::run(Command::new("insmod").arg(own.context("the kernel has no type1")?))?;
+    cycle(lab, t, "the kernel's own type1, bound", vfs, Resets::of(VFS, true, true))?;
+    cycle(lab, t, "the kernel's own type1, used", vfs, Resets::of(VFS, false, true))?;
+    driver::rmmod(TYPE1)?;
+    driver::modprobe(TYPE1, &[])
 }
 
 /// Binds, opens and closes functions, each by one thread.
