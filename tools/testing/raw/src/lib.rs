@@ -22,6 +22,10 @@ use nix::fcntl::OFlag;
 use nix::sys::mman::{self, MapFlags, ProtFlags};
 use nix::sys::stat::Mode;
 use nix::{fcntl, libc};
+use vfio_bindings::bindings::vfio::{
+    vfio_iommu_type1_dma_map, vfio_iommu_type1_dma_unmap, VFIO_DMA_MAP_FLAG_READ,
+    VFIO_DMA_MAP_FLAG_WRITE, VFIO_DMA_UNMAP_FLAG_ALL,
+};
 use vfio_ioctls::{VfioDevice, VfioOps};
 
 pub use request::Request;
@@ -123,6 +127,8 @@ pub fn uevents() -> Result<OwnedFd> {
 
 /// The requests of the IOMMU in a container.
 const OF_IOMMU: RangeInclusive<u32> = 0x3b70..=0x3b75;
+const MAP_DMA: u32 = 0x3b71;
+const UNMAP_DMA: u32 = 0x3b72;
 /// `VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_BUF`.
 const GET_DMA_BUF: u32 = 0x1_000b;
 /// The feature with a pointer in it.
@@ -201,6 +207,29 @@ impl Mapping {
         Ok(Mapping { start: start.cast(), size })
     }
 
+    /// Maps a page of the file of a device.
+    pub fn page(device: &File, at: i64) -> Result<Self> {
+        const SIZE: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+        // SAFETY: The kernel chooses a place where nothing is.
+        let start =
+            unsafe { mman::mmap(None, SIZE, Self::ACCESS, MapFlags::MAP_SHARED, device, at)? };
+        Ok(Mapping { start: start.cast(), size: SIZE })
+    }
+
+    /// Lets the devices in a container access the memory at `iova`.
+    pub fn map_in(&self, container: &File, iova: u64) -> Result<()> {
+        let mut argument = vfio_iommu_type1_dma_map {
+            argsz: size_of::<vfio_iommu_type1_dma_map>() as u32,
+            flags: VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE,
+            vaddr: self.start.as_ptr() as u64,
+            iova,
+            size: self.size.get() as u64,
+        };
+        // SAFETY: The memory is ours, and nothing refers to it. The kernel keeps its pages.
+        unsafe { of_iommu(container, MAP_DMA, &mut argument) }
+    }
+
     /// Lets the devices of `user` access the memory at `iova`.
     pub fn map(&self, user: &dyn VfioOps, iova: u64) -> vfio_ioctls::Result<()> {
         // SAFETY: The memory is ours, and nothing refers to it. The kernel keeps its pages.
@@ -212,6 +241,31 @@ impl Mapping {
         // SAFETY: By the type invariants. A page is larger.
         unsafe { self.start.cast().read_volatile() }
     }
+}
+
+/// Removes all mappings of a container.
+pub fn unmap_all(container: &File) -> Result<()> {
+    let mut argument = vfio_iommu_type1_dma_unmap {
+        argsz: size_of::<vfio_iommu_type1_dma_unmap>() as u32,
+        flags: VFIO_DMA_UNMAP_FLAG_ALL,
+        ..Default::default()
+    };
+    // SAFETY: The argument has no pointer.
+    unsafe { of_iommu(container, UNMAP_DMA, &mut argument) }
+}
+
+/// Calls `ioctl(2)` of a container.
+///
+/// # Safety
+///
+/// The request takes such an argument, and devices may access the memory that it names.
+unsafe fn of_iommu<T>(container: &File, request: u32, argument: &mut T) -> Result<()> {
+    assert_eq!(container.kind, Kind::Container);
+    // SAFETY: By the requirements of this function.
+    let returned = unsafe {
+        libc::ioctl(container.fd.as_raw_fd(), libc::Ioctl::from(request), &raw mut *argument)
+    };
+    Errno::result(returned).map(drop)
 }
 
 impl Drop for Mapping {

@@ -73,6 +73,7 @@ pub const KINDS: &[(&str, u32, &[Errno], Run)] = &[
     ("reset-ioctl", 20, &[EAGAIN, EINVAL, ENOTTY], |_, f, _| used(f, |open| f.reset(open))),
     ("hot-reset", 15, &[EACCES, EAGAIN, EBUSY, EINVAL, ENODEV, ENOTTY], hot_reset),
     ("toggle", 15, &[EBUSY], |w, f, _| used(f, |open| f.toggle(open, w.group(f)))),
+    ("map", 15, &[EEXIST, EFAULT, EINVAL, EIO, ENODEV], map),
     ("kill", 2, &[], kill),
     ("rebind", 8, &[EBUSY, ENODEV, ENOENT], |w, f, n| rebind(w, f, n, w.driver.name())),
     ("stub", 4, &[EBUSY, ENODEV, ENOENT], |w, f, n| rebind(w, f, n, STUB)),
@@ -233,6 +234,15 @@ fn hot_reset(world: &World, function: &Function, _: u32) -> Result<bool> {
     let windows: Vec<_> = members.map(|f| &f.disturbed).collect();
     let reset = |open: &mut Open| function.hot_reset(open, world.group(function));
     used(function, |open| Window::during(&windows, || reset(open)))
+}
+
+/// The user maps the function for DMA by the functions of any group, or removes such mappings.
+fn map(world: &World, function: &Function, number: u32) -> Result<bool> {
+    let group = &world.groups[number as usize / 3 % world.groups.len()];
+    match &*function.open.lock().expect("no panic") {
+        Some(open) => group.map(function, open, number),
+        None => Ok(false),
+    }
 }
 
 /// Another user takes the group, and is killed.

@@ -15,7 +15,7 @@ use lab::registers::{self, Content, Kind};
 use lab::sysfs::Bdf;
 use nix::errno::Errno;
 use nix::sys::uio;
-use raw::{ask, Answer, Arena, File, Pointer, Request};
+use raw::{ask, Answer, Arena, File, Mapping, Pointer, Request};
 
 // linux/vfio.h
 const TYPE1V2: u16 = 3;
@@ -139,6 +139,22 @@ impl Group {
         ask(&file, Request::BIND_IOMMUFD, &words(&[16, 0, fd(main), 0]))?;
         ask(&file, Request::ATTACH_IOMMUFD_PT, &words(&[12, 0, *ioas]))?;
         Ok(file)
+    }
+
+    /// Lets the devices of the group access a page of an open function, or of none any more.
+    /// Returns whether it has a container.
+    pub fn map(&self, function: &Function, open: &Open, number: u32) -> Result<bool> {
+        let files = self.files.read().expect("no panic");
+        let Some(Files { main, group: Some(_), .. }) = &*files else { return Ok(false) };
+        match number % 3 {
+            0 => raw::unmap_all(main)?,
+            _ => {
+                let bar = function.registers.map_or(0, |kind| kind.bar);
+                let page = Mapping::page(open.file(), place(bar, 0))?;
+                page.map_in(main, u64::from(number % 4096) << 12)?;
+            }
+        }
+        Ok(true)
     }
 
     fn open_files(&self, number: String) -> Result<Files> {
